@@ -1,0 +1,163 @@
+"""What accounts may do with themselves (RFC 8555 §7.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+from acme_ca.acme import jws, messages
+from acme_ca.acme.authentication import AccountRequest, KeyRequest, ended
+from acme_ca.acme.jws import Binding, Jwk
+from acme_ca.acme.urls import Urls
+from acme_ca.core.model import Account, AccountId, EabKeyId
+from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
+from acme_ca.core.states import AccountStatus
+from acme_ca.storage import accounts
+from acme_ca.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountRules:
+    """`terms_of_service`: URL, to be agreed to when set."""
+
+    eab_required: bool
+    terms_of_service: str | None
+    max_contacts: int
+
+
+class Accounts:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        urls: Urls,
+        rules: AccountRules,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+    ) -> None:
+        self._database = database
+        self._urls = urls
+        self._rules = rules
+        self._clock = clock
+        self._new_id = new_id
+
+    async def create(self, request: KeyRequest) -> tuple[Account, bool]:
+        """newAccount (RFC 8555 §7.3, §7.3.1): the account, and whether it is new."""
+        wish = messages.new_account(messages.payload_of(request.payload))
+        if request.account is not None:
+            if request.account.status is not AccountStatus.VALID:
+                raise ended(request.account)
+            return request.account, False
+        if wish.only_return_existing:
+            raise Problem(ErrorType.ACCOUNT_DOES_NOT_EXIST, "There is no account with this key.")
+        if self._rules.terms_of_service and not wish.terms_agreed:
+            raise self._terms_not_agreed(self._rules.terms_of_service)
+        contact = messages.contacts(wish.contact, most=self._rules.max_contacts)
+        binding = await self._binding(wish.binding, request.key)
+        account = Account(
+            id=AccountId(self._new_id()),
+            status=AccountStatus.VALID,
+            jwk=request.key.text,
+            thumbprint=request.key.thumbprint,
+            contact=contact,
+            terms_agreed=wish.terms_agreed,
+            eab_key_id=EabKeyId(binding.kid) if binding else None,
+            eab_binding=binding.raw if binding else None,
+        )
+        return await accounts.create(
+            self._database,
+            account,
+            spki_sha256=request.key.spki_sha256,
+            now=self._clock(),
+            client=request.client,
+        )
+
+    def _terms_not_agreed(self, terms: str) -> Problem:
+        return Problem(
+            ErrorType.USER_ACTION_REQUIRED,
+            f'Agree to the terms of service at {terms}: newAccount needs "termsOfServiceAgreed": true.',
+            members={"instance": terms},
+            headers={"Link": f'<{terms}>;rel="terms-of-service"'},
+        )
+
+    async def _binding(self, value: object, key: Jwk) -> Binding | None:
+        """The external account binding, verified whenever there is one (RFC 8555 §7.3.4)."""
+        if value is None:
+            if self._rules.eab_required:
+                raise Problem(
+                    ErrorType.EXTERNAL_ACCOUNT_REQUIRED,
+                    "This CA makes accounts only with an external account binding: ask its operator for a key id and an HMAC key.",
+                )
+            return None
+        binding = jws.parse_binding(value, url=self._urls.new_account, account_key=key)
+        eab_key = await accounts.eab_key(self._database, binding.kid)
+        # One sentence for an unknown key and a wrong MAC: which key ids exist is nobody's business.
+        if eab_key is None or not jws.binding_is_genuine(binding, eab_key.hmac_key):
+            raise unauthorized(
+                "The external account binding does not verify: check the key id and the HMAC key."
+            )
+        return binding
+
+    async def update(self, request: AccountRequest) -> Account:
+        """Contacts and deactivation (RFC 8555 §7.3.2, §7.3.6); all other members are ignored."""
+        payload = messages.payload_of(request.payload)
+        contact = (
+            messages.contacts(payload["contact"], most=self._rules.max_contacts)
+            if "contact" in payload
+            else None
+        )
+        status = AccountStatus.DEACTIVATED if messages.wants_deactivation(payload) else None
+        if contact is None and status is None:
+            return request.account
+        account = await accounts.update(
+            self._database, request.account.id, contact=contact, status=status, now=self._clock()
+        )
+        if account is None:
+            raise unauthorized("The account has ended meanwhile.", status=401)
+        return account
+
+    async def change_key(self, request: AccountRequest) -> Account:
+        """keyChange (RFC 8555 §7.3.5): the checks in the order in which the RFC numbers them."""
+        inner = jws.parse(messages.payload_of(request.payload), "The inner JWS")
+        if "kid" in inner.header or "nonce" in inner.header:
+            raise malformed('The inner JWS must have a "jwk" and neither "kid" nor "nonce".')
+        new = jws.parse_jwk(inner.header.get("jwk"), 'The inner JWS\'s "jwk"')
+        jws.verify(new.key, inner)
+        if inner.header.get("url") != self._urls.key_change:
+            raise malformed('The inner JWS\'s "url" is not the one of the outer.')
+        change = jws.parse_object(inner.payload, "The inner payload")
+        if change.get("account") != self._urls.account(request.account.id):
+            raise malformed('The inner payload\'s "account" is not the URL of the account that signs.')
+        if jws.parse_jwk(change.get("oldKey"), 'The "oldKey"').thumbprint != request.account.thumbprint:
+            raise malformed('The "oldKey" is not the account\'s present key.')
+        return await self._replace_key(request.account, new)
+
+    async def _replace_key(self, account: Account, new: Jwk) -> Account:
+        holder: AccountId | None = account.id
+        if new.thumbprint != account.thumbprint:
+            holder = await accounts.change_key(
+                self._database,
+                account,
+                jwk=new.text,
+                thumbprint=new.thumbprint,
+                spki_sha256=new.spki_sha256,
+                now=self._clock(),
+            )
+        if holder is not None:
+            raise Problem(
+                ErrorType.MALFORMED,
+                "The new key is the key of an account already: make a fresh one.",
+                status=409,
+                headers={"Location": self._urls.account(holder)},
+            )
+        return Account(
+            id=account.id,
+            status=account.status,
+            jwk=new.text,
+            thumbprint=new.thumbprint,
+            contact=account.contact,
+            terms_agreed=account.terms_agreed,
+            eab_key_id=account.eab_key_id,
+            eab_binding=account.eab_binding,
+        )

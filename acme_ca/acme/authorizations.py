@@ -1,0 +1,206 @@
+"""Authorizations and their challenges (RFC 8555 §7.1.4, §7.5), and the validations under way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from acme_ca.acme import messages
+from acme_ca.acme.jws import encode_base64url
+from acme_ca.acme.urls import Urls
+from acme_ca.core.identifiers import Identifier, IdentifierType
+from acme_ca.core.model import Account, AccountId, Attempt, Authorization, AuthorizationId, ChallengeType
+from acme_ca.core.policy import NamePolicy
+from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.states import AuthorizationStatus
+from acme_ca.storage import orders
+from acme_ca.storage.database import Database, DatabaseUnavailable
+from acme_ca.validation.validator import Validator
+
+TOKEN_BYTES = 32
+SWEEP_BATCH = 200
+
+_POSSIBLE = {
+    # RFC 8738 §7: no DNS for addresses; RFC 8555 §8.3 and RFC 8737 §3: no wildcards but through DNS
+    IdentifierType.IP: frozenset({ChallengeType.HTTP_01, ChallengeType.TLS_ALPN_01}),
+    IdentifierType.DNS: frozenset(ChallengeType),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorizationRules:
+    challenges: tuple[ChallengeType, ...]
+    """Offered, in the order of preference."""
+    lifetime: timedelta
+    """Of a pending authorization, and of a valid one after its validation, unless `reuse` is longer."""
+    reuse: timedelta
+    attempt: timedelta
+    """The longest that a validation takes: after that the sweep takes its process for dead."""
+    concurrency: int
+
+
+class Authorizations:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        validator: Validator,
+        urls: Urls,
+        policy: NamePolicy,
+        rules: AuthorizationRules,
+        clock: Callable[[], datetime],
+        random_bytes: Callable[[int], bytes],
+        new_id: Callable[[], str],
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        self._database = database
+        self._validator = validator
+        self._urls = urls
+        self._policy = policy
+        self._rules = rules
+        self._clock = clock
+        self._random_bytes = random_bytes
+        self._new_id = new_id
+        self._log = log
+        self._places = asyncio.Semaphore(rules.concurrency)
+        self._under_way: dict[AuthorizationId, asyncio.Task[None]] = {}
+
+    # ------------------------------------------------------------ making them
+
+    def propose(self, account: AccountId, identifier: Identifier, *, expires: datetime) -> Authorization:
+        """A pending authorization, not stored yet. Raises Problem when no enabled challenge can prove the identifier."""
+        return Authorization(
+            id=AuthorizationId(self._new_id()),
+            account_id=account,
+            identifier=identifier,
+            status=AuthorizationStatus.PENDING,
+            expires=expires,
+            token=encode_base64url(self._random_bytes(TOKEN_BYTES)),
+            offered=self._offered(identifier),
+        )
+
+    def _offered(self, identifier: Identifier) -> tuple[ChallengeType, ...]:
+        possible = {ChallengeType.DNS_01} if identifier.wildcard else _POSSIBLE[identifier.type]
+        offered = tuple(kind for kind in self._rules.challenges if kind in possible)
+        if not offered:
+            raise Problem(
+                ErrorType.REJECTED_IDENTIFIER,
+                f"No challenge that this CA offers can prove control of {identifier.value}: ask its operator.",
+                identifier=identifier,
+            )
+        return offered
+
+    async def pre_authorize(self, account: Account, payload: Mapping[str, Any]) -> Authorization:
+        """newAuthz (RFC 8555 §7.4.1)."""
+        identifier = messages.identifier(payload.get("identifier"))
+        if identifier.wildcard:
+            raise Problem(
+                ErrorType.REJECTED_IDENTIFIER,
+                "A wildcard cannot be pre-authorized (RFC 8555 §7.4.1): order it.",
+            )
+        if violations := self._policy.violations([identifier]):
+            raise violations[0]
+        now = self._clock()
+        authorization = self.propose(account.id, identifier, expires=now + self._rules.lifetime)
+        await orders.create_authorization(self._database, authorization, now=now)
+        return authorization
+
+    # ------------------------------------------------------------ what their holder may do
+
+    async def update(self, authorization: Authorization, payload: Mapping[str, Any]) -> Authorization:
+        """Deactivation (RFC 8555 §7.5.2); anything else changes nothing."""
+        if messages.wants_deactivation(payload) and await orders.deactivate_authorization(
+            self._database, authorization.id, now=self._clock()
+        ):
+            return replace(authorization, status=AuthorizationStatus.DEACTIVATED)
+        return authorization
+
+    async def answer(
+        self, account: Account, authorization: Authorization, kind: ChallengeType
+    ) -> Authorization:
+        """The client is ready (RFC 8555 §7.5.1). The first answer starts the validation, later ones change nothing."""
+        if authorization.status is not AuthorizationStatus.PENDING or authorization.challenge is not None:
+            return authorization
+        now = self._clock()
+        if not await orders.begin_attempt(
+            self._database, authorization.id, kind, due=now + self._rules.attempt, now=now
+        ):
+            return authorization
+        self._start(
+            Attempt(
+                authorization_id=authorization.id,
+                identifier=authorization.identifier,
+                challenge=kind,
+                token=authorization.token,
+                thumbprint=account.thumbprint,
+                account_url=self._urls.account(account.id),
+            )
+        )
+        return replace(authorization, challenge=kind)
+
+    # ------------------------------------------------------------ validations under way
+
+    def _start(self, attempt: Attempt) -> None:
+        task = asyncio.create_task(self._validate(attempt))
+        self._under_way[attempt.authorization_id] = task
+        task.add_done_callback(lambda _: self._under_way.pop(attempt.authorization_id, None))
+
+    async def _validate(self, attempt: Attempt) -> None:
+        async with self._places:
+            outcome = await self._validator.validate(attempt)
+        now = self._clock()
+        try:
+            await orders.settle(
+                self._database,
+                attempt,
+                outcome,
+                valid_until=now + max(self._rules.lifetime, self._rules.reuse),
+                now=now,
+            )
+        except DatabaseUnavailable as error:  # the attempt falls due and is made again
+            self._log.error(
+                "validation not recorded", authz=attempt.authorization_id, reason=str(error)
+            )
+            return
+        self._log.info(
+            "validation",
+            authz=attempt.authorization_id,
+            identifier=str(attempt.identifier),
+            challenge=attempt.challenge,
+            outcome="valid" if outcome.problem is None else str(outcome.problem.type),
+        )
+
+    async def take_over(self) -> int:
+        """Make the attempts again whose process died. Returns how many."""
+        now = self._clock()
+        due = now + self._rules.attempt
+        open_attempts = await orders.take_over_attempts(self._database, due=due, limit=SWEEP_BATCH, now=now)
+        for attempt in open_attempts:
+            if attempt.authorization_id not in self._under_way:
+                self._start(
+                    Attempt(
+                        authorization_id=attempt.authorization_id,
+                        identifier=attempt.identifier,
+                        challenge=attempt.challenge,
+                        token=attempt.token,
+                        thumbprint=attempt.thumbprint,
+                        account_url=self._urls.account(attempt.account_id),
+                    )
+                )
+        return len(open_attempts)
+
+    async def drain(self, grace: float) -> None:
+        """Give the validations under way `grace` seconds to finish; put the rest back for others to make."""
+        tasks = dict(self._under_way)
+        if not tasks:
+            return
+        _, unfinished = await asyncio.wait(tasks.values(), timeout=grace)
+        for task in unfinished:
+            task.cancel()
+        left = [authorization for authorization, task in tasks.items() if task in unfinished]
+        await orders.put_back_attempts(self._database, left, now=self._clock())

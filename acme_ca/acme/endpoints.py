@@ -1,0 +1,309 @@
+"""The ACME resources: which URL, which key must sign, what it reads, what it answers (RFC 8555 §7.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from acme_ca.acme import messages, urls
+from acme_ca.acme.accounts import Accounts
+from acme_ca.acme.authentication import (
+    AccountRequest,
+    Authenticator,
+    KeyRequest,
+    SignedBy,
+    SignedRequest,
+    Target,
+)
+from acme_ca.acme.authorizations import Authorizations
+from acme_ca.acme.nonces import Nonces
+from acme_ca.acme.orders import Orders
+from acme_ca.acme.urls import Urls
+from acme_ca.ca.issuers import Issuer
+from acme_ca.core.model import (
+    Account,
+    AccountId,
+    Authorization,
+    AuthorizationId,
+    Certificate,
+    ChallengeType,
+    IssuerId,
+    Order,
+)
+from acme_ca.core.problems import malformed, unauthorized
+from acme_ca.core.states import AuthorizationStatus, OrderStatus
+from acme_ca.http import json_response
+from acme_ca.revocation.revoke import ByAccount, ByKey, Revocation
+from acme_ca.storage import orders as order_store
+from acme_ca.storage.accounts import Resource
+from acme_ca.storage.database import Database
+
+T = TypeVar("T", Order, Authorization, Certificate)
+
+JOSE = "application/jose+json"
+PEM_CHAIN = "application/pem-certificate-chain"
+RETRY_AFTER = {"Retry-After": "1"}
+"""Seconds, never a date (lesson 28)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acme:
+    """The rooms behind the endpoints. `directory` is the directory object, made once."""
+
+    authenticator: Authenticator
+    nonces: Nonces
+    urls: Urls
+    accounts: Accounts
+    orders: Orders
+    authorizations: Authorizations
+    revocation: Revocation
+    issuers: Mapping[IssuerId, Issuer]
+    database: Database
+    directory: Mapping[str, Any]
+    orders_page: int
+    clock: Callable[[], Any] = field(repr=False)
+
+
+Parameters = Mapping[str, str]
+Endpoint = Callable[[Acme, Any, Parameters], Awaitable[web.Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`resource` is read together with the account and must be its own, else the answer is 404."""
+
+    path: str
+    endpoint: Endpoint
+    signed_by: SignedBy = SignedBy.ACCOUNT
+    resource: Resource | None = None
+
+
+# ---------------------------------------------------------------- accounts
+
+
+async def new_account(acme: Acme, request: KeyRequest, _: Parameters) -> web.Response:
+    account, created = await acme.accounts.create(request)
+    return _account(acme, account, status=201 if created else 200)
+
+
+async def account(acme: Acme, request: AccountRequest, parameters: Parameters) -> web.Response:
+    _check_own(request, parameters)
+    changed = await acme.accounts.update(request) if request.payload else request.account
+    return _account(acme, changed)
+
+
+async def orders(acme: Acme, request: AccountRequest, parameters: Parameters) -> web.Response:
+    _check_own(request, parameters)
+    _must_be_post_as_get(request)
+    size = acme.orders_page
+    ids = await order_store.order_ids(
+        acme.database, request.account.id, after=parameters["after"], limit=size + 1, now=acme.clock()
+    )
+    links = [(acme.urls.orders(request.account.id, ids[size - 1]), "next")] if len(ids) > size else []
+    return json_response({"orders": [acme.urls.order(order) for order in ids[:size]]}, links=links)
+
+
+async def key_change(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
+    return _account(acme, await acme.accounts.change_key(request))
+
+
+def _account(acme: Acme, account: Account, *, status: int = 200) -> web.Response:
+    body = messages.account_object(account, acme.urls)
+    return json_response(body, status=status, headers={"Location": acme.urls.account(account.id)})
+
+
+def _check_own(request: AccountRequest, parameters: Parameters) -> None:
+    if request.account.id != AccountId(parameters["id"]):
+        raise unauthorized("This is not the account that signs the request.")
+
+
+# ---------------------------------------------------------------- orders
+
+
+async def new_order(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
+    order = await acme.orders.create(request.account, messages.payload_of(request.payload))
+    return _order(acme, order, status=201)
+
+
+async def order(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
+    _must_be_post_as_get(request)
+    return _order(acme, _own(request, Order))
+
+
+async def finalize(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
+    finalized = await acme.orders.finalize(_own(request, Order), messages.payload_of(request.payload))
+    return _order(acme, finalized)
+
+
+def _order(acme: Acme, order: Order, *, status: int = 200) -> web.Response:
+    headers = {"Location": acme.urls.order(order.id)}
+    if order.status is OrderStatus.PROCESSING:
+        headers |= RETRY_AFTER
+    return json_response(messages.order_object(order, acme.urls), status=status, headers=headers)
+
+
+async def certificate(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
+    _must_be_post_as_get(request)
+    found = _own(request, Certificate)
+    if found.der is None:
+        raise malformed("This certificate is not signed yet: poll its order.", status=404)
+    body = messages.pem(found.der) + acme.issuers[found.issuer].chain_pem
+    return web.Response(body=body, content_type=PEM_CHAIN)
+
+
+# ---------------------------------------------------------------- authorizations and challenges
+
+
+async def new_authz(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
+    made = await acme.authorizations.pre_authorize(request.account, messages.payload_of(request.payload))
+    return _authorization(acme, made, status=201)
+
+
+async def authorization(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
+    found = _own(request, Authorization)
+    if request.payload:
+        found = await acme.authorizations.update(found, messages.payload_of(request.payload))
+    return _authorization(acme, found)
+
+
+def _authorization(acme: Acme, authorization: Authorization, *, status: int = 200) -> web.Response:
+    headers = {"Location": acme.urls.authorization(authorization.id), **_while_processing(authorization)}
+    return json_response(
+        messages.authorization_object(authorization, acme.urls), status=status, headers=headers
+    )
+
+
+async def challenge(acme: Acme, request: AccountRequest, parameters: Parameters) -> web.Response:
+    found, kind = _own(request, Authorization), ChallengeType(parameters["type"])
+    if kind not in found.offered:
+        raise malformed("This authorization has no such challenge.", status=404)
+    if request.payload:
+        messages.payload_of(request.payload)  # no member of it means anything (RFC 8555 §7.5.1, §8)
+        found = await acme.authorizations.answer(request.account, found, kind)
+    return json_response(
+        messages.challenge_object(found, kind, acme.urls),
+        headers=_while_processing(found),
+        links=[(acme.urls.authorization(AuthorizationId(found.id)), "up")],
+    )
+
+
+def _while_processing(authorization: Authorization) -> Mapping[str, str]:
+    waiting = authorization.status is AuthorizationStatus.PENDING and authorization.challenge is not None
+    return RETRY_AFTER if waiting else {}
+
+
+# ---------------------------------------------------------------- revocation
+
+
+async def revoke_cert(acme: Acme, request: SignedRequest, _: Parameters) -> web.Response:
+    wish = messages.revocation(messages.payload_of(request.payload))
+    by = ByKey(request.key.key) if isinstance(request, KeyRequest) else ByAccount(request.account.id)
+    await acme.revocation.revoke(wish.certificate, by=by, reason=wish.reason)
+    return web.Response()
+
+
+# ---------------------------------------------------------------- directory and nonces
+
+
+async def directory(acme: Acme, _request: AccountRequest | None, _: Parameters) -> web.Response:
+    return json_response(acme.directory)
+
+
+async def new_nonce(_acme: Acme, _request: AccountRequest | None, _: Parameters) -> web.Response:
+    return web.Response(status=204)
+
+
+# ---------------------------------------------------------------- the table
+
+_ID = f"{{id:{urls.ID}}}"
+_KIND = f"{{type:{'|'.join(ChallengeType)}}}"
+
+ROUTES = (
+    Route(urls.DIRECTORY, directory),
+    Route(urls.NEW_NONCE, new_nonce),
+    Route(urls.NEW_ACCOUNT, new_account, SignedBy.KEY),
+    Route(urls.NEW_ORDER, new_order),
+    Route(urls.NEW_AUTHZ, new_authz),
+    Route(urls.KEY_CHANGE, key_change),
+    Route(urls.REVOKE_CERT, revoke_cert, SignedBy.EITHER),
+    Route(f"{urls.ACCOUNT}{_ID}", account),
+    Route(f"{urls.ACCOUNT}{_ID}/orders", orders),
+    Route(f"{urls.ORDER}{_ID}", order, resource=Resource.ORDER),
+    Route(f"{urls.ORDER}{_ID}/finalize", finalize, resource=Resource.ORDER),
+    Route(f"{urls.AUTHZ}{_ID}", authorization, resource=Resource.AUTHORIZATION),
+    Route(f"{urls.CHALLENGE}{_ID}/{_KIND}", challenge, resource=Resource.AUTHORIZATION),
+    Route(f"{urls.CERTIFICATE}{_ID}", certificate, resource=Resource.CERTIFICATE),
+)
+"""Every signed request. The directory and newNonce take POST-as-GET here (RFC 8555 §6.3) and unsigned GET beside."""
+
+
+def add_routes(application: web.Application, acme: Acme) -> None:
+    """Serve ACME from `application`, and put on its answers what the RFC asks of every one of them."""
+    for route in ROUTES:
+        application.router.add_post(route.path, _signed(acme, route))
+    for path, endpoint in ((urls.DIRECTORY, directory), (urls.NEW_NONCE, new_nonce)):
+        application.router.add_get(path, _unsigned(acme, endpoint), allow_head=False)
+    application.router.add_head(urls.DIRECTORY, _unsigned(acme, directory))
+    application.router.add_head(urls.NEW_NONCE, _head_nonce)
+
+
+def _signed(acme: Acme, route: Route) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        if request.content_type != JOSE:
+            raise malformed(f"The request's Content-Type must be {JOSE} (RFC 8555 §6.2).", status=415)
+        parameters = {"after": request.query.get("after", ""), **request.match_info}
+        target = Target(
+            url=acme.urls.of_path(request.raw_path),
+            signed_by=route.signed_by,
+            resource=route.resource,
+            resource_id=parameters.get("id", ""),
+        )
+        client = request.remote or ""
+        signed = await acme.authenticator.authenticate(await request.read(), target, client=client)
+        if signed.account is not None:
+            request["account"] = signed.account.id
+        return await route.endpoint(acme, signed, parameters)
+
+    return handle
+
+
+def _unsigned(acme: Acme, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(_request: web.Request) -> web.Response:
+        return await endpoint(acme, None, {})
+
+    return handle
+
+
+async def _head_nonce(_request: web.Request) -> web.Response:
+    return web.Response(status=200)  # RFC 8555 §7.2: 200 for HEAD, 204 for GET
+
+
+def common_headers(acme: Acme) -> Callable[[web.Request, web.StreamResponse], None]:
+    """What every answer below /acme/ carries: a fresh nonce, the way to the directory, and that it is not to be kept."""
+    index = f'<{acme.urls.directory}>;rel="index"'
+
+    def add(request: web.Request, response: web.StreamResponse) -> None:
+        if not request.path.startswith("/acme/"):
+            return
+        headers = response.headers
+        headers["Replay-Nonce"] = acme.nonces.mint()
+        headers.add("Link", index)
+        headers["Cache-Control"] = "no-store"
+        headers["Access-Control-Allow-Origin"] = "*"
+        headers["Access-Control-Expose-Headers"] = "Link, Replay-Nonce, Location, Retry-After"
+
+    return add
+
+
+def _own(request: AccountRequest, kind: type[T]) -> T:
+    """The thing that the URL names; the authenticator has refused the request where there is none."""
+    assert isinstance(request.resource, kind)  # noqa: S101
+    return request.resource
+
+
+def _must_be_post_as_get(request: AccountRequest) -> None:
+    if request.payload:
+        raise malformed("This resource is read by POST-as-GET: the payload must be empty (RFC 8555 §6.3).")

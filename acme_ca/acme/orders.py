@@ -1,0 +1,224 @@
+"""Orders from newOrder to the certificate (RFC 8555 §7.4)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+import structlog
+
+from acme_ca.acme import messages
+from acme_ca.acme.authorizations import Authorizations
+from acme_ca.ca import lint, profiles
+from acme_ca.ca.authority import Authority
+from acme_ca.ca.issuers import Issuer
+from acme_ca.core import csr, keys
+from acme_ca.core.model import (
+    Account,
+    IssuanceRequest,
+    IssuerId,
+    LintedCertificate,
+    Order,
+    OrderId,
+    Profile,
+    ProfileRef,
+    PublicKey,
+    RecordedCertificate,
+)
+from acme_ca.core.policy import NamePolicy
+from acme_ca.core.problems import ErrorType, Problem, compound
+from acme_ca.core.states import OrderStatus
+from acme_ca.storage import certificates, orders
+from acme_ca.storage.database import Database, DatabaseUnavailable
+
+SWEEP_AFTER = timedelta(seconds=60)
+"""How long an order may be `processing` before the sweep takes the process for dead that claimed it."""
+SWEEP_BATCH = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderRules:
+    max_identifiers: int
+    lifetime: timedelta
+    """Of a new order."""
+    reuse: timedelta
+    """For how long after its validation an authorization is good for further orders."""
+    delay_issuance: float
+    """Seconds that issuance is held back: misbehaviour on request, for tests of clients."""
+
+
+class Orders:
+    """`profiles` holds every version that an order may pin; `default_profile` is the one of new orders."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        authority: Authority,
+        issuers: Mapping[IssuerId, Issuer],
+        active_issuer: IssuerId,
+        profiles: Mapping[ProfileRef, Profile],
+        default_profile: ProfileRef,
+        policy: NamePolicy,
+        authorizations: Authorizations,
+        rules: OrderRules,
+        clock: Callable[[], datetime],
+        new_id: Callable[[], str],
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        self._database = database
+        self._authority = authority
+        self._issuers = issuers
+        self._active_issuer = active_issuer
+        self._profiles = profiles
+        self._default_profile = default_profile
+        self._policy = policy
+        self._authorizations = authorizations
+        self._rules = rules
+        self._clock = clock
+        self._new_id = new_id
+        self._log = log
+        self._held_back: set[asyncio.Task[None]] = set()
+
+    # ------------------------------------------------------------ newOrder
+
+    async def create(self, account: Account, payload: Mapping[str, Any]) -> Order:
+        wish = messages.new_order(payload, most=self._rules.max_identifiers)
+        if violations := self._policy.violations(wish.identifiers):
+            raise compound(violations)
+        now = self._clock()
+        profile = self._profiles[self._default_profile]
+        issuer = self._issuers[self._active_issuer]
+        profiles.validity(
+            profile,
+            now=now,
+            not_before=wish.not_before,
+            not_after=wish.not_after,
+            issuer_not_after=issuer.not_after,
+        )
+        order = Order(
+            id=OrderId(self._new_id()),
+            account_id=account.id,
+            status=OrderStatus.PENDING,
+            identifiers=wish.identifiers,
+            authorizations=(),
+            expires=now + self._rules.lifetime,
+            not_before=wish.not_before,
+            not_after=wish.not_after,
+            profile=profile.ref,
+            issuer=issuer.id,
+        )
+        proposals = [
+            self._authorizations.propose(account.id, identifier, expires=order.expires)
+            for identifier in wish.identifiers
+        ]
+        return await orders.create_order(
+            self._database, order, proposals, now=now, reusable_since=now - self._rules.reuse
+        )
+
+    # ------------------------------------------------------------ finalize
+
+    async def finalize(self, order: Order, payload: Mapping[str, Any]) -> Order:
+        """Everything that can be refused is refused before the order changes; then it ends `valid` or `invalid`."""
+        if order.status is not OrderStatus.READY:
+            raise _not_ready(order)
+        request = csr.parse_csr(messages.csr_of(payload))
+        csr.check_names(request, order.identifiers)
+        profile = self._profiles[order.profile]
+        keys.check_certificate_key(request.public_key, profile)
+        spki_sha256 = keys.spki_sha256(request.public_key)
+        linted = self._prepare(order, profile, request.public_key)
+        recorded = await orders.claim_and_record(
+            self._database, order, linted, spki_sha256=spki_sha256, now=self._clock()
+        )
+        if recorded is None:
+            raise await self._why_not(order, spki_sha256)
+        processing = replace(order, status=OrderStatus.PROCESSING, serial=recorded.serial)
+        if self._rules.delay_issuance:
+            self._hold_back(processing, recorded)
+            return processing
+        return await self._issue(processing, recorded)
+
+    def _prepare(self, order: Order, profile: Profile, public_key: PublicKey) -> LintedCertificate:
+        request = IssuanceRequest(
+            identifiers=order.identifiers,
+            public_key=public_key,
+            profile=profile,
+            issuer=order.issuer,
+            not_before=order.not_before,
+            not_after=order.not_after,
+        )
+        prepared = self._authority.prepare(request)
+        return lint.lint(prepared, policy=self._policy, issuer=self._issuers[order.issuer], now=self._clock())
+
+    async def _why_not(self, order: Order, spki_sha256: bytes) -> Problem:
+        if await orders.is_account_key(self._database, spki_sha256):
+            return Problem(
+                ErrorType.BAD_CSR,
+                "The CSR's key is the key of an ACME account: make the certificate a key of its own (RFC 8555 §11.1).",
+            )
+        return _not_ready(order)
+
+    async def _issue(self, order: Order, recorded: RecordedCertificate) -> Order:
+        """Sign and store. Whatever goes wrong, the order does not stay `processing`: it ends `invalid` here, or the
+        sweep resumes it when the database is out of reach.
+        """
+        try:
+            signed = self._authority.sign(recorded)
+            await certificates.store(self._database, signed, now=self._clock())
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever it is, the order must end
+            self._log.exception("issuance failed", order=order.id, serial=recorded.serial)
+            problem = error if isinstance(error, Problem) else _signing_failed()
+            await orders.fail(self._database, order.id, problem.document())
+            return replace(order, status=OrderStatus.INVALID, serial=None, error=problem.document())
+        return replace(order, status=OrderStatus.VALID)
+
+    def _hold_back(self, order: Order, recorded: RecordedCertificate) -> None:
+        async def later() -> None:
+            await asyncio.sleep(self._rules.delay_issuance)
+            await self._issue(order, recorded)
+
+        task = asyncio.create_task(later())
+        self._held_back.add(task)
+        task.add_done_callback(self._held_back.discard)
+
+    # ------------------------------------------------------------ the sweep
+
+    async def resume(self) -> int:
+        """Sign and store what a crash left recorded and unsigned. Returns how many orders it took up."""
+        before = self._clock() - SWEEP_AFTER - timedelta(seconds=self._rules.delay_issuance)
+        left = await orders.unsigned(self._database, before=before, limit=SWEEP_BATCH)
+        for order, recorded in left:
+            await self._resume(order, recorded)
+        return len(left)
+
+    async def _resume(self, order: OrderId, recorded: RecordedCertificate) -> None:
+        self._log.warning("issuance resumed", order=order, serial=recorded.serial)
+        try:
+            await certificates.store(self._database, self._authority.sign(recorded), now=self._clock())
+        except DatabaseUnavailable:
+            raise
+        except Exception:  # noqa: BLE001  whatever it is, the order must end
+            self._log.exception("issuance failed", order=order, serial=recorded.serial)
+            await orders.fail(self._database, order, _signing_failed().document())
+
+
+def _not_ready(order: Order) -> Problem:
+    what = {
+        OrderStatus.PENDING: "Its authorizations are not all valid yet: answer a challenge of each first.",
+        OrderStatus.PROCESSING: "It is being finalized: poll it.",
+        OrderStatus.VALID: "It is finalized: download its certificate.",
+    }.get(order.status, "It has ended or is not ready any more: place a new order.")
+    return Problem(ErrorType.ORDER_NOT_READY, f"The order cannot be finalized. {what}")
+
+
+def _signing_failed() -> Problem:
+    return Problem(
+        ErrorType.SERVER_INTERNAL,
+        "The certificate could not be signed: place a new order; tell the CA's operator.",
+    )

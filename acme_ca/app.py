@@ -1,0 +1,318 @@
+"""The composition root: settings become pools, rooms, web applications and background loops, and nothing is global."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from aiohttp import web
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from acme_ca import http, public
+from acme_ca.acme import endpoints
+from acme_ca.acme.accounts import AccountRules, Accounts
+from acme_ca.acme.authentication import Authenticator
+from acme_ca.acme.authorizations import AuthorizationRules, Authorizations
+from acme_ca.acme.nonces import Nonces
+from acme_ca.acme.orders import OrderRules, Orders
+from acme_ca.acme.urls import KEY_CHANGE, NEW_ACCOUNT, NEW_AUTHZ, NEW_NONCE, NEW_ORDER, REVOKE_CERT, Urls
+from acme_ca.ca import profiles
+from acme_ca.ca.authority import Authority
+from acme_ca.ca.issuers import Hierarchy
+from acme_ca.ca.own import OwnCertificate
+from acme_ca.config import ConfigurationError, Settings, ValidationSettings
+from acme_ca.core.model import Profile, ProfileRef
+from acme_ca.core.problems import Problem
+from acme_ca.log import Logger
+from acme_ca.public import Public
+from acme_ca.revocation.revoke import Revocation
+from acme_ca.storage import database as store
+from acme_ca.storage import operations
+from acme_ca.storage.database import Database
+from acme_ca.tasks import Background, Loop
+from acme_ca.validation.validator import Validator
+
+ATTEMPT_MARGIN = 30.0
+"""Seconds that a validation may take beyond its own limits before another process takes it for dead."""
+NONCE_SECRET_BYTES = 32
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """32 hexadecimal digits: 48 bits of milliseconds since 1970, so that ids sort by creation, and 80 random bits."""
+    milliseconds = int(utc_now().timestamp() * 1000)
+    return f"{milliseconds:012x}{os.urandom(10).hex()}"
+
+
+async def prepare(settings: Settings, hierarchy: Hierarchy, *, dsn: str) -> None:
+    """Once, before the workers: the schema, the issuers and profiles, and the server's own certificate.
+
+    Raises SchemaError, DatabaseUnavailable, ConfigurationError.
+    """
+    await store.migrate(dsn)
+    async with Database.open(dsn, connections=1) as database:
+        for issuer, root in ((hierarchy.root, True), (hierarchy.intermediate, False)):
+            certificate = issuer.certificate.public_bytes(Encoding.DER)
+            await operations.register_issuer(
+                database, issuer.id, der=certificate, root=root, not_after=issuer.not_after
+            )
+        await operations.register_profiles(database, profiles.BUILT_IN.values())
+        own = _own_certificate(settings, hierarchy, database, _authority(settings, hierarchy))
+        await own.renew_when_due()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Application:
+    """One worker: what it serves and what it does beside."""
+
+    https: web.Application
+    http: web.Application
+    _background: Background = field(repr=False)
+    _authorizations: Authorizations = field(repr=False)
+    _grace: float
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def open(
+        cls, settings: Settings, hierarchy: Hierarchy, *, dsn: str, log: Logger
+    ) -> AsyncIterator[Application]:
+        async with Database.open(dsn, connections=settings.database_connections) as database:
+            yield await _Composition(settings, hierarchy, database, _validator(settings), log).application()
+
+    async def background(self) -> None:
+        """The background loops, until cancelled; then validations under way are finished or put back."""
+        try:
+            await self._background.run()
+        finally:
+            await self._authorizations.drain(self._grace)
+
+
+class _Composition:
+    def __init__(
+        self, settings: Settings, hierarchy: Hierarchy, database: Database, validator: Validator, log: Logger
+    ) -> None:
+        self._settings = settings
+        self._hierarchy = hierarchy
+        self._database = database
+        self._validator = validator
+        self._log = log
+        self._urls = Urls(settings.public_url)
+        self._policy = settings.policy.name_policy()
+        self._authority = _authority(settings, hierarchy)
+
+    async def application(self) -> Application:
+        if self._settings.dev:
+            self._log.warning(
+                "development mode: not for production", validation=self._settings.validation.http01_port
+            )
+        known = await operations.profiles(self._database)
+        acme = await self._acme({profile.ref: profile for profile in known})
+        everyone = Public(
+            hierarchy=self._hierarchy, database=self._database, clock=utc_now, dev=self._settings.dev
+        )
+        https = self._web(endpoints.common_headers(acme))
+        endpoints.add_routes(https, acme)
+        plain = self._web(lambda _request, _response: None)
+        for application in (https, plain):
+            public.add_routes(application, everyone)
+        return Application(
+            https=https,
+            http=plain,
+            _background=self._background(acme),
+            _authorizations=acme.authorizations,
+            _grace=self._settings.shutdown_grace,
+        )
+
+    def _web(self, decorate: http.Decorate) -> web.Application:
+        middleware = http.edge(log=self._log, new_request_id=lambda: os.urandom(8).hex(), decorate=decorate)
+        return web.Application(middlewares=[middleware], client_max_size=http.MAX_BODY)
+
+    async def _acme(self, known: Mapping[ProfileRef, Profile]) -> endpoints.Acme:
+        nonces = await self._nonces()
+        authorizations = self._authorizations()
+        settings = self._settings
+        return endpoints.Acme(
+            authenticator=Authenticator(
+                database=self._database,
+                nonces=nonces,
+                urls=self._urls,
+                clock=utc_now,
+                random_bytes=os.urandom,
+                reject=_rejecting(settings.test.reject_nonces),
+            ),
+            nonces=nonces,
+            urls=self._urls,
+            accounts=Accounts(
+                database=self._database,
+                urls=self._urls,
+                rules=AccountRules(
+                    eab_required=settings.eab_required,
+                    terms_of_service=settings.terms_of_service,
+                    max_contacts=settings.max_contacts,
+                ),
+                clock=utc_now,
+                new_id=new_id,
+            ),
+            orders=self._orders(known, authorizations),
+            authorizations=authorizations,
+            revocation=Revocation(database=self._database, clock=utc_now),
+            issuers={self._hierarchy.intermediate.id: self._hierarchy.intermediate},
+            database=self._database,
+            directory=self._directory(),
+            orders_page=settings.orders_page,
+            clock=utc_now,
+        )
+
+    async def _nonces(self) -> Nonces:
+        secret = await operations.shared_secret(self._database, "nonce", os.urandom(NONCE_SECRET_BYTES))
+        proposal = int.from_bytes(os.urandom(8), signed=True)
+        return Nonces(
+            secret=secret,
+            epoch=await operations.nonce_epoch(self._database, proposal),
+            lifetime=self._settings.nonce.lifetime,
+            clock=utc_now,
+            random_bytes=os.urandom,
+        )
+
+    def _authorizations(self) -> Authorizations:
+        validation = self._settings.validation
+        return Authorizations(
+            database=self._database,
+            validator=self._validator,
+            urls=self._urls,
+            policy=self._policy,
+            rules=AuthorizationRules(
+                challenges=validation.challenges,
+                lifetime=timedelta(seconds=validation.authorization_lifetime),
+                reuse=timedelta(seconds=validation.reuse),
+                attempt=_longest_attempt(validation),
+                concurrency=validation.concurrency,
+            ),
+            clock=utc_now,
+            random_bytes=os.urandom,
+            new_id=new_id,
+            log=self._log,
+        )
+
+    def _orders(self, known: Mapping[ProfileRef, Profile], authorizations: Authorizations) -> Orders:
+        settings, issuer = self._settings, self._hierarchy.intermediate
+        return Orders(
+            database=self._database,
+            authority=self._authority,
+            issuers={issuer.id: issuer},
+            active_issuer=issuer.id,
+            profiles=known,
+            default_profile=profiles.BUILT_IN[settings.default_profile].ref,
+            policy=self._policy,
+            authorizations=authorizations,
+            rules=OrderRules(
+                max_identifiers=settings.max_identifiers,
+                lifetime=timedelta(seconds=settings.validation.authorization_lifetime),
+                reuse=timedelta(seconds=settings.validation.reuse),
+                delay_issuance=settings.test.delay_issuance,
+            ),
+            clock=utc_now,
+            new_id=new_id,
+            log=self._log,
+        )
+
+    def _directory(self) -> Mapping[str, Any]:
+        """RFC 8555 §7.1.1."""
+        settings, base = self._settings, self._settings.public_url
+        meta: dict[str, Any] = {"externalAccountRequired": settings.eab_required}
+        if settings.caa.enabled:
+            meta["caaIdentities"] = list(settings.caa_identities)
+        if settings.terms_of_service:
+            meta["termsOfService"] = settings.terms_of_service
+        if settings.website:
+            meta["website"] = settings.website
+        return {
+            "newNonce": base + NEW_NONCE,
+            "newAccount": base + NEW_ACCOUNT,
+            "newOrder": base + NEW_ORDER,
+            "newAuthz": base + NEW_AUTHZ,
+            "revokeCert": base + REVOKE_CERT,
+            "keyChange": base + KEY_CHANGE,
+            "meta": meta,
+        }
+
+    def _background(self, acme: endpoints.Acme) -> Background:
+        node = f"{socket.gethostname()}:{self._settings.data.resolve()}"
+        own = _own_certificate(self._settings, self._hierarchy, self._database, self._authority)
+        loops = (
+            # Attempts are taken over row by row (SKIP LOCKED): every worker may look.
+            Loop(name="attempts", interval=5, work=acme.authorizations.take_over),
+            Loop(name="orders", interval=15, work=acme.orders.resume, lease="orders"),
+            Loop(name="nonces", interval=60, work=self._delete_nonces, lease="nonces"),
+            Loop(name="retention", interval=600, work=self._delete_dead, lease="retention"),
+            Loop(
+                name="own-certificate", interval=300, work=own.renew_when_due, lease=f"own-certificate {node}"
+            ),
+        )
+        holder = f"{node}:{os.getpid()}"
+        return Background(loops, database=self._database, holder=holder, clock=utc_now, log=self._log)
+
+    async def _delete_nonces(self) -> None:
+        await operations.delete_expired_nonces(self._database, utc_now())
+
+    async def _delete_dead(self) -> None:
+        before = utc_now() - timedelta(seconds=self._settings.retention)
+        while await operations.delete_dead(self._database, before):
+            pass
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _authority(settings: Settings, hierarchy: Hierarchy) -> Authority:
+    return Authority(
+        issuers={hierarchy.intermediate.id: hierarchy.intermediate},
+        public_http_url=settings.public_http_url,
+        clock=utc_now,
+        random_bytes=os.urandom,
+    )
+
+
+def _own_certificate(
+    settings: Settings, hierarchy: Hierarchy, database: Database, authority: Authority
+) -> OwnCertificate:
+    try:
+        return OwnCertificate(
+            settings.tls_file,
+            host=settings.public_host,
+            database=database,
+            authority=authority,
+            issuer=hierarchy.intermediate,
+            profile=profiles.BUILT_IN["server"],
+            clock=utc_now,
+        )
+    except Problem as problem:
+        raise ConfigurationError(f"ACME_CA_PUBLIC_URL: {problem.detail}") from None
+
+
+def _validator(settings: Settings) -> Validator:
+    return Validator(
+        settings=settings.validation,
+        caa_enabled=settings.caa.enabled,
+        caa_identities=settings.caa_identities,
+        caa_exempt=settings.caa_exempt,
+        dev=settings.dev,
+    )
+
+
+def _longest_attempt(validation: ValidationSettings) -> timedelta:
+    tries = validation.attempts * (validation.timeout + validation.retry_delay)
+    return timedelta(seconds=tries + ATTEMPT_MARGIN)
+
+
+def _rejecting(share: float) -> Callable[[], bool]:
+    return (lambda: random.random() < share) if share else (lambda: False)  # noqa: S311  no secret depends on it

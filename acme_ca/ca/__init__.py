@@ -1,0 +1,1 @@
+"""Issuing: the only code that touches private keys."""

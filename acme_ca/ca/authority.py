@@ -1,0 +1,264 @@
+"""Issuing: prepare → lint → record → sign (design, decision 7). The stages are types of `core.model`.
+
+The bytes to be signed are made once, by signing them with a throw-away key of the issuer's kind: that draft is what
+the linter reads, and its TBSCertificate is what the issuer signs, byte for byte.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
+
+from acme_ca.ca import issuers, profiles
+from acme_ca.core import keys
+from acme_ca.core.identifiers import Identifier, IdentifierType
+from acme_ca.core.model import (
+    ExtendedKeyUsage,
+    IssuanceRequest,
+    IssuerId,
+    PreparedCertificate,
+    PublicKey,
+    RecordedCertificate,
+    SignedCertificate,
+    serial_text,
+)
+from acme_ca.core.problems import ErrorType, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from acme_ca.ca.issuers import Issuer, SignatureHash
+    from acme_ca.ca.keystore import PrivateKey
+
+SERIAL_BYTES = 16
+MAX_COMMON_NAME = 64
+"""ub-common-name (RFC 5280 appendix A.1)."""
+
+
+class Authority:
+    """Makes certificates under any of its issuers. Holds their keys; keeps nothing of what it makes."""
+
+    def __init__(
+        self,
+        *,
+        issuers: Mapping[IssuerId, Issuer],
+        public_http_url: str,
+        clock: Callable[[], datetime],
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
+        """`public_http_url`: base of the issuers' addresses in certificates. `random_bytes(n)`: n bytes that nobody
+        can foresee. Raises ValueError for an issuer without its key.
+        """
+        self._desks = {id_: _Desk.of(issuer, public_http_url) for id_, issuer in issuers.items()}
+        self._clock = clock
+        self._random_bytes = random_bytes
+
+    def prepare(self, request: IssuanceRequest) -> PreparedCertificate:
+        """Stage 1. Raises `Problem`: `malformed` for a validity that cannot be given (any more), `serverInternal`
+        when the issuer that the order pins has expired or is no longer served.
+        """
+        desk = self._desk(request.issuer)
+        begin, end = profiles.validity(
+            request.profile,
+            now=self._clock(),
+            not_before=request.not_before,
+            not_after=request.not_after,
+            issuer_not_after=desk.not_after,
+        )
+        number = int.from_bytes(self._random_bytes(SERIAL_BYTES))
+        builder = _leaf(request).serial_number(number).not_valid_before(begin).not_valid_after(end)
+        draft = desk.draft(builder)
+        return PreparedCertificate(
+            request=request,
+            serial=serial_text(number),
+            not_before=begin,
+            not_after=end,
+            tbs=draft.tbs_certificate_bytes,
+            draft=draft,
+        )
+
+    def sign(self, recorded: RecordedCertificate) -> SignedCertificate:
+        """Stage 4. Signs exactly the recorded bytes, and looks at the result before it hands it out.
+
+        Raises `Problem` (`serverInternal`) when the issuer is no longer served.
+        """
+        der = self._desk(recorded.issuer).sign(recorded)
+        return SignedCertificate(serial=recorded.serial, der=der)
+
+    def _desk(self, issuer_id: IssuerId) -> _Desk:
+        desk = self._desks.get(issuer_id)
+        if desk is None:
+            raise Problem(
+                ErrorType.SERVER_INTERNAL,
+                "The issuer that this order was made for is served no more; place a new order.",
+            )
+        return desk
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Desk:
+    """One issuer at work: what is the same in all its certificates, made once."""
+
+    certificate: x509.Certificate
+    name: x509.Name
+    not_after: datetime
+    key: PrivateKey
+    throw_away_key: PrivateKey
+    hash: SignatureHash
+    signature_algorithm: bytes
+    authority_key_identifier: x509.AuthorityKeyIdentifier
+    authority_information_access: x509.AuthorityInformationAccess
+
+    @classmethod
+    def of(cls, issuer: Issuer, public_http_url: str) -> _Desk:
+        if issuer.key is None:
+            raise ValueError(f"issuer {issuer.id} has no key to sign with")
+        public_key = issuer.key.public_key()
+        return cls(
+            certificate=issuer.certificate,
+            name=issuer.certificate.subject,
+            not_after=issuer.not_after,
+            key=issuer.key,
+            throw_away_key=_like(public_key),
+            hash=issuers.signature_hash(public_key),
+            signature_algorithm=_signature_algorithm(public_key),
+            authority_key_identifier=x509.AuthorityKeyIdentifier(
+                issuers.key_identifier(issuer.certificate), None, None
+            ),
+            authority_information_access=_ca_issuers(f"{public_http_url}/ca/{issuer.id}.cer"),
+        )
+
+    def draft(self, builder: x509.CertificateBuilder) -> x509.Certificate:
+        return (
+            builder.issuer_name(self.name)
+            .add_extension(self.authority_key_identifier, critical=False)
+            .add_extension(self.authority_information_access, critical=False)
+            .sign(self.throw_away_key, self.hash)
+        )
+
+    def sign(self, recorded: RecordedCertificate) -> bytes:
+        """The DER certificate: SEQUENCE { tbsCertificate, signatureAlgorithm, signatureValue } (RFC 5280 §4.1)."""
+        signature = _signature(self.key, recorded.tbs, self.hash)
+        der = _tlv(0x30, recorded.tbs + self.signature_algorithm + _tlv(0x03, b"\0" + signature))
+        certificate = x509.load_der_x509_certificate(der)
+        certificate.verify_directly_issued_by(self.certificate)
+        if (
+            certificate.tbs_certificate_bytes != recorded.tbs
+            or serial_text(certificate.serial_number) != recorded.serial
+        ):
+            raise RuntimeError(f"what was signed is not what was recorded as {recorded.serial}")
+        return der
+
+
+# ---------------------------------------------------------------- the leaf
+
+
+def _leaf(request: IssuanceRequest) -> x509.CertificateBuilder:
+    """All that the order and its profile decide (RFC 5280 §4.2.1)."""
+    subject = _subject(request)
+    names = x509.SubjectAlternativeName([_general_name(identifier) for identifier in request.identifiers])
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .public_key(request.public_key)
+        .add_extension(key_usage(request.public_key), critical=True)
+        .add_extension(extended_key_usage(request.profile.extended_key_usages), critical=False)
+        .add_extension(_NOT_A_CA, critical=True)
+        .add_extension(x509.SubjectKeyIdentifier(keys.key_identifier(request.public_key)), critical=False)
+        .add_extension(names, critical=not subject.rdns)  # "MUST … critical" with an empty subject (§4.1.2.6)
+    )
+
+
+def _subject(request: IssuanceRequest) -> x509.Name:
+    fitting = [identifier for identifier in request.identifiers if len(identifier.value) <= MAX_COMMON_NAME]
+    if not request.profile.common_name or not fitting:
+        return _EMPTY_NAME
+    first = next((identifier for identifier in fitting if identifier.type is IdentifierType.DNS), fitting[0])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, first.value)])
+
+
+def _general_name(identifier: Identifier) -> x509.GeneralName:
+    if identifier.type is IdentifierType.IP:
+        return x509.IPAddress(identifier.address)
+    return x509.DNSName(identifier.value)
+
+
+def key_usage(public_key: PublicKey) -> x509.KeyUsage:
+    """digitalSignature; for RSA keyEncipherment too (the key exchange of TLS 1.2 without forward secrecy)."""
+    return _RSA_KEY_USAGE if isinstance(public_key, rsa.RSAPublicKey) else _KEY_USAGE
+
+
+@cache
+def extended_key_usage(usages: tuple[ExtendedKeyUsage, ...]) -> x509.ExtendedKeyUsage:
+    return x509.ExtendedKeyUsage([_PURPOSES[usage] for usage in usages])
+
+
+def _key_usage(*, key_encipherment: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True,
+        content_commitment=False,
+        key_encipherment=key_encipherment,
+        data_encipherment=False,
+        key_agreement=False,
+        key_cert_sign=False,
+        crl_sign=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+_KEY_USAGE = _key_usage(key_encipherment=False)
+_RSA_KEY_USAGE = _key_usage(key_encipherment=True)
+_NOT_A_CA = x509.BasicConstraints(ca=False, path_length=None)
+_EMPTY_NAME = x509.Name([])
+_PURPOSES = {
+    ExtendedKeyUsage.SERVER_AUTH: ExtendedKeyUsageOID.SERVER_AUTH,
+    ExtendedKeyUsage.CLIENT_AUTH: ExtendedKeyUsageOID.CLIENT_AUTH,
+}
+
+
+# ---------------------------------------------------------------- the signature
+
+
+def _ca_issuers(url: str) -> x509.AuthorityInformationAccess:
+    location = x509.UniformResourceIdentifier(url)
+    return x509.AuthorityInformationAccess(
+        [x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, location)]
+    )
+
+
+def _like(public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> PrivateKey:
+    """A key that gives signatures of the same algorithm, and is nobody's."""
+    if isinstance(public_key, ec.EllipticCurvePublicKey):
+        return ec.generate_private_key(public_key.curve)
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+def _signature_algorithm(public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> bytes:
+    """The DER AlgorithmIdentifier: RFC 5758 §3.2 for ECDSA, RFC 4055 §5 for RSA."""
+    if isinstance(public_key, rsa.RSAPublicKey):
+        return bytes.fromhex("300d06092a864886f70d01010b0500")
+    last = "02" if isinstance(issuers.signature_hash(public_key), hashes.SHA256) else "03"
+    return bytes.fromhex("300a06082a8648ce3d0403" + last)
+
+
+def _signature(key: PrivateKey, tbs: bytes, hash_: SignatureHash) -> bytes:
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return key.sign(tbs, ec.ECDSA(hash_))
+    return key.sign(tbs, padding.PKCS1v15(), hash_)
+
+
+def _tlv(tag: int, content: bytes) -> bytes:
+    """One DER value: tag, definite length, content (X.690 §8.1.3, §10.1)."""
+    length = len(content)
+    if length < 0x80:  # noqa: PLR2004  the short form
+        return bytes((tag, length)) + content
+    octets = length.to_bytes((length.bit_length() + 7) // 8)
+    return bytes((tag, 0x80 | len(octets))) + octets + content

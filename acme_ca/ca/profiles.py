@@ -1,0 +1,104 @@
+"""The built-in profiles, and how long a certificate of a profile lives."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from acme_ca.core.model import ExtendedKeyUsage, KeyAlgorithm, Profile
+from acme_ca.core.problems import ErrorType, Problem, malformed
+
+BACKDATING = timedelta(minutes=1)
+"""By how much a certificate begins before it is made: clients' clocks are late."""
+MAX_BACKDATING = timedelta(hours=48)
+"""How far in the past an order may wish the begin (the CA/Browser Forum's limit; an order has that long to finish)."""
+MAX_POSTDATING = timedelta(days=30)
+SECOND = timedelta(seconds=1)
+
+
+def _profile(name: str, description: str, *usages: ExtendedKeyUsage) -> Profile:
+    return Profile(
+        name=name,
+        version=1,
+        description=description,
+        validity=timedelta(days=90),
+        max_validity=timedelta(days=398),
+        key_algorithms=frozenset({KeyAlgorithm.EC_P256, KeyAlgorithm.EC_P384, KeyAlgorithm.RSA}),
+        extended_key_usages=usages,
+    )
+
+
+BUILT_IN: dict[str, Profile] = {
+    profile.name: profile
+    for profile in (
+        _profile("server", "A TLS server.", ExtendedKeyUsage.SERVER_AUTH),
+        _profile("client", "A TLS client.", ExtendedKeyUsage.CLIENT_AUTH),
+        _profile(
+            "mtls",
+            "A service that is TLS server and client.",
+            ExtendedKeyUsage.SERVER_AUTH,
+            ExtendedKeyUsage.CLIENT_AUTH,
+        ),
+    )
+}
+
+
+def validity(
+    profile: Profile,
+    *,
+    now: datetime,
+    not_before: datetime | None,
+    not_after: datetime | None,
+    issuer_not_after: datetime,
+) -> tuple[datetime, datetime]:
+    """The notBefore and notAfter of a certificate made at `now`, UTC, whole seconds.
+
+    Both ends belong to the validity (RFC 5280 §4.1.2.5): 90 days end a second before the 90th day is over. A wish of
+    the order is met to the second or refused: it "MUST return an error" otherwise (RFC 8555 §7.4). Without a wish the
+    profile decides, within the issuer's life. Raises `Problem`: `malformed` for a wish that cannot be met,
+    `serverInternal` when the issuer has come to its end. To be asked for a new order, and again to issue.
+    """
+    if issuer_not_after <= now:
+        raise Problem(
+            ErrorType.SERVER_INTERNAL, "The CA's issuing certificate has expired; its operator must renew it."
+        )
+    _check_whole_seconds(not_before, "notBefore")
+    _check_whole_seconds(not_after, "notAfter")
+    begin = not_before or now.replace(microsecond=0) - BACKDATING
+    end = not_after or min(begin + profile.validity - SECOND, issuer_not_after)
+    _check_window(begin, end, now)
+    _check_length(begin, end, profile)
+    if end > issuer_not_after:
+        raise malformed(
+            f"notAfter is after the end of the CA's issuing certificate, {issuer_not_after:%Y-%m-%dT%H:%M:%SZ}."
+        )
+    return begin, end
+
+
+def _check_whole_seconds(wish: datetime | None, member: str) -> None:
+    if wish is not None and wish.microsecond:
+        raise malformed(
+            f"{member} has a fraction of a second, which no certificate can hold; send whole seconds."
+        )
+
+
+def _check_window(begin: datetime, end: datetime, now: datetime) -> None:
+    if begin < now - MAX_BACKDATING:
+        raise malformed(
+            f"notBefore is more than {MAX_BACKDATING // timedelta(hours=1)} hours ago; order with a later one."
+        )
+    if begin > now + MAX_POSTDATING:
+        raise malformed(
+            f"notBefore is more than {MAX_POSTDATING.days} days ahead; order nearer to that time."
+        )
+    if end <= begin:
+        raise malformed("notAfter is not after notBefore; the certificate would never be valid.")
+    if end <= now:
+        raise malformed("notAfter is in the past; the certificate would be expired from the start.")
+
+
+def _check_length(begin: datetime, end: datetime, profile: Profile) -> None:
+    if end - begin + SECOND > profile.max_validity:
+        raise malformed(
+            f"From notBefore to notAfter is longer than the profile {profile.name} allows, which is "
+            f"{profile.max_validity // SECOND} seconds with both ends counted; send an earlier notAfter or none."
+        )

@@ -1,0 +1,227 @@
+"""The `acme-ca` command. What cannot be done for a setting's sake ends with one sentence and status 2."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from pydantic import SecretStr
+from rich.console import Console
+from rich.table import Table
+
+from acme_ca import __version__, config, server
+from acme_ca.ca.issuers import Issuer
+from acme_ca.config import ConfigurationError, Settings
+from acme_ca.core.model import serial_text
+from acme_ca.server import hierarchy
+from acme_ca.server.hierarchy import KeyType
+from acme_ca.server.welcome import colon_hex
+
+REFUSED = 2
+"""Exit status when a setting or an argument prevents the act."""
+
+app = typer.Typer(
+    name="acme-ca",
+    help="A private certificate authority that speaks ACME (RFC 8555). Every setting is an environment variable "
+    "ACME_CA_… or a line of the file given by --config; options win over both.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ca = typer.Typer(help="The certificates of the CA itself.", no_args_is_help=True)
+app.add_typer(ca, name="ca")
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings file (TOML). [ACME_CA_CONFIG]")
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Where keys and database are. [ACME_CA_DATA]")
+]
+
+
+def main() -> NoReturn:
+    """The console script."""
+    try:
+        app()
+    except ConfigurationError as error:
+        sys.stderr.write(f"acme-ca: {error}\n")
+        raise SystemExit(REFUSED) from None
+    raise SystemExit(0)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  typer calls it so
+    if wanted:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None: ...
+
+
+# ---------------------------------------------------------------- serving
+
+
+@app.command()
+def serve(
+    *,
+    dev: Annotated[
+        bool,
+        typer.Option("--dev", help="Development mode: makes a CA when there is none; not for production."),
+    ] = False,
+    config_file: ConfigOption = None,
+    data: DataOption = None,
+    workers: Annotated[
+        str | None, typer.Option(metavar="N", help="Worker processes. [ACME_CA_WORKERS]")
+    ] = None,
+    https_listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="ACME over TLS. [ACME_CA_HTTPS_LISTEN]")
+    ] = None,
+    http_listen: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Public files. [ACME_CA_HTTP_LISTEN]")
+    ] = None,
+    public_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="How clients reach ACME. [ACME_CA_PUBLIC_URL]")
+    ] = None,
+    public_http_url: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Base of the URLs in certificates. [ACME_CA_PUBLIC_HTTP_URL]"),
+    ] = None,
+) -> None:
+    """Serve ACME until stopped (SIGTERM or Ctrl-C; SIGHUP loads the TLS certificate again)."""
+    settings = _settings(
+        config_file,
+        dev=dev or None,
+        data=data,
+        workers=workers,
+        https_listen=https_listen,
+        http_listen=http_listen,
+        public_url=public_url,
+        public_http_url=public_http_url,
+    )
+    makes_a_ca = not hierarchy.exists(settings)
+    if makes_a_ca and not settings.dev:
+        hierarchy.certificates(settings)  # says so before a password is asked for
+    raise typer.Exit(server.serve(_with_password(settings, new=makes_a_ca)))
+
+
+# ---------------------------------------------------------------- the CA
+
+
+@app.command()
+def init(
+    *,
+    cn: Annotated[str, typer.Option(help='Name of the CA: "VCC" gives "VCC Root CA".')] = "VCC",
+    org: Annotated[str, typer.Option(help="Organization in the names; may be empty.")] = "VCC",
+    country: Annotated[str, typer.Option(help="Two-letter country code; may be empty.")] = "",
+    key_type: Annotated[KeyType, typer.Option(help="ec: P-384 and P-256; rsa: 4096 and 2048 bits.")] = "ec",
+    config_file: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Make the root and the intermediate.
+
+    Their keys are encrypted with the password in ACME_CA_CA_PASSWORD or in the file ACME_CA_CA_PASSWORD_FILE; without
+    either it is asked for, twice. A CA that exists is left as it is.
+    """
+    settings = _settings(config_file, data=data)
+    place = hierarchy.place(settings)
+    if hierarchy.exists(settings):
+        raise ConfigurationError(f"ACME_CA_DATA: there is a CA in {place} already; it is left as it is.")
+    settings = _with_password(settings, new=True)
+    made = hierarchy.create(settings, common_name=cn, organization=org, country=country, key_type=key_type)
+    console = _console()
+    for name, issuer in (("root", made.root), ("intermediate", made.intermediate)):
+        console.print(_description(name, issuer))
+    console.print(f"Keys and certificates: {place.absolute()} (keep a backup, and the password elsewhere).")
+    console.print(f"For clients to trust:  {(settings.data / 'root.pem').absolute()}")
+    console.print("Serving does not need root.key: it can be moved to a safe.")
+    console.print("Next: acme-ca serve")
+
+
+@ca.command("info")
+def ca_info(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    config_file: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Show the root and the intermediate: names, keys, serials, validity, fingerprints."""
+    found = hierarchy.certificates(_settings(config_file, data=data))
+    issuers = {"root": found.root, "intermediate": found.intermediate}
+    if as_json:
+        typer.echo(json.dumps({name: _facts(issuer) for name, issuer in issuers.items()}, indent=2))
+        return
+    for name, issuer in issuers.items():
+        _console().print(_description(name, issuer))
+
+
+def _facts(issuer: Issuer) -> dict[str, str | int]:
+    certificate = issuer.certificate
+    return {
+        "subject": certificate.subject.rfc4514_string(),
+        "key": _key_name(certificate.public_key()),
+        "serial": serial_text(certificate.serial_number),
+        "not_before": certificate.not_valid_before_utc.isoformat(),
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+        "days_left": (certificate.not_valid_after_utc - datetime.now(UTC)).days,
+        "sha256": colon_hex(issuer.fingerprint),
+    }
+
+
+def _key_name(key: object) -> str:
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return f"EC {key.curve.name}"
+    return f"RSA {key.key_size}" if isinstance(key, rsa.RSAPublicKey) else type(key).__name__
+
+
+def _description(name: str, issuer: Issuer) -> Table:
+    table = Table(title=name, title_justify="left", title_style="bold", show_header=False, box=None)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for fact, value in _facts(issuer).items():
+        table.add_row(fact.replace("_", " "), str(value))
+    return table
+
+
+# ---------------------------------------------------------------- version
+
+
+@app.command()
+def version() -> None:
+    """Show the version."""
+    typer.echo(f"acme-ca {__version__}")
+
+
+# ---------------------------------------------------------------- what the commands share
+
+
+def _settings(config_file: Path | None, **overrides: Any) -> Settings:
+    if config_file is not None:
+        os.environ[config.ENV_PREFIX + "CONFIG"] = str(config_file)
+    return config.load(**overrides)
+
+
+def _with_password(settings: Settings, *, new: bool) -> Settings:
+    """The settings with the password of the CA keys: asked for when it is in none, and a person is there."""
+    if config.ca_password(settings) is not None or not sys.stdin.isatty():
+        return settings
+    question = "New password for the CA keys" if new else "Password of the CA keys"
+    password: str = typer.prompt(question, hide_input=True, confirmation_prompt=new, err=True)
+    return settings.model_copy(update={"ca_password": SecretStr(password)})
+
+
+def _console() -> Console:
+    """For output that a person may copy from: as wide as it needs, when it does not go to a terminal."""
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, markup=False, width=200)

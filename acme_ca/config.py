@@ -1,0 +1,409 @@
+"""Every setting, checked at the start: defaults < TOML file < environment `ACME_CA_*`.
+
+A nested setting is written with two underscores: `ACME_CA_VALIDATION__HTTP01_PORT`. Lists are comma-separated in the
+environment. The TOML file is named by `ACME_CA_CONFIG` or `--config`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from acme_ca.core import identifiers
+from acme_ca.core.model import ChallengeType
+from acme_ca.core.policy import NamePolicy, Network
+from acme_ca.core.problems import Problem
+
+ENV_PREFIX = "ACME_CA_"
+LOOPBACK_NETWORKS: tuple[Network, ...] = (
+    ipaddress.ip_network("127.0.0.0/8"),
+    ipaddress.ip_network("::1/128"),
+)
+
+_DATABASE_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:,/?@]*)(?::\d+)?"
+_DATABASE_URL = re.compile(
+    rf"postgres(?:ql)?://(?:[^/]*@)?{_DATABASE_HOST}(?:,{_DATABASE_HOST})*(?:[/?].*)?", re.ASCII | re.DOTALL
+)
+
+
+class ConfigurationError(Exception):
+    """The start cannot go on: one sentence that names the setting. The command ends with status 2."""
+
+
+# ---------------------------------------------------------------- kinds of values
+
+
+def _split(value: Any) -> Any:
+    return [part for raw in value.split(",") if (part := raw.strip())] if isinstance(value, str) else value
+
+
+def _domain(value: str) -> str:
+    try:
+        return identifiers.dns(value.removeprefix(".")).value
+    except Problem as problem:
+        raise ValueError(problem.detail) from None
+
+
+class Endpoint(BaseModel):
+    """`host:port`, `[v6]:port`."""
+
+    model_config = ConfigDict(frozen=True)
+
+    host: str
+    port: int = Field(ge=1, le=65535)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _parse(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        match = re.fullmatch(r"\[([0-9A-Fa-f:.]+)\]:(\d+)|([^:\[\]]+):(\d+)", value)
+        if not match:
+            raise ValueError(f"{value!r} is not host:port")
+        return {"host": match[1] or match[3], "port": int(match[2] or match[4])}
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class AddressEndpoint(Endpoint):
+    """`address:port`: no name, so that nothing has to be resolved."""
+
+    @field_validator("host")
+    @classmethod
+    def _is_address(cls, host: str) -> str:
+        return str(ipaddress.ip_address(host))
+
+
+def _zoned(value: Any) -> Any:
+    """`[zone=]address:port` in the comma list → {"zone": …, "server": …}."""
+    if not isinstance(value, str):
+        return value
+    zone, equals, server = value.rpartition("=")
+    return {"zone": zone if equals else "", "server": server}
+
+
+class Resolver(BaseModel):
+    """A DNS server, for the names under `zone` (empty: for all others)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    zone: str = ""
+    server: AddressEndpoint
+
+    @field_validator("zone")
+    @classmethod
+    def _canonical_zone(cls, zone: str) -> str:
+        return _domain(zone) if zone else ""
+
+
+Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)]
+Domains = Annotated[tuple[Annotated[str, BeforeValidator(_domain)], ...], NoDecode, BeforeValidator(_split)]
+Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Resolvers = Annotated[
+    tuple[Annotated[Resolver, BeforeValidator(_zoned)], ...], NoDecode, BeforeValidator(_split)
+]
+Challenges = Annotated[tuple[ChallengeType, ...], NoDecode, BeforeValidator(_split)]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# ---------------------------------------------------------------- the sections
+
+
+class ValidationSettings(Section):
+    """How control of identifiers is proved."""
+
+    http01_port: Port = 80
+    tlsalpn01_port: Port = 443
+    redirect_ports: Annotated[tuple[Port, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Ports that an http-01 redirect may go to beside 80, 443 and `http01_port`."""
+    resolvers: Resolvers = ()
+    """`host:port`, or `zone=host:port` for the names under a zone. Empty: the system's resolvers."""
+    allow_networks: Networks = ()
+    """Networks that validators may dial beyond the default (all unicast but loopback and link-local)."""
+    refuse_networks: Networks = ()
+    """Networks that validators never dial; wins over `allow_networks`."""
+    challenges: Challenges = tuple(ChallengeType)
+    timeout: Seconds = 10.0
+    """Of one validation attempt, all its connections and DNS queries together."""
+    attempts: Annotated[int, Field(ge=1, le=10)] = 2
+    """How often a validation that failed to reach the client is tried."""
+    retry_delay: Seconds = 2.0
+    authorization_lifetime: Seconds = 7 * 86400.0
+    """How long an unanswered authorization and its order stay open."""
+    reuse: Annotated[float, Field(ge=0)] = 86400.0
+    """How long a valid authorization is good for (further) orders of its account; 0: for its own order only."""
+    concurrency: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Validations under way at once in one worker."""
+
+    @field_validator("challenges")
+    @classmethod
+    def _some_challenge(cls, value: tuple[ChallengeType, ...]) -> tuple[ChallengeType, ...]:
+        if not value:
+            raise ValueError("name at least one challenge type")
+        return value
+
+
+class CaaSettings(Section):
+    """CAA records (RFC 8659, RFC 8657)."""
+
+    enabled: bool = True
+    identities: Domains = ()
+    """The issuer domain names that mean this CA. Empty: the host of `public_url`."""
+    exempt_domains: Domains = ()
+    """Suffixes whose CAA records are not asked for, beside `policy.allowed_domains`: the operator's own."""
+
+
+class PolicySettings(Section):
+    """Which names may be issued at all."""
+
+    allowed_domains: Domains = ()
+    denied_domains: Domains = ()
+    allowed_ip_networks: Networks = ()
+
+    def name_policy(self) -> NamePolicy:
+        return NamePolicy(
+            allowed_domains=self.allowed_domains,
+            denied_domains=self.denied_domains,
+            allowed_ip_networks=self.allowed_ip_networks,
+        )
+
+
+class NonceSettings(Section):
+    lifetime: Annotated[int, Field(ge=10, le=86400)] = 3600
+    """Seconds."""
+
+
+class TestSettings(Section):
+    """Misbehaviour on request, for tests of clients. Refused without `--dev`."""
+
+    reject_nonces: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of good nonces that are answered with badNonce."""
+    delay_issuance: Annotated[float, Field(ge=0, le=300)] = 0.0
+    """Seconds that an order stays `processing`."""
+
+
+class Settings(BaseSettings):
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_nested_delimiter="__", frozen=True, extra="forbid", validate_default=True
+    )
+
+    dev: bool = False
+    """Development mode: other default ports of the validators, `.localhost` means loopback. Said loudly."""
+    data: Path = Path("data")
+    """Directory of the keys, the server's own certificate and the embedded database."""
+    database_url: SecretStr | None = None
+    """An external PostgreSQL (15 or later), `postgresql://…`. None: the embedded one."""
+    database_connections: Annotated[int, Field(ge=1, le=200)] = 8
+    """Connections of one worker."""
+    https_listen: Annotated[Endpoint, NoDecode] = Endpoint(host="127.0.0.1", port=8443)
+    http_listen: Annotated[Endpoint, NoDecode] = Endpoint(host="127.0.0.1", port=8080)
+    public_url: str = "https://localhost:8443"
+    """The base of every ACME URL; its host is in the server's own certificate."""
+    public_http_url: str = "http://localhost:8080"
+    """The base of the addresses in certificates (AIA)."""
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    ca_password: SecretStr | None = None
+    ca_password_file: Path | None = None
+    eab_required: bool = False
+    terms_of_service: str | None = None
+    """URL. When set, newAccount must agree to it."""
+    website: str | None = None
+    default_profile: str = "server"
+    max_identifiers: Annotated[int, Field(ge=1, le=100)] = 100
+    max_contacts: Annotated[int, Field(ge=0, le=100)] = 10
+    orders_page: Annotated[int, Field(ge=1, le=1000)] = 100
+    shutdown_grace: Seconds = 10.0
+    """Seconds that requests and validations under way get to finish after SIGTERM."""
+    retention: Seconds = 30 * 86400.0
+    """How long dead orders, authorizations and validation records are kept."""
+
+    validation: ValidationSettings = ValidationSettings()
+    caa: CaaSettings = CaaSettings()
+    policy: PolicySettings = PolicySettings()
+    nonce: NonceSettings = NonceSettings()
+    test: TestSettings = TestSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        del dotenv_settings, file_secret_settings
+        toml = os.environ.get(ENV_PREFIX + "CONFIG")
+        file = (TomlConfigSettingsSource(settings_cls, Path(toml)),) if toml else ()
+        return (init_settings, env_settings, *file)
+
+    @field_validator("public_url", "public_http_url")
+    @classmethod
+    def _base_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if (
+            parts.scheme not in {"http", "https"}
+            or not parts.hostname
+            or parts.query
+            or parts.fragment
+            or parts.path not in {"", "/"}
+        ):
+            raise ValueError(f"{value!r} is not of the form https://host[:port]")
+        return value.rstrip("/")
+
+    @field_validator("public_url")
+    @classmethod
+    def _https(cls, value: str) -> str:
+        if not value.startswith("https://"):
+            raise ValueError("ACME is spoken over https only (RFC 8555 §6.1)")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _postgresql(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not _DATABASE_URL.fullmatch(value.get_secret_value()):
+            raise ValueError("it is not of the form postgresql://user:password@host:port/database")
+        return value
+
+    @field_validator("terms_of_service", "website")
+    @classmethod
+    def _absolute_url(cls, value: str | None) -> str | None:
+        if value is not None and (
+            urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname
+        ):
+            raise ValueError(f"{value!r} is not an http or https URL")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dev_defaults(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or str(value.get("dev", "")).lower() not in {"true", "1", "yes", "on"}:
+            return value
+        validation = {"http01_port": 5002, "tlsalpn01_port": 5001} | dict(value.get("validation") or {})
+        return {**value, "validation": validation}
+
+    @model_validator(mode="after")
+    def _test_settings_need_dev(self) -> Self:
+        if not self.dev and self.test != TestSettings():
+            raise ValueError(
+                "test.* settings make the server misbehave and need the development mode (--dev)"
+            )
+        return self
+
+    @property
+    def public_host(self) -> str:
+        return urlsplit(self.public_url).hostname or ""
+
+    @property
+    def tls_file(self) -> Path:
+        """The server's own TLS key and chain."""
+        return self.data / "tls" / "server.pem"
+
+    @property
+    def caa_identities(self) -> tuple[str, ...]:
+        """What CAA records call this CA; nothing when `public_url` has an address: records then name it in vain."""
+        if self.caa.identities:
+            return self.caa.identities
+        try:
+            return (identifiers.dns(self.public_host).value,)
+        except Problem:
+            return ()
+
+    @property
+    def caa_exempt(self) -> tuple[str, ...]:
+        """Suffixes for which no CAA record is asked."""
+        return (*self.policy.allowed_domains, *self.caa.exempt_domains, *(("localhost",) if self.dev else ()))
+
+
+def load(**overrides: Any) -> Settings:
+    """The settings; `overrides` are the command line's, above all. Raises ConfigurationError."""
+    toml = os.environ.get(ENV_PREFIX + "CONFIG")
+    if toml and not Path(toml).is_file():
+        raise ConfigurationError(f"{ENV_PREFIX}CONFIG names {toml}, which is no file.")
+    try:
+        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigurationError(_sentence(error)) from None
+    except ValueError as error:  # a TOML file that cannot be parsed, a value that is no JSON
+        raise ConfigurationError(f"The settings cannot be read: {error}") from None
+
+
+def _sentence(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    # Parts that are not names of settings (list positions, branches of a union) say nothing to an operator.
+    place = [part for part in first["loc"] if isinstance(part, str) and re.fullmatch(r"[a-z0-9_]+", part)]
+    name = (ENV_PREFIX + "__".join(place)).upper() if place else "The settings"
+    return f"{name}: {first['msg'].removeprefix('Value error, ').rstrip('.')}."
+
+
+# ---------------------------------------------------------------- beside the values
+
+LEGACY_PASSWORD = "VCC_CA_PASSWORD"  # noqa: S105  the name of a variable
+_OF_THE_SCRIPTS = frozenset({"ACME_CA_CONFIG", "ACME_CA_REQUIRE_CLIENTS"})
+
+
+def ca_password(settings: Settings) -> SecretStr | None:
+    """The password of the CA keys: the setting, the first line of its file, or VCC_CA_PASSWORD; None when none is set.
+
+    Raises ConfigurationError for a file that cannot be read or is empty.
+    """
+    if settings.ca_password is not None:
+        return settings.ca_password
+    if settings.ca_password_file is not None:
+        return SecretStr(_first_line(settings.ca_password_file, setting="ACME_CA_CA_PASSWORD_FILE"))
+    legacy = os.environ.get(LEGACY_PASSWORD)
+    return SecretStr(legacy) if legacy else None
+
+
+def _first_line(path: Path, *, setting: str) -> str:
+    try:
+        line = path.read_text(encoding="utf-8").partition("\n")[0].rstrip("\r")
+    except OSError as error:
+        raise ConfigurationError(f"{setting}: {path} cannot be read ({error.strerror}).") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{setting}: {path} is no text in UTF-8.") from None
+    if not line:
+        raise ConfigurationError(f"{setting}: the first line of {path} is empty; it must hold the password.")
+    return line
+
+
+def unknown_variables(names: Iterable[str]) -> list[str]:
+    """Those of the environment's names that begin as settings do but name none: probably a slip of the pen."""
+    known = {ENV_PREFIX + name.upper() for name in _variable_names(Settings)} | _OF_THE_SCRIPTS
+    return sorted(name for name in names if name.upper().startswith(ENV_PREFIX) and name.upper() not in known)
+
+
+def _variable_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _variable_names(field.annotation, prefix + name + "__")

@@ -1,0 +1,97 @@
+"""The one exception that becomes a problem document (RFC 7807, RFC 8555 §6.7)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from acme_ca.core.identifiers import Identifier
+
+ERROR_NAMESPACE = "urn:ietf:params:acme:error:"
+
+
+class ErrorType(StrEnum):
+    """The error tokens of RFC 8555 §6.7 that this server sends."""
+
+    ACCOUNT_DOES_NOT_EXIST = "accountDoesNotExist"
+    ALREADY_REVOKED = "alreadyRevoked"
+    BAD_CSR = "badCSR"
+    BAD_NONCE = "badNonce"
+    BAD_PUBLIC_KEY = "badPublicKey"
+    BAD_REVOCATION_REASON = "badRevocationReason"
+    BAD_SIGNATURE_ALGORITHM = "badSignatureAlgorithm"
+    CAA = "caa"
+    COMPOUND = "compound"
+    CONNECTION = "connection"
+    DNS = "dns"
+    EXTERNAL_ACCOUNT_REQUIRED = "externalAccountRequired"
+    INCORRECT_RESPONSE = "incorrectResponse"
+    INVALID_CONTACT = "invalidContact"
+    MALFORMED = "malformed"
+    ORDER_NOT_READY = "orderNotReady"
+    RATE_LIMITED = "rateLimited"
+    REJECTED_IDENTIFIER = "rejectedIdentifier"
+    SERVER_INTERNAL = "serverInternal"
+    TLS = "tls"
+    UNAUTHORIZED = "unauthorized"
+    UNSUPPORTED_CONTACT = "unsupportedContact"
+    UNSUPPORTED_IDENTIFIER = "unsupportedIdentifier"
+    USER_ACTION_REQUIRED = "userActionRequired"
+
+
+@dataclass(eq=False, slots=True)
+class Problem(Exception):  # noqa: N818  "Problem" is the RFC's word
+    """A refusal, told to the client.
+
+    `detail` is a sentence for the client's operator: what is wrong and what to do. `status` overrides the HTTP
+    status that the web edge gives to the type. `members` are further members of the document
+    (`algorithms`, …), `headers` further HTTP headers.
+    """
+
+    type: ErrorType
+    detail: str
+    status: int | None = None
+    identifier: Identifier | None = None
+    subproblems: Sequence[Problem] = ()
+    members: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return f"{self.type}: {self.detail}"
+
+    def document(self) -> dict[str, Any]:
+        """The problem document without its HTTP status: JSON-ready, as stored with challenges and orders."""
+        document: dict[str, Any] = {"type": ERROR_NAMESPACE + self.type, "detail": self.detail}
+        if self.identifier is not None:
+            document["identifier"] = self.identifier.as_json()
+        if self.subproblems:
+            document["subproblems"] = [problem.document() for problem in self.subproblems]
+        return {**document, **self.members}
+
+
+def malformed(detail: str, *, status: int | None = None) -> Problem:
+    return Problem(ErrorType.MALFORMED, detail, status=status)
+
+
+def unauthorized(detail: str, *, status: int | None = None) -> Problem:
+    return Problem(ErrorType.UNAUTHORIZED, detail, status=status)
+
+
+def compound(problems: Sequence[Problem]) -> Problem:
+    """One problem for several identifiers (RFC 8555 §6.7.1), of their common type or `rejectedIdentifier`.
+
+    `problems` is not empty. A single one speaks for itself.
+    """
+    if len(problems) == 1:
+        return problems[0]
+    types = {problem.type for problem in problems}
+    kind = types.pop() if len(types) == 1 else ErrorType.REJECTED_IDENTIFIER
+    return Problem(
+        kind,
+        f"{len(problems)} identifiers are refused; the subproblems say which and why.",
+        subproblems=problems,
+    )

@@ -1,0 +1,118 @@
+"""The statuses of RFC 8555 §7.1.6 and every legal transition between them.
+
+Rules of this file: a status changes along the tables below or not at all; the diagrams in
+`docs/architecture.md` are generated from these tables; the CHECKs in `schema.sql` list the stored words.
+
+An order stores `pending`, `processing`, `valid` or `invalid`. Whether a stored `pending` order is `ready`, or
+`invalid` because one of its authorizations died, follows from its authorizations: `order_status` says so, and
+nothing has to be written to the order when a validation ends.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from datetime import datetime
+
+
+class AccountStatus(StrEnum):
+    VALID = "valid"
+    DEACTIVATED = "deactivated"
+    REVOKED = "revoked"
+
+
+class OrderStatus(StrEnum):
+    PENDING = "pending"
+    READY = "ready"
+    PROCESSING = "processing"
+    VALID = "valid"
+    INVALID = "invalid"
+
+
+class AuthorizationStatus(StrEnum):
+    PENDING = "pending"
+    VALID = "valid"
+    INVALID = "invalid"
+    DEACTIVATED = "deactivated"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+class ChallengeStatus(StrEnum):
+    PENDING = "pending"
+    PROCESSING = "processing"
+    VALID = "valid"
+    INVALID = "invalid"
+
+
+ACCOUNT_TRANSITIONS: dict[AccountStatus, frozenset[AccountStatus]] = {
+    AccountStatus.VALID: frozenset({AccountStatus.DEACTIVATED, AccountStatus.REVOKED}),
+    AccountStatus.DEACTIVATED: frozenset(),
+    AccountStatus.REVOKED: frozenset(),
+}
+
+ORDER_TRANSITIONS: dict[OrderStatus, frozenset[OrderStatus]] = {
+    # A ready order falls back to invalid, never to pending: what made it ready can only die.
+    OrderStatus.PENDING: frozenset({OrderStatus.READY, OrderStatus.INVALID}),
+    OrderStatus.READY: frozenset({OrderStatus.PROCESSING, OrderStatus.INVALID}),
+    OrderStatus.PROCESSING: frozenset({OrderStatus.VALID, OrderStatus.INVALID}),
+    OrderStatus.VALID: frozenset(),
+    OrderStatus.INVALID: frozenset(),
+}
+
+AUTHORIZATION_TRANSITIONS: dict[AuthorizationStatus, frozenset[AuthorizationStatus]] = {
+    AuthorizationStatus.PENDING: frozenset(
+        {
+            AuthorizationStatus.VALID,
+            AuthorizationStatus.INVALID,
+            AuthorizationStatus.DEACTIVATED,
+            AuthorizationStatus.EXPIRED,
+        }
+    ),
+    AuthorizationStatus.VALID: frozenset(
+        {AuthorizationStatus.DEACTIVATED, AuthorizationStatus.EXPIRED, AuthorizationStatus.REVOKED}
+    ),
+    AuthorizationStatus.INVALID: frozenset(),
+    AuthorizationStatus.DEACTIVATED: frozenset(),
+    AuthorizationStatus.EXPIRED: frozenset(),
+    AuthorizationStatus.REVOKED: frozenset(),
+}
+
+CHALLENGE_TRANSITIONS: dict[ChallengeStatus, frozenset[ChallengeStatus]] = {
+    ChallengeStatus.PENDING: frozenset({ChallengeStatus.PROCESSING}),
+    # processing → processing is the retry of RFC 8555 §8.2
+    ChallengeStatus.PROCESSING: frozenset(
+        {ChallengeStatus.PROCESSING, ChallengeStatus.VALID, ChallengeStatus.INVALID}
+    ),
+    ChallengeStatus.VALID: frozenset(),
+    ChallengeStatus.INVALID: frozenset(),
+}
+
+
+def authorization_status(
+    stored: AuthorizationStatus, *, expires: datetime, now: datetime
+) -> AuthorizationStatus:
+    """The status of an authorization at `now`: a live one past its end is `expired`."""
+    live = AuthorizationStatus.EXPIRED in AUTHORIZATION_TRANSITIONS[stored]
+    return AuthorizationStatus.EXPIRED if live and expires <= now else stored
+
+
+def order_status(
+    stored: OrderStatus, *, authorizations: Iterable[AuthorizationStatus], expires: datetime, now: datetime
+) -> OrderStatus:
+    """The status of an order at `now` from its stored status and the statuses of its authorizations at `now`."""
+    if stored is not OrderStatus.PENDING:
+        return stored
+    if expires <= now:
+        return OrderStatus.INVALID
+    statuses = set(authorizations)
+    if statuses == {AuthorizationStatus.VALID}:
+        return OrderStatus.READY
+    return (
+        OrderStatus.PENDING
+        if statuses <= {AuthorizationStatus.VALID, AuthorizationStatus.PENDING}
+        else OrderStatus.INVALID
+    )

@@ -1,0 +1,131 @@
+"""The web edge that every listener shares: request ids, one line a request, problems as documents, timing."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import structlog
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from multidict import CIMultiDict
+
+from acme_ca.core.problems import ErrorType, Problem, malformed
+from acme_ca.storage.database import DatabaseUnavailable
+
+MAX_BODY = 64 * 1024
+"""Bytes."""
+PROBLEM_JSON = "application/problem+json"
+
+STATUS: Mapping[ErrorType, int] = {
+    ErrorType.UNAUTHORIZED: 403,
+    ErrorType.USER_ACTION_REQUIRED: 403,
+    ErrorType.EXTERNAL_ACCOUNT_REQUIRED: 403,
+    ErrorType.REJECTED_IDENTIFIER: 403,
+    ErrorType.ORDER_NOT_READY: 403,
+    ErrorType.CAA: 403,
+    ErrorType.RATE_LIMITED: 429,
+    ErrorType.SERVER_INTERNAL: 500,
+}
+"""The HTTP status of each type of problem that is not 400."""
+
+Decorate = Callable[[web.Request, web.StreamResponse], None]
+
+
+def json_response(
+    body: Mapping[str, Any],
+    *,
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
+    links: Sequence[tuple[str, str]] = (),
+    content_type: str = "application/json",
+) -> web.Response:
+    """`links`: (URL, relation), each a Link header of its own."""
+    fields: CIMultiDict[str] = CIMultiDict(headers or {})
+    for url, relation in links:
+        fields.add("Link", f'<{url}>;rel="{relation}"')
+    text = json.dumps(body, separators=(",", ":"))
+    return web.Response(body=text.encode(), status=status, headers=fields, content_type=content_type)
+
+
+def problem_response(problem: Problem) -> web.Response:
+    status = problem.status or STATUS.get(problem.type, 400)
+    body = {**problem.document(), "status": status}
+    return json_response(body, status=status, headers=problem.headers, content_type=PROBLEM_JSON)
+
+
+def edge(
+    *, log: structlog.typing.FilteringBoundLogger, new_request_id: Callable[[], str], decorate: Decorate
+) -> Middleware:
+    """The one middleware. `decorate` adds what all answers of an application carry."""
+
+    @web.middleware
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = time.perf_counter()
+        request_id = new_request_id()
+        response = await _answer(request, handler, log, request_id)
+        decorate(request, response)
+        response.headers["X-Request-Id"] = request_id
+        response.headers["Server"] = "acme-ca"
+        log.info(
+            "request",
+            request=request_id,
+            client=request.remote,
+            method=request.method,
+            path=request.path,
+            status=response.status,
+            ms=round((time.perf_counter() - started) * 1000, 2),
+            account=request.get("account"),
+            problem=request.get("problem"),
+        )
+        return response
+
+    return answer
+
+
+async def _answer(
+    request: web.Request, handler: Handler, log: structlog.typing.FilteringBoundLogger, request_id: str
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except Problem as problem:
+        request["problem"] = f"{problem.type}: {problem.detail}"
+        return problem_response(problem)
+    except web.HTTPException as refusal:
+        translated = _of_http(refusal)
+        request["problem"] = f"{translated.type}: {translated.detail}"
+        return problem_response(translated)
+    except DatabaseUnavailable as error:
+        log.error(  # noqa: TRY400  the cause is in the reason
+            "database unavailable", request=request_id, reason=str(error)
+        )
+        return problem_response(_unavailable(request_id))
+    except Exception:
+        log.exception("request failed", request=request_id)
+        return problem_response(_internal(request_id))
+
+
+def _of_http(refusal: web.HTTPException) -> Problem:
+    """What aiohttp refuses before any endpoint sees it."""
+    sentence = {
+        404: "There is nothing at this URL: the directory lists what there is.",
+        405: "This URL does not take this method; most ACME resources take signed POST requests only (RFC 8555 §6.3).",
+        413: f"The request's body is larger than {MAX_BODY} bytes.",
+    }.get(refusal.status, "The request cannot be understood.")
+    problem = malformed(sentence, status=max(refusal.status, 400))
+    problem.headers = {"Allow": refusal.headers["Allow"]} if "Allow" in refusal.headers else {}
+    return problem
+
+
+def _unavailable(request_id: str) -> Problem:
+    detail = f"The server cannot reach its database: try again shortly. Its operator finds more in the log under request {request_id}."
+    return Problem(ErrorType.SERVER_INTERNAL, detail, status=503, headers={"Retry-After": "5"})
+
+
+def _internal(request_id: str) -> Problem:
+    detail = (
+        f"Something went wrong in the server. Its operator finds more in the log under request {request_id}."
+    )
+    return Problem(ErrorType.SERVER_INTERNAL, detail)

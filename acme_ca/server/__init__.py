@@ -1,0 +1,13 @@
+"""The running server: a supervisor and its worker processes.
+
+start.py       the order of the start, and what undoes it
+sockets.py     listening sockets, one per worker and listener
+tls.py         the server's own certificate, loaded again when it is renewed
+supervisor.py  keeps the workers alive; signals
+worker.py      one process that serves
+welcome.py     what the supervisor says when it is ready
+"""
+
+from acme_ca.server.start import serve
+
+__all__ = ["serve"]

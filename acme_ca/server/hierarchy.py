@@ -1,0 +1,109 @@
+"""The CA of the data directory: its folder, its password, and what is said when it cannot be used."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from acme_ca import config, log
+from acme_ca.ca import issuers
+from acme_ca.ca.issuers import Hierarchy, IssuerError
+from acme_ca.config import ConfigurationError, Settings
+from acme_ca.server import datadir
+
+KeyType = Literal["ec", "rsa"]
+MIN_PASSWORD = 8
+"""Characters, of the password that a new hierarchy is encrypted with."""
+
+
+def place(settings: Settings) -> Path:
+    return settings.data / "ca"
+
+
+def exists(settings: Settings) -> bool:
+    """Whether anything is at the place of the hierarchy. Raises ConfigurationError when this user may not look."""
+    try:
+        return place(settings).is_dir() and any(place(settings).iterdir())
+    except OSError as error:
+        raise ConfigurationError(
+            f"ACME_CA_DATA: {place(settings)} cannot be read: {error.strerror}."
+        ) from None
+
+
+def load(settings: Settings) -> Hierarchy:
+    """The hierarchy, ready to issue; in development mode it is made when there is none. Raises ConfigurationError."""
+    password = _password(settings)
+    if exists(settings):
+        datadir.make(settings.data)
+        with _refusals_name_settings():
+            return issuers.load_hierarchy(place(settings), password.encode(), now=datetime.now(UTC))
+    if not settings.dev:
+        raise _missing(settings)
+    log.get().warning(
+        "there is no CA yet: a root and an intermediate are made", directory=str(place(settings))
+    )
+    return create(settings, common_name="Development", organization="", country="", key_type="ec")
+
+
+def create(
+    settings: Settings, *, common_name: str, organization: str, country: str, key_type: KeyType
+) -> Hierarchy:
+    """Make the hierarchy and publish its root certificate. Raises ConfigurationError, also when there is one."""
+    password = _password(settings)
+    if len(password) < MIN_PASSWORD:
+        raise ConfigurationError(
+            f"ACME_CA_CA_PASSWORD: the password of a new CA needs {MIN_PASSWORD} characters or more."
+        )
+    datadir.make(settings.data)
+    with _refusals_name_settings():
+        hierarchy = issuers.create_hierarchy(
+            place(settings),
+            common_name=common_name,
+            organization=organization,
+            country=country,
+            key_type=key_type,
+            password=password.encode(),
+            now=datetime.now(UTC),
+        )
+    publish_root(settings, hierarchy)
+    return hierarchy
+
+
+def certificates(settings: Settings) -> Hierarchy:
+    """The hierarchy without its keys, which needs no password. Raises ConfigurationError."""
+    if not exists(settings):
+        raise _missing(settings)
+    with _refusals_name_settings():
+        return issuers.load_certificates(place(settings))
+
+
+def publish_root(settings: Settings, hierarchy: Hierarchy) -> Path:
+    """Put a copy of the root certificate where every user can read it; returns its path."""
+    return datadir.publish_root(settings.data, hierarchy.root.certificate.public_bytes(Encoding.PEM))
+
+
+def _missing(settings: Settings) -> ConfigurationError:
+    return ConfigurationError(f"ACME_CA_DATA: there is no CA in {place(settings)}; run `acme-ca init` first.")
+
+
+def _password(settings: Settings) -> str:
+    password = config.ca_password(settings)
+    if password is None:
+        raise ConfigurationError(
+            "ACME_CA_CA_PASSWORD: the password of the CA keys is missing; set it, or ACME_CA_CA_PASSWORD_FILE."
+        )
+    return password.get_secret_value()
+
+
+@contextlib.contextmanager
+def _refusals_name_settings() -> Iterator[None]:
+    try:
+        yield
+    except IssuerError as error:
+        reason = str(error).rstrip(".")
+        raise ConfigurationError(f"{reason} (settings ACME_CA_DATA, ACME_CA_CA_PASSWORD).") from None

@@ -1,0 +1,105 @@
+"""The start, in the order that leaves nothing behind when a setting prevents it: first all that only looks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable, Iterator
+from functools import partial
+
+from acme_ca import app, config, log
+from acme_ca.ca.issuers import Hierarchy
+from acme_ca.config import ConfigurationError, Settings
+from acme_ca.server import datadir, hierarchy, sockets, welcome
+from acme_ca.server.sockets import Listeners
+from acme_ca.server.supervisor import Supervisor
+from acme_ca.server.tls import ServerTls
+from acme_ca.server.worker import Worker
+from acme_ca.storage.database import DatabaseUnavailable, SchemaError
+from acme_ca.storage.embedded import EmbeddedError, EmbeddedPostgres
+
+
+def serve(settings: Settings) -> int:
+    """Serve until a signal ends it; the exit status. Raises ConfigurationError when a setting prevents the start.
+
+    Call it in the main thread of a process that has no other: it forks.
+    """
+    log.configure()
+    _warn_of_typos()
+    with contextlib.suppress(KeyboardInterrupt), _ending_by_signal(), contextlib.ExitStack() as held:
+        listeners = sockets.listen(settings.https_listen, settings.http_listen, workers=settings.workers)
+        held.callback(listeners.close)
+        return _prepare(settings, listeners, held).run()
+    return 0
+
+
+def _prepare(settings: Settings, listeners: Listeners, held: contextlib.ExitStack) -> Supervisor:
+    """All that is done once; what it starts is stopped with `held`."""
+    with datadir.unchanged_when_refused(settings.data), contextlib.ExitStack() as started:
+        ca = hierarchy.load(settings)
+        dsn, is_running = _database(settings, started)
+        _bring_up(settings, ca, dsn)
+        tls = _tls(settings)
+        root = hierarchy.publish_root(settings, ca)
+        held.enter_context(started.pop_all())
+    return Supervisor(
+        Worker(settings=settings, hierarchy=ca, dsn=dsn, tls=tls, listeners=listeners),
+        workers=settings.workers,
+        grace=settings.shutdown_grace,
+        on_ready=partial(welcome.say, settings, root=root, fingerprint=ca.root.fingerprint),
+        on_stop=listeners.close,
+        healthy=is_running,
+    )
+
+
+# ---------------------------------------------------------------- one step each
+
+
+def _warn_of_typos() -> None:
+    for name in config.unknown_variables(os.environ):
+        log.get().warning("this environment variable names no setting", variable=name)
+
+
+def _database(settings: Settings, started: contextlib.ExitStack) -> tuple[str, Callable[[], bool]]:
+    """The database's URL, and whether it runs as far as we are in charge of it."""
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value(), lambda: True
+    embedded = EmbeddedPostgres(settings.data / "postgres")
+    started.callback(embedded.stop)
+    try:
+        return embedded.start(), lambda: embedded.pid is not None
+    except EmbeddedError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def _bring_up(settings: Settings, ca: Hierarchy, dsn: str) -> None:
+    try:
+        asyncio.run(app.prepare(settings, ca, dsn=dsn))
+    except SchemaError as error:
+        raise ConfigurationError(str(error)) from None
+    except DatabaseUnavailable as error:
+        raise ConfigurationError(
+            f"ACME_CA_DATABASE_URL: the database cannot be used ({' '.join(str(error).split())})."
+        ) from None
+
+
+def _tls(settings: Settings) -> ServerTls:
+    try:
+        return ServerTls(settings.tls_file)
+    except OSError as error:
+        reason = (
+            f"the server's own certificate {settings.tls_file} cannot be used ({error.strerror or error})"
+        )
+        raise ConfigurationError(f"ACME_CA_DATA: {reason}; remove it, and a new one is issued.") from None
+
+
+@contextlib.contextmanager
+def _ending_by_signal() -> Iterator[None]:
+    """SIGTERM ends the start as Ctrl-C does: what has been started is stopped."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

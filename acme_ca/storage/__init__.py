@@ -1,0 +1,1 @@
+"""PostgreSQL: the only SQL, the only asyncpg."""

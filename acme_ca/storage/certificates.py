@@ -1,0 +1,92 @@
+"""Certificates: recorded, then signed and stored, perhaps revoked. Never deleted."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from acme_ca.core.identifiers import Identifier
+from acme_ca.core.model import Certificate, LintedCertificate, RecordedCertificate, Serial, SignedCertificate
+from acme_ca.storage.database import Database, Row
+
+COLUMNS = """
+    c.serial, c.issuer_id, c.account_id AS certificate_account, c.identifiers, c.der, c.not_after, c.revoked"""
+
+
+def certificate_of(row: Row) -> Certificate:
+    return Certificate(
+        serial=row["serial"],
+        issuer=row["issuer_id"],
+        account_id=row["certificate_account"],
+        identifiers=tuple(map(Identifier.from_text, row["identifiers"])),
+        der=row["der"],
+        not_after=row["not_after"],
+        revoked=row["revoked"],
+    )
+
+
+async def store(database: Database, certificate: SignedCertificate, *, now: datetime) -> bool:
+    """Keep what was signed and make its order `valid`: one durable statement, with the audit event.
+
+    False: it is stored already (a sweep and the request met).
+    """
+    row = await database.fetchrow_durably(
+        """WITH stored AS (
+               UPDATE certificate SET der = $2, tbs = NULL WHERE serial = $1 AND der IS NULL
+               RETURNING serial, order_id, account_id, identifiers
+           ), done AS (
+               UPDATE orders SET status = 'valid' WHERE id = (SELECT order_id FROM stored) AND status = 'processing'
+           )
+           INSERT INTO audit_event (at, event, actor, object, detail)
+           SELECT $3, 'certificate.issued', coalesce('account:' || account_id, 'server'), 'certificate:' || serial,
+                  json_build_object('order', order_id, 'identifiers', identifiers) FROM stored RETURNING true""",
+        certificate.serial,
+        certificate.der,
+        now,
+    )
+    return row is not None
+
+
+async def record_own(
+    database: Database, certificate: LintedCertificate, *, spki_sha256: bytes, now: datetime
+) -> RecordedCertificate:
+    """Write down a certificate for the server itself, which no order asks for, before it is signed."""
+    prepared = certificate.prepared
+    request = prepared.request
+    await database.fetchrow_durably(
+        """INSERT INTO certificate (serial, issuer_id, profile, profile_version, identifiers, spki_sha256, not_before,
+                                    not_after, recorded, tbs)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING true""",
+        prepared.serial,
+        request.issuer,
+        request.profile.name,
+        request.profile.version,
+        [str(identifier) for identifier in request.identifiers],
+        spki_sha256,
+        prepared.not_before,
+        prepared.not_after,
+        now,
+        prepared.tbs,
+    )
+    return RecordedCertificate(serial=prepared.serial, issuer=request.issuer, tbs=prepared.tbs)
+
+
+async def find(database: Database, serial: Serial) -> Certificate | None:
+    row = await database.fetchrow(f"SELECT {COLUMNS} FROM certificate c WHERE c.serial = $1", serial)
+    return certificate_of(row) if row else None
+
+
+async def revoke(database: Database, serial: Serial, *, reason: int, actor: str, now: datetime) -> bool:
+    """Take a certificate back. False: it was revoked before."""
+    row = await database.fetchrow_durably(
+        """WITH gone AS (
+               UPDATE certificate SET revoked = $2, reason = $3 WHERE serial = $1 AND revoked IS NULL RETURNING serial
+           )
+           INSERT INTO audit_event (at, event, actor, object, detail)
+           SELECT $2, 'certificate.revoked', $4, 'certificate:' || serial, json_build_object('reason', $3::smallint)
+           FROM gone RETURNING true""",
+        serial,
+        now,
+        reason,
+        actor,
+    )
+    return row is not None

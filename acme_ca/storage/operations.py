@@ -1,0 +1,126 @@
+"""What keeps the server going: nonce epochs, shared secrets, leases, audit events, profiles and issuers, retention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from acme_ca.core.model import IssuerId, Profile
+from acme_ca.storage.database import Database, to_json
+
+if TYPE_CHECKING:
+    from acme_ca.storage.database import Connection
+
+
+async def record_event(
+    connection: Connection, *, at: datetime, event: str, actor: str, object_: str, detail: Mapping[str, Any]
+) -> None:
+    """Write an audit event inside the caller's transaction."""
+    await connection.execute(
+        "INSERT INTO audit_event (at, event, actor, object, detail) VALUES ($1, $2, $3, $4, $5)",
+        at,
+        event,
+        actor,
+        object_,
+        to_json(dict(detail)),
+    )
+
+
+# ---------------------------------------------------------------- nonces
+
+
+async def nonce_epoch(database: Database, proposal: int) -> int:
+    """The epoch of the nonce table; `proposal` (63 random bits) becomes it when a crash emptied the table."""
+    await database.execute("INSERT INTO nonce_epoch (epoch) VALUES ($1) ON CONFLICT DO NOTHING", proposal)
+    epoch: int = await database.fetchval("SELECT epoch FROM nonce_epoch")
+    return epoch
+
+
+async def shared_secret(database: Database, name: str, proposal: bytes) -> bytes:
+    """The secret that all replicas share under `name`; the first proposal wins."""
+    async with database.transaction() as connection:
+        await connection.execute(
+            "INSERT INTO secret (name, value) VALUES ($1, $2) ON CONFLICT DO NOTHING", name, proposal
+        )
+        value: bytes = await connection.fetchval("SELECT value FROM secret WHERE name = $1", name)
+    return value
+
+
+async def delete_expired_nonces(database: Database, now: datetime) -> int:
+    return await database.execute("DELETE FROM nonce WHERE expires < $1", int(now.timestamp()))
+
+
+# ---------------------------------------------------------------- leases
+
+
+async def take_lease(database: Database, name: str, holder: str, *, now: datetime, seconds: float) -> bool:
+    """Take or renew the lease: whoever gets True works alone on `name` until it expires."""
+    row = await database.fetchrow(
+        """INSERT INTO lease (name, holder, expires) VALUES ($1, $2, $3)
+           ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires = excluded.expires
+           WHERE lease.holder = excluded.holder OR lease.expires <= $4 RETURNING true""",
+        name,
+        holder,
+        now + timedelta(seconds=seconds),
+        now,
+    )
+    return row is not None
+
+
+async def release_leases(database: Database, holder: str) -> None:
+    await database.execute("DELETE FROM lease WHERE holder = $1", holder)
+
+
+# ---------------------------------------------------------------- issuers and profiles
+
+
+async def register_issuer(
+    database: Database, issuer: IssuerId, *, der: bytes, root: bool, not_after: datetime
+) -> None:
+    await database.execute(
+        "INSERT INTO issuer (id, der, root, not_after) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+        issuer,
+        der,
+        root,
+        not_after,
+    )
+
+
+async def register_profiles(database: Database, profiles: Iterable[Profile]) -> None:
+    """Make the profiles known. A stored version never changes: a profile with another content is another version."""
+    for profile in profiles:
+        await database.execute(
+            "INSERT INTO profile (name, version, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+            profile.name,
+            profile.version,
+            profile.model_dump_json(),
+        )
+
+
+async def profiles(database: Database) -> list[Profile]:
+    """Every version of every profile: orders pin old ones."""
+    rows = await database.fetch("SELECT body FROM profile ORDER BY name, version")
+    return [Profile.model_validate_json(row["body"]) for row in rows]
+
+
+# ---------------------------------------------------------------- retention (lesson 25)
+
+_BATCH = 5000
+
+
+async def delete_dead(database: Database, before: datetime) -> int:
+    """Delete a batch of orders, authorizations and validation records that ended before `before`.
+
+    Certificates, accounts and audit events stay. Returns how many rows went; 0: nothing is left to do.
+    """
+    gone = 0
+    for statement in (
+        f"""DELETE FROM orders WHERE id IN (
+                SELECT id FROM orders WHERE expires < $1 AND status <> 'processing' LIMIT {_BATCH})""",
+        f"""DELETE FROM authz WHERE id IN (
+                SELECT id FROM authz WHERE expires < $1 AND attempt_due IS NULL LIMIT {_BATCH})""",
+        f"DELETE FROM validation WHERE id IN (SELECT id FROM validation WHERE at < $1 ORDER BY id LIMIT {_BATCH})",
+    ):
+        gone += await database.execute(statement, before)
+    return gone

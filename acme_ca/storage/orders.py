@@ -1,0 +1,383 @@
+"""Orders, authorizations and the validations that decide them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from acme_ca.core.identifiers import Identifier
+from acme_ca.core.model import (
+    AccountId,
+    Attempt,
+    Authorization,
+    AuthorizationId,
+    ChallengeType,
+    LintedCertificate,
+    Order,
+    OrderId,
+    Outcome,
+    ProfileRef,
+    RecordedCertificate,
+)
+from acme_ca.core.states import AuthorizationStatus, OrderStatus, authorization_status, order_status
+from acme_ca.storage.database import Database, Row, from_json, to_json
+
+ORDER_SOURCE = """
+    SELECT o.*, z.authz_statuses, z.authz_expires FROM orders o LEFT JOIN LATERAL (
+        SELECT array_agg(status) AS authz_statuses, min(expires) AS authz_expires
+        FROM authz WHERE id = ANY (o.authzs) AND o.status = 'pending'
+    ) z ON true"""
+"""Orders with what their status follows from."""
+
+ORDER_COLUMNS = """
+    o.id AS order_id, o.account_id AS order_account, o.status AS order_status, o.identifiers, o.authzs, o.expires, o.not_before,
+    o.not_after, o.profile, o.profile_version, o.issuer_id, o.serial, o.error, o.authz_statuses, o.authz_expires"""
+
+AUTHORIZATION_COLUMNS = """
+    z.id AS authz_id, z.account_id AS authz_account, z.identifier, z.status AS authz_status, z.expires, z.token, z.offered,
+    z.challenge, z.validated, z.error"""
+
+
+# ---------------------------------------------------------------- rows to values
+
+
+def order_of(row: Row, now: datetime) -> Order:
+    statuses = {AuthorizationStatus(status) for status in row["authz_statuses"] or ()}
+    if row["authz_expires"] is not None and row["authz_expires"] <= now:
+        statuses.add(AuthorizationStatus.EXPIRED)
+    return Order(
+        id=row["order_id"],
+        account_id=row["order_account"],
+        status=order_status(
+            OrderStatus(row["order_status"]), authorizations=statuses, expires=row["expires"], now=now
+        ),
+        identifiers=tuple(map(Identifier.from_text, row["identifiers"])),
+        authorizations=tuple(row["authzs"]),
+        expires=row["expires"],
+        not_before=row["not_before"],
+        not_after=row["not_after"],
+        profile=ProfileRef(name=row["profile"], version=row["profile_version"]),
+        issuer=row["issuer_id"],
+        serial=row["serial"],
+        error=from_json(row["error"]),
+    )
+
+
+def authorization_of(row: Row, now: datetime) -> Authorization:
+    return Authorization(
+        id=row["authz_id"],
+        account_id=row["authz_account"],
+        identifier=Identifier.from_text(row["identifier"]),
+        status=authorization_status(
+            AuthorizationStatus(row["authz_status"]), expires=row["expires"], now=now
+        ),
+        expires=row["expires"],
+        token=row["token"],
+        offered=tuple(map(ChallengeType, row["offered"])),
+        challenge=ChallengeType(row["challenge"]) if row["challenge"] else None,
+        validated=row["validated"],
+        error=from_json(row["error"]),
+    )
+
+
+# ---------------------------------------------------------------- new orders and authorizations
+
+
+async def create_order(
+    database: Database,
+    order: Order,
+    authorizations: Sequence[Authorization],
+    *,
+    now: datetime,
+    reusable_since: datetime,
+) -> Order:
+    """Store a new order. `authorizations` are proposals, one for each identifier, in their order: where the account
+    holds a valid one that was validated after `reusable_since`, the order takes that and the proposal is dropped.
+    """
+    row = await database.fetchrow(
+        """WITH proposed AS (
+               SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
+               WITH ORDINALITY AS p (id, identifier, token, offered, place)
+           ), chosen AS (
+               SELECT p.*, held.id AS held_id FROM proposed p LEFT JOIN LATERAL (
+                   SELECT z.id FROM authz z
+                   WHERE z.account_id = $5 AND z.identifier = p.identifier AND z.status = 'valid'
+                     AND z.validated > $6 AND z.expires > $7 ORDER BY z.expires DESC LIMIT 1
+               ) held ON true
+           ), made AS (
+               INSERT INTO authz (id, account_id, identifier, status, expires, token, offered, created)
+               SELECT id, $5, identifier, 'pending', $8, token, string_to_array(offered, ' '), $7
+               FROM chosen WHERE held_id IS NULL
+           )
+           INSERT INTO orders (id, account_id, status, identifiers, authzs, expires, not_before, not_after, profile,
+                               profile_version, issuer_id, created)
+           SELECT $9, $5, 'pending', $2::text[], array_agg(coalesce(held_id, id) ORDER BY place), $8, $10, $11, $12, $13, $14, $7
+           FROM chosen
+           RETURNING authzs, (SELECT bool_and(held_id IS NOT NULL) FROM chosen) AS ready""",
+        [authorization.id for authorization in authorizations],
+        [str(authorization.identifier) for authorization in authorizations],
+        [authorization.token for authorization in authorizations],
+        [" ".join(authorization.offered) for authorization in authorizations],
+        order.account_id,
+        reusable_since,
+        now,
+        order.expires,
+        order.id,
+        order.not_before,
+        order.not_after,
+        order.profile.name,
+        order.profile.version,
+        order.issuer,
+    )
+    assert row is not None, "INSERT … RETURNING gives the row"  # noqa: S101
+    return Order(
+        id=order.id,
+        account_id=order.account_id,
+        status=OrderStatus.READY if row["ready"] else OrderStatus.PENDING,
+        identifiers=order.identifiers,
+        authorizations=tuple(row["authzs"]),
+        expires=order.expires,
+        not_before=order.not_before,
+        not_after=order.not_after,
+        profile=order.profile,
+        issuer=order.issuer,
+    )
+
+
+async def create_authorization(database: Database, authorization: Authorization, *, now: datetime) -> None:
+    """Store a pre-authorization (RFC 8555 §7.4.1)."""
+    await database.execute(
+        """INSERT INTO authz (id, account_id, identifier, status, expires, token, offered, created)
+           VALUES ($1, $2, $3, 'pending', $4, $5, $6, $7)""",
+        authorization.id,
+        authorization.account_id,
+        str(authorization.identifier),
+        authorization.expires,
+        authorization.token,
+        list(authorization.offered),
+        now,
+    )
+
+
+async def order_ids(
+    database: Database, account: AccountId, *, after: str, limit: int, now: datetime
+) -> list[OrderId]:
+    """Ids of the account's orders that are not invalid (RFC 8555 §7.1.2.1), oldest first, behind `after`."""
+    rows = await database.fetch(
+        """SELECT id FROM orders o WHERE account_id = $1 AND id > $2 AND status <> 'invalid'
+             AND (status <> 'pending' OR (expires > $3 AND cardinality(authzs) = (
+                 SELECT count(*) FROM authz z WHERE z.id = ANY (o.authzs) AND z.status IN ('pending', 'valid') AND z.expires > $3)))
+           ORDER BY id LIMIT $4""",
+        account,
+        after,
+        now,
+        limit,
+    )
+    return [row["id"] for row in rows]
+
+
+async def deactivate_authorization(
+    database: Database, authorization: AuthorizationId, *, now: datetime
+) -> bool:
+    """End an authorization at its holder's wish (RFC 8555 §7.5.2). False: it had ended before."""
+    touched = await database.execute(
+        """UPDATE authz SET status = 'deactivated', attempt_due = NULL, error = NULL
+           WHERE id = $1 AND status IN ('pending', 'valid') AND expires > $2""",
+        authorization,
+        now,
+    )
+    return touched == 1
+
+
+async def holds_all(
+    database: Database, account: AccountId, identifiers: Sequence[Identifier], *, now: datetime
+) -> bool:
+    """Whether the account holds valid authorizations for all the identifiers (RFC 8555 §7.6)."""
+    found: bool = await database.fetchval(
+        """SELECT bool_and(EXISTS (SELECT FROM authz z WHERE z.account_id = $1 AND z.identifier = wanted.identifier
+                                   AND z.status = 'valid' AND z.expires > $3))
+           FROM unnest($2::text[]) AS wanted (identifier)""",
+        account,
+        [str(identifier) for identifier in identifiers],
+        now,
+    )
+    return found is True
+
+
+# ---------------------------------------------------------------- validation
+
+
+async def begin_attempt(
+    database: Database,
+    authorization: AuthorizationId,
+    challenge: ChallengeType,
+    *,
+    due: datetime,
+    now: datetime,
+) -> bool:
+    """The client answered a challenge: it becomes `processing`. False: another answer came first, or it is too late.
+
+    `due` is when the sweep may take the attempt over from a process that died.
+    """
+    touched = await database.execute(
+        """UPDATE authz SET challenge = $2, attempt_due = $3
+           WHERE id = $1 AND status = 'pending' AND challenge IS NULL AND expires > $4 AND $2 = ANY (offered)""",
+        authorization,
+        challenge,
+        due,
+        now,
+    )
+    return touched == 1
+
+
+async def settle(
+    database: Database, attempt: Attempt, outcome: Outcome, *, valid_until: datetime, now: datetime
+) -> bool:
+    """Record a validation and end the challenge and its authorization accordingly.
+
+    False: the authorization had been settled, deactivated or had expired before; the record is kept all the same.
+    """
+    row = await database.fetchrow(
+        """WITH settled AS (
+               UPDATE authz SET status = CASE WHEN $3::json IS NULL THEN 'valid' ELSE 'invalid' END,
+                   validated = CASE WHEN $3::json IS NULL THEN $5::timestamptz END,
+                   expires = CASE WHEN $3::json IS NULL THEN $6 ELSE expires END, error = $3, attempt_due = NULL
+               WHERE id = $1 AND challenge = $2 AND status = 'pending' AND expires > $5 RETURNING true AS done
+           ), kept AS (
+               INSERT INTO validation (authz_id, account_id, identifier, challenge, at, error, record)
+               SELECT $1, account_id, identifier, $2, $5, $3, $4 FROM authz WHERE id = $1
+           )
+           SELECT done FROM settled""",
+        attempt.authorization_id,
+        attempt.challenge,
+        to_json(outcome.problem.document()) if outcome.problem else None,
+        to_json(outcome.record),
+        now,
+        valid_until,
+    )
+    return row is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenAttempt:
+    """An attempt whose process died: what `Attempt` needs but its account URL."""
+
+    authorization_id: AuthorizationId
+    account_id: AccountId
+    identifier: Identifier
+    challenge: ChallengeType
+    token: str
+    thumbprint: str
+
+
+async def take_over_attempts(
+    database: Database, *, due: datetime, limit: int, now: datetime
+) -> list[OpenAttempt]:
+    """Attempts of living accounts that nobody finished in time; they are this caller's until `due`."""
+    rows = await database.fetch(
+        """WITH mine AS (
+               SELECT z.id, a.thumbprint FROM authz z JOIN account a ON a.id = z.account_id AND a.status = 'valid'
+               WHERE z.attempt_due <= $1 AND z.expires > $1
+               ORDER BY z.attempt_due LIMIT $3 FOR UPDATE OF z SKIP LOCKED
+           )
+           UPDATE authz z SET attempt_due = $2 FROM mine WHERE z.id = mine.id
+           RETURNING z.id, z.account_id, z.identifier, z.challenge, z.token, mine.thumbprint""",
+        now,
+        due,
+        limit,
+    )
+    return [
+        OpenAttempt(
+            authorization_id=row["id"],
+            account_id=row["account_id"],
+            identifier=Identifier.from_text(row["identifier"]),
+            challenge=ChallengeType(row["challenge"]),
+            token=row["token"],
+            thumbprint=row["thumbprint"],
+        )
+        for row in rows
+    ]
+
+
+async def put_back_attempts(
+    database: Database, authorizations: Sequence[AuthorizationId], *, now: datetime
+) -> None:
+    """Attempts that a process ending in order could not finish: anyone may take them over at once."""
+    await database.execute(
+        "UPDATE authz SET attempt_due = $2 WHERE id = ANY ($1) AND attempt_due IS NOT NULL",
+        list(authorizations),
+        now,
+    )
+
+
+# ---------------------------------------------------------------- finalize
+
+
+async def claim_and_record(
+    database: Database, order: Order, certificate: LintedCertificate, *, spki_sha256: bytes, now: datetime
+) -> RecordedCertificate | None:
+    """Win the order for this certificate and write down what will be signed: one durable statement.
+
+    Exactly one caller gets a RecordedCertificate, and only while every authorization of the order is valid and the key
+    belongs to no account (RFC 8555 §11.1). None: the order was not ready any more, or the key is an account's.
+    """
+    prepared = certificate.prepared
+    row = await database.fetchrow_durably(
+        """WITH claimed AS (
+               UPDATE orders o SET status = 'processing', serial = $2
+               WHERE o.id = $1 AND o.status = 'pending' AND o.expires > $3
+                 AND cardinality(o.authzs) = (SELECT count(*) FROM authz z WHERE z.id = ANY (o.authzs)
+                                              AND z.status = 'valid' AND z.expires > $3)
+                 AND NOT EXISTS (SELECT FROM account WHERE spki_sha256 = $4)
+                 AND EXISTS (SELECT FROM account a WHERE a.id = o.account_id AND a.status = 'valid')
+               RETURNING o.*
+           )
+           INSERT INTO certificate (serial, issuer_id, account_id, order_id, profile, profile_version, identifiers,
+                                    spki_sha256, not_before, not_after, recorded, tbs)
+           SELECT $2, issuer_id, account_id, id, profile, profile_version, identifiers, $4, $5, $6, $3, $7
+           FROM claimed RETURNING true""",
+        order.id,
+        prepared.serial,
+        now,
+        spki_sha256,
+        prepared.not_before,
+        prepared.not_after,
+        prepared.tbs,
+    )
+    if row is None:
+        return None
+    return RecordedCertificate(serial=prepared.serial, issuer=prepared.request.issuer, tbs=prepared.tbs)
+
+
+async def is_account_key(database: Database, spki_sha256: bytes) -> bool:
+    found: bool = await database.fetchval(
+        "SELECT EXISTS (SELECT FROM account WHERE spki_sha256 = $1)", spki_sha256
+    )
+    return found
+
+
+async def fail(database: Database, order: OrderId, error: dict[str, Any]) -> None:
+    """End an order whose certificate could not be signed. What was recorded stays recorded."""
+    await database.fetchrow_durably(
+        "UPDATE orders SET status = 'invalid', error = $2 WHERE id = $1 AND status = 'processing' RETURNING id",
+        order,
+        to_json(error),
+    )
+
+
+async def unsigned(
+    database: Database, *, before: datetime, limit: int
+) -> list[tuple[OrderId, RecordedCertificate]]:
+    """Orders that a crash left `processing` since before `before`, with what was recorded for them."""
+    rows = await database.fetch(
+        """SELECT o.id, c.serial, c.issuer_id, c.tbs FROM orders o JOIN certificate c ON c.serial = o.serial
+           WHERE o.status = 'processing' AND c.recorded < $1 AND c.tbs IS NOT NULL ORDER BY o.created LIMIT $2""",
+        before,
+        limit,
+    )
+    return [
+        (row["id"], RecordedCertificate(serial=row["serial"], issuer=row["issuer_id"], tbs=row["tbs"]))
+        for row in rows
+    ]

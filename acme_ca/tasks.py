@@ -1,0 +1,65 @@
+"""Background loops: each under a lease in the database, or safe to run in every worker at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from acme_ca.storage import operations
+from acme_ca.storage.database import Database, DatabaseUnavailable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loop:
+    """`work` is awaited every `interval` seconds. `lease`: only the process that holds it works, None: each one does."""
+
+    name: str
+    interval: float
+    work: Callable[[], Awaitable[object]]
+    lease: str | None = None
+
+
+class Background:
+    """Runs the loops until cancelled. A loop that fails is logged and goes on: the next round may find things mended."""
+
+    def __init__(
+        self,
+        loops: Sequence[Loop],
+        *,
+        database: Database,
+        holder: str,
+        clock: Callable[[], datetime],
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        self._loops = loops
+        self._database = database
+        self._holder = holder
+        self._clock = clock
+        self._log = log
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for loop in self._loops:
+                group.create_task(self._repeat(loop), name=loop.name)
+
+    async def _repeat(self, loop: Loop) -> None:
+        while True:
+            try:
+                if await self._is_ours(loop):
+                    await loop.work()
+            except DatabaseUnavailable as error:
+                self._log.error("background work waits for the database", loop=loop.name, reason=str(error))
+            except Exception:  # noqa: BLE001  the next round may find things mended
+                self._log.exception("background work failed", loop=loop.name)
+            await asyncio.sleep(loop.interval)
+
+    async def _is_ours(self, loop: Loop) -> bool:
+        if loop.lease is None:
+            return True
+        return await operations.take_lease(
+            self._database, loop.lease, self._holder, now=self._clock(), seconds=3 * loop.interval
+        )

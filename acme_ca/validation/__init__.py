@@ -1,0 +1,1 @@
+"""Proving control of identifiers: the only code that dials strangers."""

@@ -1,0 +1,145 @@
+"""One validation: the challenge, then CAA, within a time, tried again where the client could not be reached."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+
+from acme_ca.config import ValidationSettings
+from acme_ca.core.identifiers import IdentifierType
+from acme_ca.core.model import Attempt, ChallengeType, Outcome
+from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.validation import caa, dns01, http01, tlsalpn01
+from acme_ca.validation.network import AddressRules, Network, is_localhost
+from acme_ca.validation.record import Record, Unreachable
+from acme_ca.validation.resolver import Dns, Zones
+
+# One address may use this share of a try's time to accept a connection, so that there is time left for another.
+CONNECT_SHARE = 0.3
+
+log = structlog.get_logger()
+
+
+class Validator:
+    """Proves control of identifiers. Nothing outlives a try: no connection, no DNS answer, no earlier result."""
+
+    def __init__(
+        self,
+        *,
+        settings: ValidationSettings,
+        caa_enabled: bool,
+        caa_identities: tuple[str, ...],
+        caa_exempt: tuple[str, ...],
+        dev: bool,
+    ) -> None:
+        """`dev`: names under `.localhost` mean loopback (RFC 6761). ValueError: `caa_identities` are no domain names."""
+        self._settings = settings
+        self._zones = Zones(settings.resolvers)
+        self._rules = AddressRules(allow=settings.allow_networks, refuse=settings.refuse_networks)
+        self._ports = http01.Ports(challenge=settings.http01_port, redirect=settings.redirect_ports)
+        self._caa = caa.CaaRules(identities=caa_identities, exempt=caa_exempt) if caa_enabled else None
+        self._dev = dev
+        self._redirect_tls = tlsalpn01.unverified_context()
+        self._challenge_tls = tlsalpn01.client_context()
+
+    async def validate(self, attempt: Attempt) -> Outcome:
+        """Tries up to `settings.attempts` times, each at most `settings.timeout` seconds long.
+
+        A failure is in the outcome; only cancellation is raised.
+        """
+        record = Record()
+        problem = await self._try(attempt, record)
+        for _ in range(self._settings.attempts - 1):
+            if not isinstance(problem, Unreachable):
+                break
+            await asyncio.sleep(self._settings.retry_delay)
+            problem = await self._try(attempt, record)
+        return Outcome(problem=problem, record=record.entries)
+
+    async def _try(self, attempt: Attempt, record: Record) -> Problem | None:
+        network = self._network(attempt, record)
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                await self._prove(attempt, network)
+                await self._check_caa(attempt, network)
+        except Problem as problem:
+            return problem
+        except TimeoutError:
+            return self._timed_out(attempt, record)
+        except Exception:
+            # A surprise must end the challenge like any other failure: left `processing`, it would hang the client.
+            log.exception("validation failed unexpectedly", authorization_id=attempt.authorization_id)
+            return Problem(
+                ErrorType.SERVER_INTERNAL,
+                "The validation failed inside this CA. Try again; tell its operator.",
+            )
+        finally:
+            network.close()
+        return None
+
+    def _network(self, attempt: Attempt, record: Record) -> Network:
+        settings = self._settings
+        tls = attempt.challenge is ChallengeType.TLS_ALPN_01
+        return Network(
+            rules=self._rules,
+            dns=Dns(self._zones, timeout=settings.timeout, record=record),
+            record=record,
+            challenge_port=settings.tlsalpn01_port if tls else settings.http01_port,
+            dev=self._dev,
+            connect_timeout=settings.timeout * CONNECT_SHARE,
+        )
+
+    async def _prove(self, attempt: Attempt, network: Network) -> None:
+        self._check_applicable(attempt)
+        match attempt.challenge:
+            case ChallengeType.HTTP_01:
+                await http01.prove(attempt, network, ports=self._ports, redirect_tls=self._redirect_tls)
+            case ChallengeType.TLS_ALPN_01:
+                port = self._settings.tlsalpn01_port
+                await tlsalpn01.prove(attempt, network, port=port, context=self._challenge_tls)
+            case ChallengeType.DNS_01:
+                await dns01.prove(attempt, network.dns)
+            case _:
+                raise AssertionError(attempt.challenge)
+
+    def _check_applicable(self, attempt: Attempt) -> None:
+        """Lesson 8: a wildcard is proved in DNS and in no other way; an address has no DNS to prove it in (RFC 8738 §7)."""
+        identifier = attempt.identifier
+        if identifier.wildcard and attempt.challenge is not ChallengeType.DNS_01:
+            raise _rejected(attempt, "a wildcard is proved by dns-01 only")
+        if identifier.type is IdentifierType.IP and attempt.challenge is ChallengeType.DNS_01:
+            raise _rejected(attempt, "an IP address is proved by http-01 or tls-alpn-01 only")
+        if attempt.challenge is ChallengeType.DNS_01 and is_localhost(identifier.base) and not self._dev:
+            raise _rejected(
+                attempt, "names under .localhost mean loopback and are nobody's, except in development mode"
+            )
+
+    async def _check_caa(self, attempt: Attempt, network: Network) -> None:
+        # After the challenge: most failures then cost no CAA query.
+        if self._caa is not None and attempt.identifier.type is IdentifierType.DNS:
+            await caa.check(attempt, network.dns, self._caa)
+
+    def _timed_out(self, attempt: Attempt, record: Record) -> Problem:
+        kind, waiting = _WAITING.get(record.last_asked, _WAITING[None])
+        return Unreachable(
+            kind,
+            f"The {attempt.challenge} validation of {attempt.identifier.value} was not done after "
+            f"{self._settings.timeout:g} seconds; {waiting} Answer faster, then try again.",
+        )
+
+
+_WAITING = {
+    "dns": (ErrorType.DNS, "a DNS server had not answered yet."),
+    "connect": (ErrorType.CONNECTION, "the connection was not open yet."),
+    "http": (ErrorType.CONNECTION, "the web server had not sent its whole response yet."),
+    "tls": (ErrorType.CONNECTION, "the TLS server had not completed the handshake yet."),
+    None: (ErrorType.CONNECTION, "nothing had been asked yet."),
+}
+
+
+def _rejected(attempt: Attempt, why: str) -> Problem:
+    return Problem(
+        ErrorType.REJECTED_IDENTIFIER,
+        f"{attempt.challenge} does not prove control of {attempt.identifier.value}: {why}. Use another challenge.",
+    )

@@ -1,0 +1,190 @@
+-- The whole database of acme-ca. PostgreSQL 15 or later; encoding UTF-8.
+--
+-- Applied to an empty database in one transaction; later versions add numbered files under acme_ca/storage/upgrades/.
+-- Times are timestamptz. Identifiers are text 'dns:example.org', 'ip:192.0.2.1'. Ids are 32 hexadecimal digits that
+-- begin with their time of creation. Statuses are the words of RFC 8555 §7.1.6, as in acme_ca/core/states.py.
+
+-- ------------------------------------------------------------------ the database itself
+
+CREATE TABLE schema_version (
+    version     integer     NOT NULL PRIMARY KEY,
+    applied     timestamptz NOT NULL DEFAULT now()
+);
+INSERT INTO schema_version (version) VALUES (1);
+
+-- Secrets that all replicas share: the key that authenticates nonces.
+CREATE TABLE secret (
+    name        text  NOT NULL PRIMARY KEY,
+    value       bytea NOT NULL
+);
+
+-- Background work that one process at a time does.
+CREATE TABLE lease (
+    name        text        NOT NULL PRIMARY KEY,
+    holder      text        NOT NULL,
+    expires     timestamptz NOT NULL
+);
+
+-- ------------------------------------------------------------------ nonces
+
+-- Spent nonces until they would have expired. Both tables are unlogged: no fsync. A crash or a failover empties both, and
+-- since a nonce is good only for the epoch it was made in, emptying refuses every older nonce instead of forgetting it.
+CREATE UNLOGGED TABLE nonce_epoch (
+    only_row    boolean NOT NULL PRIMARY KEY DEFAULT true CHECK (only_row),
+    epoch       bigint  NOT NULL
+);
+CREATE UNLOGGED TABLE nonce (
+    value       bigint  NOT NULL PRIMARY KEY,
+    expires     bigint  NOT NULL            -- seconds since 1970
+) WITH (autovacuum_vacuum_scale_factor = 0.5);
+CREATE INDEX nonce_expires ON nonce USING brin (expires);
+
+-- ------------------------------------------------------------------ accounts
+
+CREATE TABLE eab_key (
+    id           text        COLLATE "C" NOT NULL PRIMARY KEY,
+    hmac_key     bytea       NOT NULL CHECK (octet_length(hmac_key) >= 32),
+    owner        text        NOT NULL,
+    max_accounts integer     CHECK (max_accounts > 0),   -- NULL: any number
+    accounts     integer     NOT NULL DEFAULT 0 CHECK (accounts >= 0),
+    created      timestamptz NOT NULL,
+    revoked      timestamptz,
+    CONSTRAINT eab_key_not_overused CHECK (accounts <= max_accounts)
+);
+
+CREATE TABLE account (
+    id           text        COLLATE "C" NOT NULL PRIMARY KEY,
+    status       text        NOT NULL CHECK (status IN ('valid', 'deactivated', 'revoked')),
+    jwk          json        NOT NULL,                   -- required members of the public key (RFC 7638 §3.2)
+    thumbprint   text        COLLATE "C" NOT NULL UNIQUE, -- of the current key; a deactivated account keeps its key
+    spki_sha256  bytea       NOT NULL UNIQUE,
+    contact      text[]      NOT NULL DEFAULT '{}',
+    terms_agreed timestamptz,
+    eab_key_id   text        COLLATE "C" REFERENCES eab_key (id),
+    eab_binding  json,                                   -- as the client sent it (RFC 8555 §7.1.2)
+    created      timestamptz NOT NULL,
+    created_from text        NOT NULL,                   -- address of the client
+    CONSTRAINT account_binding_has_key CHECK ((eab_key_id IS NULL) = (eab_binding IS NULL))
+);
+CREATE INDEX account_eab_key ON account (eab_key_id) WHERE eab_key_id IS NOT NULL;
+
+-- ------------------------------------------------------------------ issuers and profiles
+
+CREATE TABLE issuer (
+    id           text        COLLATE "C" NOT NULL PRIMARY KEY,
+    der          bytea       NOT NULL UNIQUE,
+    root         boolean     NOT NULL,
+    not_after    timestamptz NOT NULL
+);
+
+CREATE TABLE profile (
+    name         text        COLLATE "C" NOT NULL,
+    version      integer     NOT NULL CHECK (version > 0),
+    body         jsonb       NOT NULL,                   -- acme_ca.core.model.Profile
+    created      timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (name, version)
+);
+
+-- ------------------------------------------------------------------ authorizations and orders
+
+-- An authorization with its challenges: they share the token, and `challenge` is the one that the client answered.
+CREATE TABLE authz (
+    id           text        COLLATE "C" NOT NULL PRIMARY KEY,
+    account_id   text        COLLATE "C" NOT NULL REFERENCES account (id),
+    identifier   text        COLLATE "C" NOT NULL,
+    status       text        NOT NULL CHECK (status IN ('pending', 'valid', 'invalid', 'deactivated', 'revoked')),
+    expires      timestamptz NOT NULL,
+    token        text        NOT NULL,
+    offered      text[]      NOT NULL,
+    challenge    text        CHECK (challenge IN ('http-01', 'dns-01', 'tls-alpn-01')),
+    attempt_due  timestamptz,                            -- set while the challenge is processing: when the sweep may take it over
+    validated    timestamptz,
+    error        json,
+    created      timestamptz NOT NULL,
+    CONSTRAINT authz_offered CHECK (challenge IS NULL OR challenge = ANY (offered)),
+    CONSTRAINT authz_wildcard_by_dns CHECK (identifier NOT LIKE 'dns:*.%' OR offered <@ ARRAY['dns-01']),
+    CONSTRAINT authz_valid_has_date CHECK (status <> 'valid' OR (validated IS NOT NULL AND challenge IS NOT NULL)),
+    CONSTRAINT authz_invalid_has_error CHECK ((status = 'invalid') = (error IS NOT NULL)),
+    CONSTRAINT authz_attempt_is_pending CHECK (attempt_due IS NULL OR (status = 'pending' AND challenge IS NOT NULL))
+) WITH (fillfactor = 70);
+CREATE INDEX authz_reusable ON authz (account_id, identifier) WHERE status = 'valid';
+CREATE INDEX authz_attempt ON authz (attempt_due) WHERE attempt_due IS NOT NULL;
+CREATE INDEX authz_expires ON authz (expires);
+
+-- What validators asked, of which address, and what came back. Kept after the authorization for `retention`.
+CREATE TABLE validation (
+    id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    authz_id     text        COLLATE "C" NOT NULL,
+    account_id   text        COLLATE "C" NOT NULL,
+    identifier   text        COLLATE "C" NOT NULL,
+    challenge    text        NOT NULL,
+    at           timestamptz NOT NULL,
+    error        json,                                   -- NULL: it succeeded
+    record       json        NOT NULL
+);
+CREATE INDEX validation_authz ON validation (authz_id);
+CREATE INDEX validation_at ON validation USING brin (at);
+
+-- `ready` is not stored: a pending order is ready when all its authorizations are valid (core/states.py).
+CREATE TABLE orders (
+    id           text        COLLATE "C" NOT NULL PRIMARY KEY,
+    account_id   text        COLLATE "C" NOT NULL REFERENCES account (id),
+    status       text        NOT NULL CHECK (status IN ('pending', 'processing', 'valid', 'invalid')),
+    identifiers  text[]      COLLATE "C" NOT NULL CHECK (cardinality(identifiers) BETWEEN 1 AND 100),
+    authzs       text[]      COLLATE "C" NOT NULL,
+    expires      timestamptz NOT NULL,
+    not_before   timestamptz,                            -- as the client asked
+    not_after    timestamptz,
+    profile      text        COLLATE "C" NOT NULL,
+    profile_version integer  NOT NULL,
+    issuer_id    text        COLLATE "C" NOT NULL REFERENCES issuer (id),
+    serial       text        COLLATE "C",
+    error        json,
+    created      timestamptz NOT NULL,
+    FOREIGN KEY (profile, profile_version) REFERENCES profile (name, version),
+    CONSTRAINT orders_one_authz_each CHECK (cardinality(authzs) = cardinality(identifiers)),
+    CONSTRAINT orders_serial_from_processing CHECK (serial IS NOT NULL OR status IN ('pending', 'invalid')),
+    CONSTRAINT orders_invalid_has_error CHECK (error IS NULL OR status = 'invalid')
+) WITH (fillfactor = 70);
+CREATE INDEX orders_account ON orders (account_id, id);
+CREATE INDEX orders_processing ON orders (created) WHERE status = 'processing';
+CREATE INDEX orders_expires ON orders (expires);
+
+-- ------------------------------------------------------------------ certificates
+
+-- A row is written before the signature is made (`tbs`), and completed after it (`der`): every signature is accounted
+-- for, and what a crash left unsigned can still be revoked. Rows are never deleted.
+CREATE TABLE certificate (
+    serial       text        COLLATE "C" NOT NULL PRIMARY KEY CHECK (length(serial) = 32),
+    issuer_id    text        COLLATE "C" NOT NULL REFERENCES issuer (id),
+    account_id   text        COLLATE "C" REFERENCES account (id),   -- NULL: the server's own
+    order_id     text        COLLATE "C" UNIQUE,                     -- one certificate for one order
+    profile      text        COLLATE "C" NOT NULL,
+    profile_version integer  NOT NULL,
+    identifiers  text[]      COLLATE "C" NOT NULL,
+    spki_sha256  bytea       NOT NULL,
+    not_before   timestamptz NOT NULL,
+    not_after    timestamptz NOT NULL,
+    recorded     timestamptz NOT NULL,
+    tbs          bytea,
+    der          bytea,
+    revoked      timestamptz,
+    reason       smallint    CHECK (reason BETWEEN 0 AND 10 AND reason <> 7),  -- RFC 5280 §5.3.1
+    FOREIGN KEY (profile, profile_version) REFERENCES profile (name, version),
+    CONSTRAINT certificate_tbs_or_der CHECK ((tbs IS NULL) <> (der IS NULL)),
+    CONSTRAINT certificate_reason_with_date CHECK ((revoked IS NULL) = (reason IS NULL))
+) WITH (fillfactor = 60);
+CREATE INDEX certificate_account ON certificate (account_id, recorded);
+
+-- ------------------------------------------------------------------ audit
+
+-- Who did what to which object, written in the transaction of the act.
+CREATE TABLE audit_event (
+    id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    at           timestamptz NOT NULL,
+    event        text        NOT NULL,
+    actor        text        NOT NULL,                   -- 'account:…', 'key:…', 'operator', 'server'
+    object       text        NOT NULL,                   -- 'account:…', 'order:…', 'certificate:…', 'eab_key:…'
+    detail       json        NOT NULL DEFAULT '{}'
+);
+CREATE INDEX audit_event_object ON audit_event (object);

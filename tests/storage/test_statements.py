@@ -1,0 +1,410 @@
+"""The statements that check and change: who wins, who is refused, what is left."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from acme_ca.core.model import AccountId, ChallengeType, EabKey, EabKeyId, Outcome
+from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.states import AccountStatus, AuthorizationStatus, OrderStatus
+from acme_ca.storage import accounts, certificates, operations, orders
+from acme_ca.storage.accounts import Resource, SpentNonce
+from acme_ca.storage.database import Database
+from tests.support import records
+from tests.support.records import DAY, NOW
+
+SCHEMA = Path(__file__).resolve().parents[2] / "schema.sql"
+REFUSED = Outcome(problem=Problem(ErrorType.CONNECTION, "refused"), record=({"asked": "x"},))
+
+
+@pytest.fixture
+async def database(database_url):
+    async with records.stocked(database_url) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def owner(database):
+    return await records.account(database)
+
+
+async def read_order(database: Database, owner, order_id, now=NOW):
+    nonce = SpentNonce(value=hash(order_id) ^ int(now.timestamp()), expires=2**31, epoch=0)
+    signer = await accounts.spend_nonce(
+        database, nonce, owner.id, resource=Resource.ORDER, resource_id=order_id, now=now
+    )
+    return signer.resource
+
+
+# ---------------------------------------------------------------- nonces
+
+
+async def test_of_parallel_uses_of_a_nonce_exactly_one_is_the_first(database, owner):
+    """Lesson 13."""
+    epoch = await operations.nonce_epoch(database, 7)
+    nonce = SpentNonce(value=-5, expires=2**31, epoch=epoch)
+    signers = await asyncio.gather(
+        *(
+            accounts.spend_nonce(database, nonce, owner.id, resource=None, resource_id="", now=NOW)
+            for _ in range(40)
+        )
+    )
+    assert [signer.nonce_was_fresh for signer in signers].count(True) == 1
+    assert {signer.account for signer in signers} == {owner}
+
+
+async def test_a_nonce_of_an_epoch_before_the_table_was_emptied_is_refused(database, owner):
+    """Lesson 13: what a crash of PostgreSQL does to an unlogged table."""
+    epoch = await operations.nonce_epoch(database, 7)
+    await database.fetch("TRUNCATE nonce, nonce_epoch")
+    nonce = SpentNonce(value=1, expires=2**31, epoch=epoch)
+    lost = await accounts.spend_nonce(database, nonce, owner.id, resource=None, resource_id="", now=NOW)
+    assert not lost.nonce_was_fresh
+    assert lost.epoch is None
+    assert await operations.nonce_epoch(database, 8) == 8
+    again = await accounts.spend_nonce(database, nonce, owner.id, resource=None, resource_id="", now=NOW)
+    assert not again.nonce_was_fresh
+    assert again.epoch == 8
+
+
+async def test_the_first_proposal_of_an_epoch_and_of_a_secret_wins(database):
+    assert [await operations.nonce_epoch(database, n) for n in (3, 4)] == [3, 3]
+    assert [await operations.shared_secret(database, "s", v) for v in (b"a", b"b")] == [b"a", b"a"]
+
+
+async def test_expired_nonces_go(database):
+    await operations.nonce_epoch(database, 1)
+    for value, expires in ((1, 10), (2, 2**31)):
+        nonce = SpentNonce(value=value, expires=expires, epoch=1)
+        await accounts.spend_nonce_by_key(database, nonce, "nobody")
+    assert await operations.delete_expired_nonces(database, NOW) == 1
+    assert await database.fetchval("SELECT value FROM nonce") == 2
+
+
+# ---------------------------------------------------------------- accounts
+
+
+async def test_parallel_creation_with_one_key_makes_one_account(database):
+    account = await records.account(database)
+    copies = [
+        accounts.create(
+            database,
+            records.Account(
+                id=AccountId(records.new_id()),
+                status=AccountStatus.VALID,
+                jwk=account.jwk,
+                thumbprint=account.thumbprint,
+            ),
+            spki_sha256=b"other",
+            now=NOW,
+            client="",
+        )
+        for _ in range(8)
+    ]
+    assert {(found.id, created) for found, created in await asyncio.gather(*copies)} == {(account.id, False)}
+
+
+@pytest.mark.parametrize("uses", [1, 3])
+async def test_an_eab_key_is_used_up_by_as_many_accounts_as_it_may_make(database, uses):
+    """Lesson 14: also when they come at once."""
+    key = EabKey(
+        id=EabKeyId("kid"),
+        hmac_key=bytes(32),
+        owner="o",
+        max_accounts=uses,
+        accounts=0,
+        created=NOW,
+        revoked=None,
+    )
+    await accounts.create_eab_key(database, key)
+
+    async def create(number):
+        return await accounts.create(
+            database,
+            records.Account(
+                id=AccountId(records.new_id()),
+                status=AccountStatus.VALID,
+                jwk="{}",
+                thumbprint=f"t{number}",
+                eab_key_id=key.id,
+                eab_binding={"protected": ""},
+            ),
+            spki_sha256=b"%d" % number,
+            now=NOW,
+            client="",
+        )
+
+    results = await asyncio.gather(*(create(number) for number in range(8)), return_exceptions=True)
+    refused = [result for result in results if isinstance(result, Problem)]
+    assert len(refused) == 8 - uses
+    assert {problem.type for problem in refused} == {ErrorType.UNAUTHORIZED}
+    assert await database.fetchval("SELECT count(*) FROM account") == uses
+    assert [found.accounts for found in await accounts.eab_keys(database)] == [uses]
+
+
+async def test_a_deactivated_account_stays_as_it_is(database, owner):
+    """Lesson 15."""
+    ended = await accounts.update(database, owner.id, contact=None, status=AccountStatus.DEACTIVATED, now=NOW)
+    assert ended is not None
+    assert ended.status is AccountStatus.DEACTIVATED
+    assert await accounts.update(database, owner.id, contact=("mailto:a@b.c",), status=None, now=NOW) is None
+    with pytest.raises(Problem):
+        await accounts.change_key(database, owner, jwk="{}", thumbprint="n", spki_sha256=b"n", now=NOW)
+    assert (
+        await database.fetchval("SELECT count(*) FROM audit_event WHERE event = 'account.deactivated'") == 1
+    )
+
+
+async def test_a_key_in_use_names_its_holder(database, owner):
+    other = await records.account(database)
+    holder = await accounts.change_key(
+        database, owner, jwk="{}", thumbprint=other.thumbprint, spki_sha256=b"x", now=NOW
+    )
+    assert holder == other.id
+
+
+# ---------------------------------------------------------------- orders
+
+
+async def test_an_order_is_pending_then_ready_then_expired(database, owner):
+    order = await records.order(database, owner, "a.example", "*.a.example")
+    assert order.status is OrderStatus.PENDING
+    assert len(order.authorizations) == 2
+    await records.validate(database, order)
+    assert (await read_order(database, owner, order.id)).status is OrderStatus.READY
+    assert (await read_order(database, owner, order.id, NOW + 8 * DAY)).status is OrderStatus.INVALID
+
+
+async def test_one_failed_authorization_ends_the_order(database, owner):
+    """Lesson 5."""
+    order = await records.order(database, owner, "a.example", "b.example")
+    await records.validate(database, order, outcome=REFUSED)
+    read = await read_order(database, owner, order.id)
+    assert read.status is OrderStatus.INVALID
+    assert await orders.order_ids(database, owner.id, after="", limit=9, now=NOW) == []
+
+
+async def test_another_account_does_not_find_the_order(database, owner):
+    """Lesson 11."""
+    order = await records.order(database, owner, "a.example")
+    assert await read_order(database, await records.account(database), order.id) is None
+
+
+async def test_a_valid_authorization_is_used_again_by_its_account_only(database, owner):
+    first = await records.order(database, owner, "a.example", "b.example")
+    await records.validate(database, first)
+    again = await records.order(database, owner, "b.example", "a.example")
+    assert again.status is OrderStatus.READY
+    assert again.authorizations == first.authorizations[::-1]
+    assert (
+        await records.order(database, owner, "a.example", reusable_since=NOW)
+    ).status is OrderStatus.PENDING
+    stranger = await records.account(database)
+    assert (await records.order(database, stranger, "a.example")).status is OrderStatus.PENDING
+
+
+async def test_two_orders_for_the_same_names_are_two(database, owner):
+    """Lesson 22."""
+    one, two = [await records.order(database, owner, "a.example") for _ in range(2)]
+    assert one.id != two.id
+    assert set(one.authorizations).isdisjoint(two.authorizations)
+
+
+async def test_orders_are_listed_in_pages(database, owner):
+    made = sorted([(await records.order(database, owner, f"{n}.example")).id for n in range(5)])
+    first = await orders.order_ids(database, owner.id, after="", limit=3, now=NOW)
+    rest = await orders.order_ids(database, owner.id, after=first[-1], limit=3, now=NOW)
+    assert first + rest == made
+
+
+# ---------------------------------------------------------------- validation
+
+
+async def test_only_the_first_answer_starts_an_attempt(database, owner):
+    order = await records.order(database, owner, "a.example")
+    kinds = [ChallengeType.HTTP_01, ChallengeType.DNS_01] * 4
+    started = await asyncio.gather(
+        *(
+            orders.begin_attempt(database, order.authorizations[0], kind, due=NOW + DAY, now=NOW)
+            for kind in kinds
+        )
+    )
+    assert started.count(True) == 1
+
+
+async def test_a_settled_challenge_is_not_settled_again(database, owner):
+    """Lesson 8."""
+    order = await records.order(database, owner, "a.example")
+    await records.validate(database, order, outcome=REFUSED)
+    attempt = records.attempt(order.authorizations[0], "a.example", ChallengeType.DNS_01)
+    assert not await orders.settle(database, attempt, Outcome(problem=None), valid_until=NOW + DAY, now=NOW)
+    assert await database.fetchval("SELECT status FROM authz") == AuthorizationStatus.INVALID
+    assert not await orders.begin_attempt(
+        database, order.authorizations[0], ChallengeType.DNS_01, due=NOW + DAY, now=NOW
+    )
+    assert await database.fetchval("SELECT count(*) FROM validation") == 2
+
+
+async def test_a_deactivated_authorization_does_not_come_back(database, owner):
+    order = await records.order(database, owner, "a.example")
+    authorization = order.authorizations[0]
+    assert await orders.begin_attempt(database, authorization, ChallengeType.DNS_01, due=NOW + DAY, now=NOW)
+    assert await orders.deactivate_authorization(database, authorization, now=NOW)
+    attempt = records.attempt(authorization, "a.example", ChallengeType.DNS_01)
+    assert not await orders.settle(database, attempt, Outcome(problem=None), valid_until=NOW + DAY, now=NOW)
+    assert (await read_order(database, owner, order.id)).status is OrderStatus.INVALID
+
+
+async def test_an_attempt_whose_process_died_is_taken_over_once(database, owner):
+    order = await records.order(database, owner, "a.example")
+    assert await orders.begin_attempt(
+        database, order.authorizations[0], ChallengeType.HTTP_01, due=NOW, now=NOW - DAY / 24
+    )
+    later = NOW + DAY / 24
+    taken = await asyncio.gather(
+        *(orders.take_over_attempts(database, due=later + DAY, limit=10, now=later) for _ in range(5))
+    )
+    assert sorted(len(found) for found in taken) == [0, 0, 0, 0, 1]
+    assert next(found for found in taken if found)[0].thumbprint == owner.thumbprint
+    await orders.put_back_attempts(database, order.authorizations, now=later)
+    assert len(await orders.take_over_attempts(database, due=later + DAY, limit=10, now=later)) == 1
+
+
+# ---------------------------------------------------------------- finalize
+
+
+async def test_of_fifty_claims_one_wins(database, owner, draft):
+    """Lesson 18."""
+    order = await records.order(database, owner, "a.example")
+    await records.validate(database, order)
+    claims = await asyncio.gather(
+        *(
+            orders.claim_and_record(
+                database, order, records.linted(order, draft), spki_sha256=b"%d" % n, now=NOW
+            )
+            for n in range(50)
+        )
+    )
+    won = [claim for claim in claims if claim]
+    assert len(won) == 1
+    assert await database.fetchval("SELECT array_agg(serial) FROM certificate") == [won[0].serial]
+
+
+@pytest.mark.parametrize("spoilt", ["pending", "deactivated", "expired", "account key", "account ended"])
+async def test_no_claim_unless_all_is_in_order(database, owner, draft, spoilt):
+    """Fail closed: at the last moment, in the statement itself."""
+    order = await records.order(database, owner, "a.example", "b.example")
+    if spoilt != "pending":
+        await records.validate(database, order)
+    if spoilt == "deactivated":
+        await orders.deactivate_authorization(database, order.authorizations[1], now=NOW)
+    if spoilt == "account ended":
+        await accounts.update(database, owner.id, contact=None, status=AccountStatus.DEACTIVATED, now=NOW)
+    key = owner.thumbprint.encode() if spoilt == "account key" else b"key"
+    now = NOW + 8 * DAY if spoilt == "expired" else NOW
+    claim = await orders.claim_and_record(
+        database, order, records.linted(order, draft), spki_sha256=key, now=now
+    )
+    assert claim is None
+    assert await database.fetchval("SELECT count(*) FROM certificate") == 0
+    assert await orders.is_account_key(database, key) is (spoilt == "account key")
+
+
+async def test_a_crash_after_recording_leaves_what_can_be_resumed_and_revoked(database, owner, draft):
+    """Lesson 18."""
+    order = await records.order(database, owner, "a.example")
+    await records.validate(database, order)
+    recorded = await orders.claim_and_record(
+        database, order, records.linted(order, draft), spki_sha256=b"k", now=NOW
+    )
+    assert recorded is not None
+    assert await orders.unsigned(database, before=NOW, limit=9) == []
+    assert await orders.unsigned(database, before=NOW + DAY, limit=9) == [(order.id, recorded)]
+    assert await certificates.revoke(database, recorded.serial, reason=1, actor="operator", now=NOW)
+    signed = certificates.SignedCertificate(serial=recorded.serial, der=b"der")
+    stored = await asyncio.gather(*(certificates.store(database, signed, now=NOW) for _ in range(5)))
+    assert stored.count(True) == 1
+    assert await orders.unsigned(database, before=NOW + DAY, limit=9) == []
+    assert (await read_order(database, owner, order.id)).status is OrderStatus.VALID
+    assert (await certificates.find(database, recorded.serial)).revoked == NOW
+
+
+async def test_of_parallel_revocations_one_succeeds(database, owner, draft):
+    order = await records.order(database, owner, "a.example")
+    await records.validate(database, order)
+    recorded = await orders.claim_and_record(
+        database, order, records.linted(order, draft), spki_sha256=b"k", now=NOW
+    )
+    revoked = await asyncio.gather(
+        *(certificates.revoke(database, recorded.serial, reason=0, actor="x", now=NOW) for _ in range(9))
+    )
+    assert revoked.count(True) == 1
+
+
+@pytest.mark.parametrize("text", ["%", "_", "a%", "'; DROP TABLE account; --", "\\", "\0"])
+async def test_client_strings_are_compared_as_they_are(database, owner, text):
+    """Lesson 26."""
+    await records.order(database, owner, "a.example")
+    nonce = SpentNonce(value=1, expires=2**31, epoch=0)
+    if text == "\0":  # never reaches the database: ids match ID, kids are parsed; PostgreSQL would refuse it
+        with pytest.raises(asyncpg.DataError):
+            await accounts.eab_key(database, text)
+        return
+    found = await accounts.spend_nonce(
+        database, nonce, owner.id, resource=Resource.ORDER, resource_id=text, now=NOW
+    )
+    assert found.resource is None
+    assert (await accounts.spend_nonce_by_key(database, nonce, text)).account is None
+    assert await accounts.eab_key(database, text) is None
+
+
+# ---------------------------------------------------------------- retention, leases, schema
+
+
+async def test_dead_orders_go_and_certificates_stay(database, owner, draft):
+    """Lesson 25."""
+    order = await records.order(database, owner, "a.example")
+    await records.validate(database, order)
+    await orders.claim_and_record(database, order, records.linted(order, draft), spki_sha256=b"k", now=NOW)
+    await records.order(database, owner, "b.example")
+    assert await operations.delete_dead(database, NOW) == 0
+    gone = await operations.delete_dead(database, NOW + 30 * DAY)
+    assert gone == 4, "the pending order, two authorizations, one validation record; not the processing order"
+    assert await database.fetchval("SELECT count(*) FROM certificate") == 1
+
+
+async def test_a_lease_has_one_holder_until_it_expires(database):
+    async def take(holder, now):
+        return await operations.take_lease(database, "sweep", holder, now=now, seconds=60)
+
+    assert (await asyncio.gather(*(take(f"h{n}", NOW) for n in range(6)))).count(True) == 1
+    holder = await database.fetchval("SELECT holder FROM lease")
+    assert await take(holder, NOW)
+    assert not await take("another", NOW)
+    assert await take("another", NOW + DAY)
+
+
+@pytest.mark.parametrize(
+    ("column", "words", "beside"),
+    [
+        ("account", AccountStatus, set()),
+        ("authz", AuthorizationStatus, {"expired"}),
+        ("orders", OrderStatus, {"ready"}),
+    ],
+)
+def test_the_schema_knows_the_words_of_the_states(column, words, beside):
+    table = SCHEMA.read_text().partition(f"CREATE TABLE {column} (")[2].partition("\n)")[0]
+    listed = re.search(r"status\s+text\s+NOT NULL CHECK \(status IN \(([^)]*)\)", table)
+    assert listed is not None
+    assert set(re.findall(r"'(\w+)'", listed[1])) == {str(word) for word in words} - beside
+
+
+async def test_a_wildcard_is_never_offered_http_01(database, owner):
+    """Lesson 8: the schema itself refuses."""
+    spoilt = records.proposal(owner.id, "*.a.example")
+    object.__setattr__(spoilt, "offered", (ChallengeType.HTTP_01,))
+    with pytest.raises(asyncpg.CheckViolationError):
+        await orders.create_authorization(database, spoilt, now=NOW)

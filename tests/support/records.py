@@ -1,0 +1,154 @@
+"""Rows for tests: an account, its orders and authorizations, as the ACME rooms make them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from acme_ca.ca.profiles import BUILT_IN
+from acme_ca.core import identifiers
+from acme_ca.core.model import (
+    Account,
+    AccountId,
+    Attempt,
+    Authorization,
+    AuthorizationId,
+    ChallengeType,
+    IssuanceRequest,
+    IssuerId,
+    LintedCertificate,
+    Order,
+    OrderId,
+    Outcome,
+    PreparedCertificate,
+    serial_text,
+)
+from acme_ca.core.states import AccountStatus, AuthorizationStatus, OrderStatus
+from acme_ca.storage import accounts, operations, orders
+from acme_ca.storage.database import Database
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+DAY = timedelta(days=1)
+PROVED = Outcome(problem=None)
+ISSUER = IssuerId("1" * 32)
+
+
+def new_id() -> str:
+    return os.urandom(16).hex()
+
+
+@asynccontextmanager
+async def stocked(dsn: str) -> AsyncIterator[Database]:
+    """A database with an issuer and the built-in profiles."""
+    async with Database.open(dsn, connections=10) as database:
+        await operations.register_issuer(
+            database, ISSUER, der=b"issuer", root=False, not_after=NOW + 900 * DAY
+        )
+        await operations.register_profiles(database, BUILT_IN.values())
+        yield database
+
+
+async def account(database: Database) -> Account:
+    key = os.urandom(32).hex()
+    made, created = await accounts.create(
+        database,
+        Account(id=AccountId(new_id()), status=AccountStatus.VALID, jwk='{"kty":"EC"}', thumbprint=key),
+        spki_sha256=key.encode(),
+        now=NOW,
+        client="127.0.0.1",
+    )
+    assert created
+    return made
+
+
+def proposal(account_id: AccountId, name: str, *, expires: datetime = NOW + 7 * DAY) -> Authorization:
+    identifier = identifiers.dns(name)
+    offered = (ChallengeType.DNS_01,) if identifier.wildcard else tuple(ChallengeType)
+    return Authorization(
+        id=AuthorizationId(new_id()),
+        account_id=account_id,
+        identifier=identifier,
+        status=AuthorizationStatus.PENDING,
+        expires=expires,
+        token="token",
+        offered=offered,
+    )
+
+
+async def order(
+    database: Database, owner: Account, *names: str, reusable_since: datetime = NOW - DAY, now: datetime = NOW
+) -> Order:
+    proposals = [proposal(owner.id, name) for name in names]
+    return await orders.create_order(
+        database,
+        Order(
+            id=OrderId(new_id()),
+            account_id=owner.id,
+            status=OrderStatus.PENDING,
+            identifiers=tuple(one.identifier for one in proposals),
+            authorizations=(),
+            expires=now + 7 * DAY,
+            not_before=None,
+            not_after=None,
+            profile=BUILT_IN["server"].ref,
+            issuer=ISSUER,
+        ),
+        proposals,
+        now=now,
+        reusable_since=reusable_since,
+    )
+
+
+def attempt(
+    authorization: AuthorizationId, name: str, kind: ChallengeType = ChallengeType.HTTP_01
+) -> Attempt:
+    return Attempt(
+        authorization_id=authorization,
+        identifier=identifiers.dns(name),
+        challenge=kind,
+        token="token",
+        thumbprint="thumbprint",
+        account_url="https://ca.test/acme/acct/1",
+    )
+
+
+async def validate(
+    database: Database, owned: Order, *, now: datetime = NOW, outcome: Outcome = PROVED
+) -> None:
+    """Answer and settle every authorization of an order."""
+    for authorization, identifier in zip(owned.authorizations, owned.identifiers, strict=True):
+        kind = ChallengeType.DNS_01
+        assert await orders.begin_attempt(database, authorization, kind, due=now + DAY, now=now)
+        settled = await orders.settle(
+            database,
+            attempt(authorization, identifier.value, kind),
+            outcome,
+            valid_until=now + 7 * DAY,
+            now=now,
+        )
+        assert settled
+
+
+def linted(owned: Order, draft: x509.Certificate) -> LintedCertificate:
+    request = IssuanceRequest(
+        identifiers=owned.identifiers,
+        public_key=ec.generate_private_key(ec.SECP256R1()).public_key(),
+        profile=BUILT_IN["server"],
+        issuer=ISSUER,
+        not_before=None,
+        not_after=None,
+    )
+    prepared = PreparedCertificate(
+        request=request,
+        serial=serial_text(int.from_bytes(os.urandom(16))),
+        not_before=NOW,
+        not_after=NOW + 90 * DAY,
+        tbs=draft.tbs_certificate_bytes,
+        draft=draft,
+    )
+    return LintedCertificate(prepared)

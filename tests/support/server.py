@@ -1,0 +1,174 @@
+"""A real `acme-ca serve` in an empty place: its own data directory, its own ports, a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSWORD = "correct horse battery staple"
+START_LIMIT = 60.0
+STOP_LIMIT = 30.0
+
+
+@dataclass(kw_only=True)
+class Server:
+    """Where a server is, and the ports on which its validators look for the clients."""
+
+    place: Path
+    https_port: int
+    http_port: int
+    http01_port: int
+    tlsalpn01_port: int
+    dns_port: int
+    environment: Mapping[str, str]
+    process: subprocess.Popen[bytes]
+
+    @property
+    def data(self) -> Path:
+        return self.place / "data"
+
+    @property
+    def root(self) -> Path:
+        """The root certificate, for clients to trust."""
+        return self.data / "root.pem"
+
+    @property
+    def base(self) -> str:
+        return f"https://localhost:{self.https_port}"
+
+    @property
+    def http_base(self) -> str:
+        return f"http://localhost:{self.http_port}"
+
+    @property
+    def directory(self) -> str:
+        return f"{self.base}/acme/directory"
+
+    def tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.root))
+
+    def said(self) -> str:
+        """Standard output so far."""
+        return (self.place / "stdout").read_text()
+
+    def log(self) -> str:
+        """Standard error so far."""
+        return (self.place / "stderr").read_text()
+
+    def await_ready(self) -> None:
+        deadline = time.monotonic() + START_LIMIT
+        while "is ready" not in self.said() or "lego " not in self.said():
+            status = self.process.poll()
+            assert status is None, f"acme-ca serve ended with {status}:\n{self.log()}"
+            assert time.monotonic() < deadline, f"acme-ca serve is not ready:\n{self.log()}"
+            time.sleep(0.02)
+
+    def stop(self, kind: signal.Signals = signal.SIGTERM) -> int:
+        """Send `kind` and wait; the exit status."""
+        self.process.send_signal(kind)
+        try:
+            return self.process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise AssertionError(f"acme-ca serve did not stop:\n{self.log()}") from None
+
+    def start_again(self) -> None:
+        """After `stop`, or after its process was killed: the same place, the same ports."""
+        self.process = _launch(self.place, self.environment)
+        self.await_ready()
+
+
+def free_ports(count: int) -> list[int]:
+    """TCP ports on loopback that were free a moment ago, all different."""
+    opened = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [held.getsockname()[1] for held in opened]
+    for held in opened:
+        held.close()
+    return ports
+
+
+def environment(place: Path, ports: list[int], settings: Mapping[str, str]) -> dict[str, str]:
+    """A clean environment with the settings of a server at `place`; `settings` win, without the prefix ACME_CA_."""
+    https, http, http01, tlsalpn01, dns = ports
+    ours = {
+        "DATA": str(place / "data"),
+        "HTTPS_LISTEN": f"127.0.0.1:{https}",
+        "HTTP_LISTEN": f"127.0.0.1:{http}",
+        "PUBLIC_URL": f"https://localhost:{https}",
+        "PUBLIC_HTTP_URL": f"http://localhost:{http}",
+        "VALIDATION__HTTP01_PORT": str(http01),
+        "VALIDATION__TLSALPN01_PORT": str(tlsalpn01),
+        "VALIDATION__RESOLVERS": f"127.0.0.1:{dns}",
+        "VALIDATION__ALLOW_NETWORKS": "127.0.0.0/8,::1/128",
+        "CA_PASSWORD": PASSWORD,
+        "WORKERS": "2",
+        **settings,
+    }
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("ACME_CA_", "VCC_"))
+    }
+    return {
+        **inherited,
+        "PYTHONPATH": str(ROOT),
+        **{f"ACME_CA_{name}": value for name, value in ours.items()},
+    }
+
+
+@contextmanager
+def running(place: Path, **settings: str) -> Iterator[Server]:
+    """A ready server in the empty folder `place`; `settings` by their names without the prefix: `EAB_REQUIRED="true"`."""
+    ports = free_ports(5)
+    variables = environment(place, ports, settings)
+    https, http, http01, tlsalpn01, dns = ports
+    server = Server(
+        place=place,
+        https_port=https,
+        http_port=http,
+        http01_port=http01,
+        tlsalpn01_port=tlsalpn01,
+        dns_port=dns,
+        environment=variables,
+        process=_launch(place, variables),
+    )
+    try:
+        server.await_ready()
+        yield server
+    finally:
+        if server.process.poll() is None:
+            server.stop()
+
+
+def command(place: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run `acme-ca` to its end, with the environment of a server at `place` (`settings` as for `running`)."""
+    return subprocess.run(
+        [sys.executable, "-m", "acme_ca", *arguments],
+        env=environment(place, free_ports(5), settings),
+        cwd=place,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=START_LIMIT,
+        check=False,
+    )
+
+
+def _launch(place: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    with (place / "stdout").open("wb") as stdout, (place / "stderr").open("ab") as stderr:
+        return subprocess.Popen(
+            [sys.executable, "-m", "acme_ca", "serve", "--dev"],
+            env=dict(variables),
+            cwd=place,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+        )
