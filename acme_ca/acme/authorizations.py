@@ -163,9 +163,7 @@ class Authorizations:
                 now=now,
             )
         except DatabaseUnavailable as error:  # the attempt falls due and is made again
-            self._log.error(
-                "validation not recorded", authz=attempt.authorization_id, reason=str(error)
-            )
+            self._log.error("validation not recorded", authz=attempt.authorization_id, reason=str(error))
             return
         self._log.info(
             "validation",

@@ -150,7 +150,10 @@ async def certificate(acme: Acme, request: AccountRequest, _: Parameters) -> web
     found = _own(request, Certificate)
     if found.der is None:
         raise malformed("This certificate is not signed yet: poll its order.", status=404)
-    body = messages.pem(found.der) + acme.issuers[found.issuer].chain_pem
+    issuer = acme.issuers.get(found.issuer)
+    if issuer is None:
+        raise malformed("The issuer of this certificate is served no more: order a new certificate.", status=404)
+    body = messages.pem(found.der) + issuer.chain_pem
     return web.Response(body=body, content_type=PEM_CHAIN)
 
 

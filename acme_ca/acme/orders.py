@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -16,6 +16,7 @@ from acme_ca.ca import lint, profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Issuer
 from acme_ca.core import csr, keys
+from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
     Account,
     IssuanceRequest,
@@ -87,8 +88,7 @@ class Orders:
 
     async def create(self, account: Account, payload: Mapping[str, Any]) -> Order:
         wish = messages.new_order(payload, most=self._rules.max_identifiers)
-        if violations := self._policy.violations(wish.identifiers):
-            raise compound(violations)
+        self._check_policy(wish.identifiers)
         now = self._clock()
         profile = self._profiles[self._default_profile]
         issuer = self._issuers[self._active_issuer]
@@ -119,12 +119,17 @@ class Orders:
             self._database, order, proposals, now=now, reusable_since=now - self._rules.reuse
         )
 
+    def _check_policy(self, wanted: Sequence[Identifier]) -> None:
+        if violations := self._policy.violations(wanted):
+            raise compound(violations)
+
     # ------------------------------------------------------------ finalize
 
     async def finalize(self, order: Order, payload: Mapping[str, Any]) -> Order:
         """Everything that can be refused is refused before the order changes; then it ends `valid` or `invalid`."""
         if order.status is not OrderStatus.READY:
             raise _not_ready(order)
+        self._check_policy(order.identifiers)  # it may have changed since newOrder (lesson 3)
         request = csr.parse_csr(messages.csr_of(payload))
         csr.check_names(request, order.identifiers)
         profile = self._profiles[order.profile]
@@ -152,7 +157,12 @@ class Orders:
             not_after=order.not_after,
         )
         prepared = self._authority.prepare(request)
-        return lint.lint(prepared, policy=self._policy, issuer=self._issuers[order.issuer], now=self._clock())
+        issuer = self._issuers[order.issuer]
+        try:
+            return lint.lint(prepared, policy=self._policy, issuer=issuer, now=self._clock())
+        except lint.LintError as error:
+            self._log.error("the linter refused a certificate", order=order.id, findings=error.findings)
+            raise _not_issuable() from None
 
     async def _why_not(self, order: Order, spki_sha256: bytes) -> Problem:
         if await orders.is_account_key(self._database, spki_sha256):
@@ -215,6 +225,13 @@ def _not_ready(order: Order) -> Problem:
         OrderStatus.VALID: "It is finalized: download its certificate.",
     }.get(order.status, "It has ended or is not ready any more: place a new order.")
     return Problem(ErrorType.ORDER_NOT_READY, f"The order cannot be finalized. {what}")
+
+
+def _not_issuable() -> Problem:
+    return Problem(
+        ErrorType.SERVER_INTERNAL,
+        "The certificate failed this CA's own checks and was not signed: tell the CA's operator.",
+    )
 
 
 def _signing_failed() -> Problem:

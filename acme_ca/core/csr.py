@@ -62,7 +62,10 @@ class CertificateRequest:
 
 
 def parse_csr(der: bytes) -> CertificateRequest:
-    """The key and the names of a signed request, in DER. Raises `Problem` (`badCSR`) for everything wrong with it."""
+    """The key and the names of a signed request, in DER. Raises `Problem` (`badCSR`) for everything wrong with it.
+
+    To be called in one thread only: it changes the filters of `warnings` for a moment.
+    """
     if len(der) > MAX_SIZE:
         raise _bad(f"it is longer than {MAX_SIZE} bytes")
     public_key, subject, extensions = _read(der)

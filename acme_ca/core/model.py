@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, NewType
+from typing import Any, NewType, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.problems import Problem
@@ -157,6 +157,16 @@ class Profile(BaseModel):
     extended_key_usages: tuple[ExtendedKeyUsage, ...] = Field(min_length=1)
     common_name: bool = True
     """Subject CN = the first name that fits 64 characters; otherwise the subject is empty."""
+
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if (
+            self.validity > self.max_validity
+            or self.min_rsa_bits > self.max_rsa_bits
+            or not self.key_algorithms
+        ):
+            raise ValueError("a profile allows some key, and its defaults are within its limits")
+        return self
 
     @property
     def ref(self) -> ProfileRef:

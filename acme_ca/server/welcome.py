@@ -15,8 +15,8 @@ from acme_ca.config import Settings
 from acme_ca.core import identifiers
 
 DIRECTORY_PATH = "/acme/directory"
-_PLACE = "~/acme-ca-first"
-"""Where the pasted lines keep accounts and certificates: in the home of whoever pastes them."""
+_PLACE = "~/acme-ca"
+"""Where the pasted lines keep accounts and certificates, each client its own: in the home of whoever pastes them."""
 _DEFAULT_HTTP01_PORT = 80
 
 
@@ -48,14 +48,14 @@ def first_certificate(settings: Settings, root: Path) -> tuple[str, str]:
         f"-m you@example.org --server {server} -d {name}",
         *([f"--http-01-port {port}"] if own_port else []),
         *(["--eab-kid KID --eab-hmac-key HMAC"] if settings.eab_required else []),
-        f"--config-dir {_PLACE}/certbot --work-dir {_PLACE}/certbot/work --logs-dir {_PLACE}/certbot/logs",
+        f"--config-dir {_PLACE}-certbot --work-dir {_PLACE}-certbot/work --logs-dir {_PLACE}-certbot/logs",
     ]
     lego = [
         f"{fetch}LEGO_CA_CERTIFICATES={bundle} lego --accept-tos --email you@example.org --server {server}",
         f"--domains {name} --http",
         *([f"--http.port :{port}"] if own_port else []),
         *(["--eab --kid KID --hmac HMAC"] if settings.eab_required else []),
-        f"--path {_PLACE}/lego run",
+        f"--path {_PLACE}-lego run",
     ]
     return " ".join(certbot), " ".join(lego)
 
@@ -94,9 +94,9 @@ def _trust(settings: Settings, root: Path) -> tuple[str, str]:
     if os.geteuid() != 0 or _open_to_all(path):
         return "", shlex.quote(str(path))
     # The server runs as root in a folder that others cannot enter.
-    copy = f"{_PLACE}/root.pem"
+    copy = f"{_PLACE}-root.pem"
     return (
-        f"curl -fsS --create-dirs -o {copy} {shlex.quote(settings.public_http_url + '/ca/root.pem')} && ",
+        f"curl -fsS -o {copy} {shlex.quote(settings.public_http_url + '/ca/root.pem')} && ",
         copy,
     )
 

@@ -113,6 +113,7 @@ def _pool(dsn: str, connections: int, synchronous_commit: str) -> asyncpg.Pool[R
             "synchronous_commit": synchronous_commit,
             "timezone": "UTC",
             "jit": "off",
+            "plan_cache_mode": "force_generic_plan",
         },
     )
 

@@ -96,6 +96,7 @@ class EmbeddedPostgres:
         self._cluster = self._directory / "cluster"
         self._log = self._directory / "postgres.log"
         self._settings = {**SETTINGS, **(settings or {})}
+        self._starter: int | None = None
         self._lock: int | None = None
         self._socket_directory: Path | None = None
         self._server: subprocess.Popen[bytes] | None = None
@@ -114,6 +115,7 @@ class EmbeddedPostgres:
             raise RuntimeError("the server would end with the thread that starts it: use the main thread")
         if self._server is not None:
             raise RuntimeError("started already")
+        self._starter = os.getpid()
         try:
             return self._start()
         except OSError as error:
@@ -126,7 +128,12 @@ class EmbeddedPostgres:
             raise
 
     def stop(self) -> None:
-        """Stop the server: fast shutdown first, then less patiently. Does nothing when it does not run."""
+        """Stop the server: fast shutdown first, then less patiently.
+
+        Does nothing when it does not run, nor in a process forked from the one that started it.
+        """
+        if self._starter != os.getpid():
+            return
         if self._server is not None:
             _end(self._server)
             self._server = None
@@ -196,6 +203,16 @@ class EmbeddedPostgres:
 
 
 # ---------------------------------------------------------------- what is there
+
+
+def url_of_running(directory: Path) -> str | None:
+    """URL of the server that another process runs on `directory`; None when none is ready there."""
+    try:
+        lines = (directory.absolute() / "cluster" / "postmaster.pid").read_text().splitlines()
+    except OSError:
+        return None
+    # Line 5 names the socket's directory, line 8 the state (PostgreSQL's miscadmin.h).
+    return _url(Path(lines[4])) if len(lines) > 7 and lines[7].strip() == "ready" else None  # noqa: PLR2004
 
 
 def _binaries() -> Path:

@@ -328,8 +328,10 @@ async def claim_and_record(
         """WITH claimed AS (
                UPDATE orders o SET status = 'processing', serial = $2
                WHERE o.id = $1 AND o.status = 'pending' AND o.expires > $3
-                 AND cardinality(o.authzs) = (SELECT count(*) FROM authz z WHERE z.id = ANY (o.authzs)
-                                              AND z.status = 'valid' AND z.expires > $3)
+                 AND (SELECT bool_and(z.status = 'valid' AND z.expires > $3) IS TRUE AND count(z.status) = cardinality(o.authzs)
+                      FROM unnest(o.authzs) AS wanted (id), LATERAL (
+                          -- OFFSET 0 keeps the look-up one by primary key, whatever the planner thinks of partial indexes
+                          SELECT status, expires FROM authz WHERE authz.id = wanted.id OFFSET 0) z)
                  AND NOT EXISTS (SELECT FROM account WHERE spki_sha256 = $4)
                  AND EXISTS (SELECT FROM account a WHERE a.id = o.account_id AND a.status = 'valid')
                RETURNING o.*

@@ -97,11 +97,14 @@ def redirected(url: Url, location: bytes, ports: Ports) -> Url | str:
     """Where a redirect leads, or why it is not followed (the end of a sentence)."""
     if len(location) > MAX_URL or not all(0x21 <= byte <= 0x7E for byte in location):  # noqa: PLR2004  printable ASCII
         return "its Location is too long, or has characters that a URL cannot have"
+    text = location.decode()
     try:
-        parts = urlsplit(urljoin(str(url), location.decode()))
-        port = parts.port or _SCHEME_PORTS.get(parts.scheme, 0)
+        given, parts = urlsplit(text), urlsplit(urljoin(str(url), text))
+        port = _SCHEME_PORTS.get(parts.scheme, 0) if parts.port is None else parts.port
     except ValueError:
         return "its Location is no URL"
+    if given.scheme and not given.netloc:
+        return "its Location names a scheme and no host"
     return _permitted(parts, port, ports)
 
 
@@ -110,7 +113,7 @@ def _permitted(parts: SplitResult, port: int, ports: Ports) -> Url | str:
         return "it leads to another scheme than http and https"
     if "@" in parts.netloc:
         return "its Location holds user information"
-    host = _canonical_host(parts.hostname or "")
+    host = _canonical_host(parts)
     if host is None:
         return "its Location names no valid host"
     if not ports.permit(port):
@@ -119,7 +122,8 @@ def _permitted(parts: SplitResult, port: int, ports: Ports) -> Url | str:
     return Url(scheme=parts.scheme, host=host, port=port, target=target)
 
 
-def _canonical_host(host: str) -> str | None:
+def _canonical_host(parts: SplitResult) -> str | None:
+    host = parts.hostname or ""
     if "%" in host:  # an IPv6 zone, or an escape
         return None
     if (address := address_of(host)) is not None:
@@ -128,7 +132,7 @@ def _canonical_host(host: str) -> str | None:
         identifier = identifiers.dns(host.removesuffix("."))
     except Problem:
         return None
-    return None if identifier.wildcard else identifier.value
+    return None if identifier.wildcard or "[" in parts.netloc else identifier.value
 
 
 def _next_hop(hops: list[Url], response: Response, ports: Ports) -> Url:

@@ -27,6 +27,7 @@ from acme_ca.validation.resolver import Dns, RecordType
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_ADDRESSES = 4
+MAX_JUDGED = 32
 RECEIVE_SIZE = 16 * 1024
 
 LOOPBACK: tuple[Address, ...] = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
@@ -78,6 +79,7 @@ _METADATA = frozenset(
 _COMPATIBLE = ipaddress.ip_network("::/96")
 _NAT64 = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 _ISATAP = (0x00005EFE, 0x02005EFE)
+_LOW = 0xFFFFFFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,13 +115,10 @@ def _faces(address: Address) -> Iterator[Address]:
         yield address.sixtofour
     if address.teredo:
         yield from address.teredo
-    low = int(address) & 0xFFFFFFFF
-    if (
-        address in _COMPATIBLE
-        or any(address in network for network in _NAT64)
-        or (int(address) >> 32) & 0xFFFFFFFF in _ISATAP
-    ):
-        yield ipaddress.IPv4Address(low)
+    number = int(address)
+    compatible = address in _COMPATIBLE and not (address.is_loopback or address.is_unspecified)
+    if compatible or any(address in prefix for prefix in _NAT64) or number >> 32 & _LOW in _ISATAP:
+        yield ipaddress.IPv4Address(number & _LOW)
 
 
 class Network:
@@ -151,7 +150,7 @@ class Network:
         """A connection to a host: a name, or an address in text form. `called` is how problems speak of it.
 
         Raises `Problem`: `dns` when the name cannot be resolved, `connection` when no address may be dialled or none
-        answers. Up to four addresses are tried, IPv6 first.
+        answers. Up to four addresses are tried, of the first 32; IPv6 before IPv4.
         """
         addresses = await self._permitted(host, port, called)
         failure = ""
@@ -208,7 +207,7 @@ class Network:
         six, four = ([] if isinstance(answer, Problem) else _addresses(answer) for answer in answers)
         found = [address for pair in zip_longest(six, four) for address in pair if address is not None]
         if found:
-            return found
+            return found[:MAX_JUDGED]
         for answer in answers:
             if isinstance(answer, Problem):
                 raise answer

@@ -27,7 +27,7 @@ QUERY_SHARE = 0.2
 SHOWN_ANSWERS = 20
 SHOWN_LENGTH = 255
 
-_TICK = 0.25
+_TICK = 0.1
 _STATUS = {
     None: "NOERROR",
     pycares.errno.ARES_ENODATA: "NODATA",

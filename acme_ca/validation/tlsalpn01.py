@@ -65,7 +65,7 @@ def flaw(der: bytes, identifier: Identifier, key_authorization: str) -> str | No
     try:
         certificate = x509.load_der_x509_certificate(der)
         extensions = certificate.extensions
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType, UnsupportedAlgorithm):
+    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
         return "cannot be read"
     return (
         _name_flaw(extensions, identifier)

@@ -50,18 +50,18 @@ print(os.getcwd(), *sys.argv[1:], sep="|")
 """
 
 
-@pytest.fixture
-def place():
+@contextmanager
+def open_directory():
     """A directory that every user may enter."""
     directory = Path(tempfile.mkdtemp(prefix="acme-ca-test-"))
     directory.chmod(0o755)
-    yield directory
-    shutil.rmtree(directory)
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
 
 
-@pytest.fixture
-def checkout(place):
-    directory = place / "a check out"
+def make_checkout(directory):
     shutil.copytree(ROOT / "scripts", directory / "scripts")
     for name, text in {
         "pyproject.toml": PROJECT,
@@ -71,6 +71,26 @@ def checkout(place):
     }.items():
         (directory / name).write_text(text)
     return directory
+
+
+@pytest.fixture
+def place():
+    with open_directory() as directory:
+        yield directory
+
+
+@pytest.fixture
+def checkout(place):
+    return make_checkout(place / "a check out")
+
+
+@pytest.fixture(scope="module")
+def built():
+    """A checkout whose environment is built already."""
+    with open_directory() as directory:
+        made = make_checkout(directory / "a built check out")
+        assert run(made / "scripts" / "test", cwd=directory).returncode == 0
+        yield made
 
 
 def clean_environment(**more):
@@ -129,8 +149,8 @@ def test_serve_builds_once_then_is_quiet_and_becomes_the_server(checkout, place)
         assert second.stderr.read() == ""
 
 
-def test_serve_makes_no_password_where_one_is_given_or_a_ca_exists(checkout, place):
-    serve = checkout / "scripts" / "serve"
+def test_serve_makes_no_password_where_one_is_given_or_a_ca_exists(built, place):
+    serve = built / "scripts" / "serve"
     data = place / "its data"
     for given in ("ACME_CA_CA_PASSWORD", "ACME_CA_CA_PASSWORD_FILE", "VCC_CA_PASSWORD", "ACME_CA_CONFIG"):
         assert run(serve, cwd=place, ACME_CA_DATA=str(data), **{given: "x"}).returncode == 0
@@ -217,29 +237,28 @@ def test_an_ordinary_user_may_use_what_is_built_and_is_told_when_nothing_is(chec
     assert "ACME_CA_DATA: data cannot be created by nobody" in refused.stderr
 
 
-def test_test_runs_on_all_cores_unless_the_tests_are_named(checkout, place):
-    script = checkout / "scripts" / "test"
+def test_test_runs_on_all_cores_unless_the_tests_are_named(built, place):
+    script = built / "scripts" / "test"
     for options, passed_on in {
         (): ["-n", "auto"],
         ("-x", "-k", "a b"): ["-n", "auto", "-x", "-k", "a b"],
         ("-n", "3"): ["-n", "3"],
         ("tests/some/test_it.py::test",): ["tests/some/test_it.py::test"],
     }.items():
-        assert run(script, *options, cwd=place).stdout.strip().split("|") == [str(checkout), *passed_on]
+        assert run(script, *options, cwd=place).stdout.strip().split("|") == [str(built), *passed_on]
 
 
-def test_check_runs_every_tool_and_says_which_failed(checkout, place):
-    script = checkout / "scripts" / "check"
-    run(checkout / "scripts" / "test", cwd=place)
+def test_check_runs_every_tool_and_says_which_failed(built, place):
+    script = built / "scripts" / "check"
     for tool in ("ruff", "mypy", "lint-imports"):
-        (checkout / ".venv" / "bin" / tool).write_text(
+        (built / ".venv" / "bin" / tool).write_text(
             textwrap.dedent(f"""\
                 #!/bin/sh
                 echo "{tool} $*"
                 case "{tool} $1" in $FAILING) exit 1;; esac
                 """)
         )
-        (checkout / ".venv" / "bin" / tool).chmod(0o755)
+        (built / ".venv" / "bin" / tool).chmod(0o755)
     ran = ["ruff format --check .", "ruff check .", "mypy", "lint-imports --no-logo"]
     good = run(script, cwd=place)
     assert good.returncode == 0

@@ -238,6 +238,20 @@ def test_stop_ends_it_and_may_be_repeated(tmp_path):
     assert not (tmp_path / "postgres" / "cluster" / "postmaster.pid").exists()
 
 
+def test_a_forked_worker_does_not_stop_it(tmp_path):
+    server = EmbeddedPostgres(tmp_path / ("long" * 40), settings=QUICK)
+    try:
+        url = server.start()
+        worker = os.fork()
+        if worker == 0:
+            server.stop()
+            os._exit(0)
+        assert os.waitpid(worker, 0)[1] == 0
+        assert fetch(url, "SELECT 1") == 1
+    finally:
+        server.stop()
+
+
 def test_a_crash_shows_and_the_next_start_recovers(tmp_path):
     server = EmbeddedPostgres(tmp_path / "postgres", settings=QUICK)
     try:

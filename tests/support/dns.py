@@ -118,7 +118,11 @@ class DnsServer:
         if outcome is GARBAGE:
             return message[:2] + b"\x81\x80" + b"\xff" * 40
         packed = reply.pack()
-        return packed if tcp or len(packed) <= _LARGEST_UDP else reply.truncate().pack()
+        if tcp or len(packed) <= _LARGEST_UDP:
+            return packed
+        truncated = query.reply()
+        truncated.header.tc = 1
+        return truncated.pack()
 
     def _fill(self, reply: dnslib.DNSRecord, name: str, kind: str) -> Reply | None:
         for _ in range(16):

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,8 +97,13 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def environment(place: Path, ports: list[int], settings: Mapping[str, str]) -> dict[str, str]:
-    """A clean environment with the settings of a server at `place`; `settings` win, without the prefix ACME_CA_."""
+def environment(
+    place: Path, ports: list[int], settings: Mapping[str, str], *, without: Collection[str] = ()
+) -> dict[str, str]:
+    """A clean environment with the settings of a server at `place`; `settings` win, those in `without` are left out.
+
+    Both are without the prefix ACME_CA_.
+    """
     https, http, http01, tlsalpn01, dns = ports
     ours = {
         "DATA": str(place / "data"),
@@ -148,11 +153,13 @@ def running(place: Path, **settings: str) -> Iterator[Server]:
             server.stop()
 
 
-def command(place: Path, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+def command(
+    place: Path, *arguments: str, without: Collection[str] = (), **settings: str
+) -> subprocess.CompletedProcess[str]:
     """Run `acme-ca` to its end, with the environment of a server at `place` (`settings` as for `running`)."""
     return subprocess.run(
         [sys.executable, "-m", "acme_ca", *arguments],
-        env=environment(place, free_ports(5), settings),
+        env=environment(place, free_ports(5), settings, without=without),
         cwd=place,
         stdin=subprocess.DEVNULL,
         capture_output=True,

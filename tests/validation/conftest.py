@@ -65,7 +65,9 @@ class Proving:
     caa_exempt: tuple[str, ...] = ()
     dev: bool = False
 
-    def changed(self, *, caa: bool = False, dev: bool = False, caa_exempt: tuple[str, ...] = (), **settings: Any) -> Proving:
+    def changed(
+        self, *, caa: bool = False, dev: bool = False, caa_exempt: tuple[str, ...] = (), **settings: Any
+    ) -> Proving:
         return replace(self, settings={**self.settings, **settings}, caa=caa, dev=dev, caa_exempt=caa_exempt)
 
     def validator(self) -> Validator:

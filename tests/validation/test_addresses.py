@@ -95,7 +95,9 @@ def test_allow_networks_opens_loopback_and_nothing_beside_it():
 
 
 def test_refuse_networks_wins_over_all():
-    rules = AddressRules(allow=(ip_network("127.0.0.0/8"),), refuse=(ip_network("127.0.0.1/32"), ip_network("10.0.0.0/8")))
+    rules = AddressRules(
+        allow=(ip_network("127.0.0.0/8"),), refuse=(ip_network("127.0.0.1/32"), ip_network("10.0.0.0/8"))
+    )
     for address in ("127.0.0.1", "10.1.1.1", "::ffff:10.1.1.1", "2002:a01:101::1"):
         assert "validation.refuse_networks" in rules.refusal(ip_address(address))
     assert rules.refusal(ip_address("127.0.0.2")) is None

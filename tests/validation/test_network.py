@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from acme_ca.core import identifiers
+from acme_ca.core.identifiers import Identifier, IdentifierType
 from acme_ca.core.model import ChallengeType
 from acme_ca.core.problems import ErrorType
 from tests.support.dns import DROP, GARBAGE, NODATA, NXDOMAIN, REFUSED, SERVFAIL, DnsServer
@@ -81,7 +82,7 @@ async def test_refused_networks_win(dns, web, http):
 @pytest.mark.parametrize("address", ["127.0.0.1", "169.254.169.254", "::1", "::ffff:127.0.0.1", "fe80::1"])
 @pytest.mark.parametrize("challenge", [ChallengeType.HTTP_01, ChallengeType.TLS_ALPN_01])
 async def test_address_identifiers_are_judged_too(proving, address, challenge):
-    attempt = replace(ATTEMPT, identifier=identifiers.ip(str(identifiers.ip(address).address)), challenge=challenge)
+    attempt = replace(ATTEMPT, identifier=Identifier(IdentifierType.IP, address), challenge=challenge)
     problem = await proving.changed(allow_networks="").problem(attempt)
     assert_problem(problem, ErrorType.CONNECTION, "does not dial")
 

@@ -1,0 +1,272 @@
+import os
+import ssl
+import subprocess
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
+
+from acme_ca.ca import lint, profiles
+from acme_ca.ca.authority import Authority
+from acme_ca.core import keys
+from acme_ca.core.model import IssuanceRequest, IssuerId, KeyAlgorithm
+from acme_ca.core.policy import NamePolicy
+from acme_ca.core.problems import ErrorType, Problem
+from tests.support.issuing import EC_KEY, NOW, RSA_KEY, extensions_of, recorded, request
+
+LONG = "a" * 60 + ".example.org"
+
+
+@pytest.fixture
+def issue(authority, hierarchy):
+    """All four stages; the certificate."""
+
+    def stages(*names: str, **wishes) -> x509.Certificate:
+        prepared = authority.prepare(request(*names, issuer=hierarchy.intermediate.id, **wishes))
+        lint.lint(prepared, policy=NamePolicy(), issuer=hierarchy.intermediate, now=NOW)
+        return x509.load_der_x509_certificate(authority.sign(recorded(prepared)).der)
+
+    return stages
+
+
+# ---------------------------------------------------------------- the leaf
+
+
+def test_extensions_of_a_leaf(issue, hierarchy):
+    leaf = issue("a.example.org", "10.0.0.1")
+    extensions = extensions_of(leaf)
+    criticality = {name: critical for name, (critical, _) in extensions.items()}
+    assert criticality == {
+        "basicConstraints": True,
+        "keyUsage": True,
+        "extendedKeyUsage": False,
+        "subjectAltName": False,
+        "subjectKeyIdentifier": False,
+        "authorityKeyIdentifier": False,
+        "authorityInfoAccess": False,
+    }
+    assert not extensions["basicConstraints"][1].ca
+    assert list(extensions["extendedKeyUsage"][1]) == [ExtendedKeyUsageOID.SERVER_AUTH]
+    assert extensions["subjectKeyIdentifier"][1].digest == keys.key_identifier(EC_KEY.public_key())
+    (access,) = extensions["authorityInfoAccess"][1]
+    assert access.access_method == AuthorityInformationAccessOID.CA_ISSUERS
+    assert access.access_location.value == f"http://ca.example.org/ca/{hierarchy.intermediate.id}.cer"
+
+
+def test_a_leaf_belongs_to_its_issuer(issue, hierarchy):
+    leaf = issue("a.example.org")
+    issuer = hierarchy.intermediate.certificate
+    leaf.verify_directly_issued_by(issuer)
+    authority_key = extensions_of(leaf)["authorityKeyIdentifier"][1]
+    assert authority_key.key_identifier == extensions_of(issuer)["subjectKeyIdentifier"][1].digest
+    assert leaf.version is x509.Version.v3
+    assert leaf.public_key() == EC_KEY.public_key()
+
+
+@pytest.mark.parametrize(("key", "encipherment"), [(EC_KEY, False), (RSA_KEY, True)], ids=["EC", "RSA"])
+def test_key_usage(issue, key, encipherment):
+    usage = extensions_of(issue("a.example.org", public_key=key.public_key()))["keyUsage"][1]
+    assert usage.digital_signature
+    assert usage.key_encipherment is encipherment
+    assert not any([usage.key_cert_sign, usage.crl_sign, usage.key_agreement, usage.data_encipherment])
+
+
+def test_extended_key_usages_are_the_profiles(issue):
+    leaf = issue("a.example.org", profile=profiles.BUILT_IN["mtls"])
+    assert set(extensions_of(leaf)["extendedKeyUsage"][1]) == {
+        ExtendedKeyUsageOID.SERVER_AUTH,
+        ExtendedKeyUsageOID.CLIENT_AUTH,
+    }
+
+
+SUBJECTS = {
+    "first name": (["b.example.org", "a.example.org"], "b.example.org"),
+    "first name that fits": ([LONG, "a.example.org"], "a.example.org"),
+    "wildcard": (["*.example.org"], "*.example.org"),
+    "name before address": (["10.0.0.1", "a.example.org"], "a.example.org"),
+    "address": (["10.0.0.1"], "10.0.0.1"),
+    "64 characters": (["a" * 52 + ".example.org"], "a" * 52 + ".example.org"),
+    "none fits": ([LONG], None),
+}
+
+
+@pytest.mark.parametrize(("names", "common_name"), SUBJECTS.values(), ids=SUBJECTS)
+def test_subject_and_names(issue, names, common_name):
+    leaf = issue(*names)
+    assert [str(attribute.value) for attribute in leaf.subject] == ([common_name] if common_name else [])
+    critical, alternatives = extensions_of(leaf)["subjectAltName"]
+    assert critical is (common_name is None)
+    assert [str(name.value) for name in alternatives] == names, "in the order of the order"
+
+
+def test_a_profile_without_common_name(issue):
+    leaf = issue(
+        "a.example.org", profile=profiles.BUILT_IN["server"].model_copy(update={"common_name": False})
+    )
+    assert not leaf.subject.rdns
+
+
+def test_serials_are_128_random_bits(hierarchy):
+    asked = []
+
+    def random_bytes(number: int) -> bytes:
+        asked.append(number)
+        return bytes(range(0xF0, 0x100))
+
+    authority = authority_of(hierarchy, random_bytes=random_bytes)
+    prepared = authority.prepare(request("a.example.org", issuer=hierarchy.intermediate.id))
+    assert asked == [16]
+    assert prepared.serial == bytes(range(0xF0, 0x100)).hex()
+    assert f"{prepared.draft.serial_number:032x}" == prepared.serial
+    assert bytes.fromhex("021100") + bytes(range(0xF0, 0x100)) in prepared.tbs, "17 octets, positive"
+
+
+def test_wishes_of_the_order(issue):
+    begin, end = NOW.replace(microsecond=0), NOW.replace(microsecond=0) + timedelta(hours=36)
+    leaf = issue("a.example.org", not_before=begin, not_after=end)
+    assert (leaf.not_valid_before_utc, leaf.not_valid_after_utc) == (begin, end)
+
+
+# ---------------------------------------------------------------- the stages
+
+
+def test_what_was_prepared_is_byte_for_byte_what_is_signed(authority, hierarchy):
+    prepared = authority.prepare(request("a.example.org", issuer=hierarchy.intermediate.id))
+    assert prepared.draft.tbs_certificate_bytes == prepared.tbs
+    with pytest.raises(InvalidSignature):
+        prepared.draft.verify_directly_issued_by(hierarchy.intermediate.certificate)
+    signed = authority.sign(recorded(prepared))
+    certificate = x509.load_der_x509_certificate(signed.der)
+    assert certificate.tbs_certificate_bytes == prepared.tbs
+    assert certificate.public_bytes(Encoding.DER) == signed.der
+    assert f"{certificate.serial_number:032x}" == signed.serial == prepared.serial
+
+
+def test_a_recorded_certificate_is_signed_under_its_own_serial_only(authority, hierarchy):
+    first, second = (
+        authority.prepare(request("a.example.org", issuer=hierarchy.intermediate.id)) for _ in range(2)
+    )
+    with pytest.raises(RuntimeError, match="not what was recorded"):
+        authority.sign(replace(recorded(first), tbs=second.tbs))
+
+
+@pytest.mark.parametrize("tbs", [b"", b"hello", b"\x30\x00"])
+def test_what_is_no_certificate_is_not_handed_out(authority, hierarchy, tbs):
+    prepared = authority.prepare(request("a.example.org", issuer=hierarchy.intermediate.id))
+    with pytest.raises(ValueError, match="asn1"):
+        authority.sign(replace(recorded(prepared), tbs=tbs))
+
+
+def test_an_issuer_that_is_not_served(authority):
+    """Lesson 3: an order keeps its issuer; another does not step in."""
+    with pytest.raises(Problem) as refused:
+        authority.prepare(request("a.example.org", issuer=IssuerId("0" * 32)))
+    assert refused.value.type is ErrorType.SERVER_INTERNAL
+
+
+def test_an_expired_issuer_prepares_nothing(hierarchy):
+    late = authority_of(hierarchy, clock=lambda: hierarchy.intermediate.not_after)
+    with pytest.raises(Problem, match="has expired"):
+        late.prepare(request("a.example.org", issuer=hierarchy.intermediate.id))
+
+
+def test_an_issuer_without_its_key_stops_the_start(hierarchy):
+    with pytest.raises(ValueError, match="no key"):
+        authority_of(hierarchy, issuers={hierarchy.root.id: hierarchy.root})
+
+
+def authority_of(hierarchy, **changes) -> Authority:
+    parts = {
+        "issuers": {hierarchy.intermediate.id: hierarchy.intermediate},
+        "public_http_url": "http://ca.example.org",
+        "clock": lambda: NOW,
+        "random_bytes": os.urandom,
+    }
+    return Authority(**(parts | changes))
+
+
+# ---------------------------------------------------------------- by other eyes
+
+
+@pytest.mark.parametrize(
+    "names", [["a.example.org"], ["*.example.org", "b.example.net"], ["10.0.0.1"], [LONG]]
+)
+def test_openssl_verifies_the_chain(issue, hierarchy, directory, tmp_path, names):
+    leaf = tmp_path / "leaf.pem"
+    leaf.write_bytes(issue(*names).public_bytes(Encoding.PEM))
+    (tmp_path / "chain.pem").write_bytes(hierarchy.intermediate.chain_pem)
+    host = names[0].replace("*", "x")
+    name = ["-verify_ip", host] if host[0].isdigit() else ["-verify_hostname", host]
+    checks = ["-x509_strict", "-check_ss_sig", "-purpose", "sslserver", *name]
+    verified = subprocess.run(
+        [
+            "openssl",
+            "verify",
+            *checks,
+            "-CAfile",
+            directory / "root.pem",
+            "-untrusted",
+            tmp_path / "chain.pem",
+            leaf,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert verified.returncode == 0, verified.stderr
+
+
+@pytest.mark.parametrize("key", [EC_KEY, RSA_KEY], ids=["EC", "RSA"])
+def test_a_tls_handshake_with_an_issued_leaf(issue, hierarchy, directory, tmp_path, key):
+    leaf = issue("a.example.org", public_key=key.public_key())
+    file = tmp_path / "server.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(private + leaf.public_bytes(Encoding.PEM) + hierarchy.intermediate.chain_pem)
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(file)
+    asking = ssl.create_default_context(cafile=directory / "root.pem")
+    asking.verify_flags |= ssl.VERIFY_X509_STRICT
+    assert handshake(serving, asking, "a.example.org")["subjectAltName"] == (("DNS", "a.example.org"),)
+    with pytest.raises(ssl.SSLCertVerificationError):
+        handshake(serving, asking, "b.example.org")
+
+
+def handshake(serving: ssl.SSLContext, asking: ssl.SSLContext, host: str) -> dict:
+    """A handshake in memory; the server's certificate as the client saw it."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = serving.wrap_bio(to_server, to_client, server_side=True)
+    client = asking.wrap_bio(to_client, to_server, server_hostname=host)
+    waiting = [client, server]
+    while waiting:
+        for side in list(waiting):
+            try:
+                side.do_handshake()
+                waiting.remove(side)
+            except ssl.SSLWantReadError:
+                continue
+    return client.getpeercert()
+
+
+def test_the_key_of_a_profile_is_a_matter_of_the_profile(issue):
+    key = ec.generate_private_key(ec.SECP521R1()).public_key()
+    with pytest.raises(lint.LintError, match="keys of this kind"):
+        issue("a.example.org", public_key=key)
+    profile = profiles.BUILT_IN["server"].model_copy(update={"key_algorithms": frozenset(KeyAlgorithm)})
+    assert issue("a.example.org", public_key=key, profile=profile).public_key() == key
+
+
+def test_a_request_holds_nothing_of_the_csr_but_the_key():
+    """Lesson 1, by type."""
+    assert set(IssuanceRequest.__dataclass_fields__) == {
+        "identifiers",
+        "public_key",
+        "profile",
+        "issuer",
+        "not_before",
+        "not_after",
+    }

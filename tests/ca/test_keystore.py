@@ -1,0 +1,121 @@
+import os
+import stat
+import subprocess
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+)
+
+from acme_ca.ca import keystore
+from acme_ca.ca.keystore import KeyKind, KeyStoreError
+from tests.support.issuing import EC_KEY
+
+PASSWORD = b"correct horse"
+
+
+def pem(key, encryption) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+
+
+@pytest.mark.parametrize(
+    ("kind", "type_", "bits"),
+    [
+        (KeyKind.EC_P256, ec.EllipticCurvePrivateKey, 256),
+        (KeyKind.EC_P384, ec.EllipticCurvePrivateKey, 384),
+        (KeyKind.RSA_2048, rsa.RSAPrivateKey, 2048),
+        (KeyKind.RSA_4096, rsa.RSAPrivateKey, 4096),
+    ],
+)
+def test_generate(kind, type_, bits):
+    key = keystore.generate(kind)
+    assert isinstance(key, type_)
+    assert key.key_size == bits
+
+
+def test_a_saved_key_can_be_loaded(tmp_path):
+    keystore.save(tmp_path / "a.key", EC_KEY, PASSWORD)
+    assert keystore.load(tmp_path / "a.key", PASSWORD).private_numbers() == EC_KEY.private_numbers()
+
+
+def test_a_saved_key_is_private_and_encrypted_with_aes_256(tmp_path):
+    path = tmp_path / "a.key"
+    previous = os.umask(0)
+    try:
+        keystore.save(path, EC_KEY, PASSWORD)
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert path.read_bytes().startswith(b"-----BEGIN ENCRYPTED PRIVATE KEY-----")
+    structure = subprocess.run(
+        ["openssl", "asn1parse", "-in", path], capture_output=True, text=True, check=True
+    ).stdout
+    assert "aes-256-cbc" in structure
+
+
+def test_save_never_overwrites(tmp_path):
+    path = tmp_path / "a.key"
+    path.write_text("precious")
+    with pytest.raises(KeyStoreError, match="exists"):
+        keystore.save(path, EC_KEY, PASSWORD)
+    assert path.read_text() == "precious"
+
+
+def test_save_needs_a_password(tmp_path):
+    with pytest.raises(KeyStoreError, match="password is empty"):
+        keystore.save(tmp_path / "a.key", EC_KEY, b"")
+    assert not list(tmp_path.iterdir())
+
+
+ENCRYPTED = pem(EC_KEY, BestAvailableEncryption(PASSWORD))
+UNREADABLE = {
+    "empty": (b"", PASSWORD, "is no PEM file"),
+    "not PEM": (b"hello", PASSWORD, "is no PEM file"),
+    "not encrypted": (pem(EC_KEY, NoEncryption()), PASSWORD, "is not encrypted"),
+    "not encrypted, no password": (pem(EC_KEY, NoEncryption()), b"", "is not encrypted"),
+    "wrong password": (ENCRYPTED, b"wrong", "the password is wrong or the file is damaged"),
+    "no password": (ENCRYPTED, b"", "no password is given"),
+    "cut": (ENCRYPTED[:100], PASSWORD, "the password is wrong or the file is damaged"),
+    "Ed25519": (
+        pem(ed25519.Ed25519PrivateKey.generate(), BestAvailableEncryption(PASSWORD)),
+        PASSWORD,
+        "neither an EC nor an RSA key",
+    ),
+}
+
+
+@pytest.mark.parametrize(("content", "password", "why"), UNREADABLE.values(), ids=UNREADABLE)
+def test_a_key_that_cannot_be_loaded(tmp_path, content, password, why):
+    path = tmp_path / "a.key"
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+    assert_refused(path, password, why)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o601])
+def test_a_key_open_to_others_is_refused(tmp_path, mode):
+    path = tmp_path / "a.key"
+    keystore.save(path, EC_KEY, PASSWORD)
+    path.chmod(mode)
+    assert_refused(path, PASSWORD, "open to other users")
+
+
+def test_a_missing_key(tmp_path):
+    assert_refused(tmp_path / "none.key", PASSWORD, "cannot be read: No such file")
+
+
+def test_a_folder_is_no_key(tmp_path):
+    assert_refused(tmp_path, PASSWORD, "cannot be read: Is a directory")
+
+
+def assert_refused(path, password: bytes, why: str) -> None:
+    with pytest.raises(KeyStoreError) as refused:
+        keystore.load(path, password)
+    sentence = str(refused.value)
+    assert str(path) in sentence
+    assert why in sentence
+    assert "correct horse" not in sentence

@@ -1,0 +1,225 @@
+"""The `acme-ca` command, run as a process."""
+
+import json
+import os
+import pty
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from acme_ca import __version__
+from tests.support.server import PASSWORD, command, environment, free_ports
+
+
+def test_version_in_either_spelling(tmp_path):
+    said = {command(tmp_path, word).stdout for word in ("version", "--version")}
+    assert said == {f"acme-ca {__version__}\n"}
+
+
+def test_help_names_the_commands_and_the_settings(tmp_path):
+    assert all(word in command(tmp_path, "--help").stdout for word in ("serve", "init", "ca", "version"))
+    assert "ACME_CA_HTTPS_LISTEN" in command(tmp_path, "serve", "--help").stdout
+
+
+def test_init_makes_keys_that_only_the_password_opens(tmp_path):
+    done = command(tmp_path, "init", "--cn", "Example", "--org", "Example Ltd", "--country", "DE")
+    assert (done.returncode, done.stderr) == (0, "")
+    ca = tmp_path / "data" / "ca"
+    assert stat.S_IMODE(ca.stat().st_mode) == 0o700
+    for name in ("root.key", "intermediate.key"):
+        assert stat.S_IMODE((ca / name).stat().st_mode) == 0o600
+        load_pem_private_key((ca / name).read_bytes(), PASSWORD.encode())
+        with pytest.raises(TypeError, match="password"):
+            load_pem_private_key((ca / name).read_bytes(), None)
+    root = x509.load_pem_x509_certificate((ca / "root.pem").read_bytes())
+    assert root.subject.rfc4514_string() == "CN=Example Root CA,O=Example Ltd,C=DE"
+    assert root.fingerprint(hashes.SHA256()).hex(":").upper() in done.stdout
+    assert PASSWORD not in done.stdout
+
+
+def test_init_publishes_the_root_for_everybody(tmp_path):
+    command(tmp_path, "init")
+    published = tmp_path / "data" / "root.pem"
+    assert published.read_bytes() == (tmp_path / "data" / "ca" / "root.pem").read_bytes()
+    assert stat.S_IMODE(published.stat().st_mode) == 0o644
+    assert stat.S_IMODE(published.parent.stat().st_mode) == 0o755
+
+
+def test_init_does_not_overwrite(tmp_path):
+    command(tmp_path, "init")
+    before = contents(tmp_path)
+    done = command(tmp_path, "init", "--key-type", "rsa")
+    assert_refused(done, "it is left as it is")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "says"),
+    [
+        pytest.param((), {"CA_PASSWORD": "1234567"}, "ACME_CA_CA_PASSWORD", id="a short password"),
+        pytest.param((), {"CA_PASSWORD": ""}, "ACME_CA_CA_PASSWORD", id="an empty password"),
+        pytest.param(("--country", "Germany"), {}, "two-letter", id="no country code"),
+        pytest.param(("--cn", "x" * 70), {}, "64 characters", id="a long name"),
+        pytest.param((), {"DATA": "/proc/acme-ca"}, "ACME_CA_DATA", id="no data directory"),
+    ],
+)
+def test_what_init_refuses_leaves_nothing(tmp_path, arguments, settings, says):
+    assert_refused(command(tmp_path, "init", *arguments, **settings), says)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_password_is_taken_from_the_first_line_of_a_file(tmp_path):
+    (tmp_path / "password").write_text("from the file\r\nand a remark\n")
+    arguments = {"CA_PASSWORD_FILE": str(tmp_path / "password"), "without": ("CA_PASSWORD",)}
+    assert command(tmp_path, "init", **arguments).returncode == 0
+    key = tmp_path / "data" / "ca" / "intermediate.key"
+    load_pem_private_key(key.read_bytes(), b"from the file")
+
+
+def test_the_password_of_the_vcc_documents_is_read_too(tmp_path, monkeypatch):
+    variables = environment(tmp_path, free_ports(5), {}, without=("CA_PASSWORD",))
+    done = subprocess.run(
+        [sys.executable, "-m", "acme_ca", "init"],
+        env={**variables, "VCC_CA_PASSWORD": "from the old name"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0
+    key = tmp_path / "data" / "ca" / "intermediate.key"
+    load_pem_private_key(key.read_bytes(), b"from the old name")
+
+
+def test_without_a_password_and_a_terminal_init_is_refused(tmp_path):
+    assert_refused(command(tmp_path, "init", without=("CA_PASSWORD",)), "ACME_CA_CA_PASSWORD")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ca_info_needs_no_password(tmp_path):
+    command(tmp_path, "init")
+    done = command(tmp_path, "ca", "info", "--json", without=("CA_PASSWORD",))
+    facts = json.loads(done.stdout)
+    assert facts["root"]["key"] == "EC secp384r1"
+    assert facts["intermediate"]["key"] == "EC secp256r1"
+    assert facts["root"]["days_left"] in range(3600, 3660)
+    root = x509.load_pem_x509_certificate((tmp_path / "data" / "root.pem").read_bytes())
+    assert facts["root"]["serial"] == f"{root.serial_number:032x}"
+    for name in facts:
+        assert facts[name]["sha256"] in command(tmp_path, "ca", "info").stdout
+
+
+def test_the_rsa_hierarchy_of_the_vcc_documents(tmp_path):
+    command(tmp_path, "init", "--key-type", "rsa")
+    facts = json.loads(command(tmp_path, "ca", "info", "--json").stdout)
+    assert (facts["root"]["key"], facts["intermediate"]["key"]) == ("RSA 4096", "RSA 2048")
+
+
+def test_ca_info_without_a_ca_says_what_to_do(tmp_path):
+    assert_refused(command(tmp_path, "ca", "info"), "acme-ca init")
+
+
+def test_settings_come_from_a_file_and_options_win(tmp_path):
+    (tmp_path / "acme-ca.toml").write_text(f'data = "{tmp_path}/elsewhere"\n')
+    config = ("--config", str(tmp_path / "acme-ca.toml"))
+    command(tmp_path, "init", *config, without=("DATA",))
+    assert (tmp_path / "elsewhere" / "ca").is_dir()
+    command(tmp_path, "init", *config, "--data", str(tmp_path / "third"), without=("DATA",))
+    assert (tmp_path / "third" / "ca").is_dir()
+
+
+@pytest.mark.parametrize("content", ["no toml at all", "nonsense = 1", "[validation]\nnonsense = 1"])
+def test_a_settings_file_that_makes_no_sense_is_refused(tmp_path, content):
+    (tmp_path / "acme-ca.toml").write_text(content)
+    done = command(tmp_path, "ca", "info", "--config", str(tmp_path / "acme-ca.toml"))
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+# ---------------------------------------------------------------- on a terminal
+
+
+class Terminal:
+    """`acme-ca` with a person at the keyboard."""
+
+    def __init__(self, place: Path, *arguments: str) -> None:
+        self._ours, theirs = pty.openpty()
+        self._said = b""
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "acme_ca", *arguments],
+            env=environment(place, free_ports(5), {}, without=("CA_PASSWORD",)),
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=_take_terminal,  # noqa: PLW1509  single-threaded here
+        )
+        os.close(theirs)
+
+    def answer(self, question: str, reply: str) -> None:
+        self.await_text(question)
+        time.sleep(0.1)  # the question stands before the terminal stops showing what is typed
+        os.write(self._ours, reply.encode() + b"\n")
+
+    def await_text(self, text: str) -> None:
+        while text.encode() not in self._said:
+            self._said += os.read(self._ours, 4096)
+        self._said = self._said.partition(text.encode())[2]
+
+    def end(self) -> tuple[int, str]:
+        try:
+            while more := os.read(self._ours, 4096):
+                self._said += more
+        except OSError:  # the last one at the terminal has gone
+            pass
+        os.close(self._ours)
+        return self.process.wait(30), self._said.decode()
+
+
+def _take_terminal() -> None:
+    import fcntl
+    import termios
+
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def test_on_a_terminal_the_password_is_asked_for_twice(tmp_path):
+    terminal = Terminal(tmp_path, "init")
+    terminal.answer("New password for the CA keys", "typed by hand")
+    terminal.answer("Repeat for confirmation", "typed by hand")
+    status, said = terminal.end()
+    assert status == 0
+    assert "typed by hand" not in said
+    load_pem_private_key((tmp_path / "data" / "ca" / "root.key").read_bytes(), b"typed by hand")
+
+
+def test_ctrl_c_at_the_question_leaves_nothing_and_shows_no_trace(tmp_path):
+    terminal = Terminal(tmp_path, "init")
+    terminal.await_text("New password for the CA keys")
+    time.sleep(0.1)
+    terminal.process.send_signal(signal.SIGINT)
+    status, said = terminal.end()
+    assert status != 0
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- what the tests share
+
+
+def assert_refused(done: subprocess.CompletedProcess[str], says: str) -> None:
+    assert done.returncode == 2, done.stderr
+    (sentence,) = done.stderr.splitlines()
+    assert says in sentence
+    assert done.stdout == ""
+
+
+def contents(place: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in place.rglob("*") if path.is_file()}
