@@ -14,7 +14,15 @@ from acme_ca.acme import messages
 from acme_ca.acme.jws import encode_base64url
 from acme_ca.acme.urls import Urls
 from acme_ca.core.identifiers import Identifier, IdentifierType
-from acme_ca.core.model import Account, AccountId, Attempt, Authorization, AuthorizationId, ChallengeType
+from acme_ca.core.model import (
+    Account,
+    AccountId,
+    Attempt,
+    Authorization,
+    AuthorizationId,
+    ChallengeType,
+    Outcome,
+)
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import AuthorizationStatus
@@ -24,6 +32,8 @@ from acme_ca.validation.validator import Validator
 
 TOKEN_BYTES = 32
 SWEEP_BATCH = 200
+ANSWER_WITHIN = 0.1
+"""Seconds that the answer to a challenge's response waits for the validation: most end sooner, and a poll is spared."""
 
 _POSSIBLE = {
     # RFC 8738 §7: no DNS for addresses; RFC 8555 §8.3 and RFC 8737 §3: no wildcards but through DNS
@@ -42,6 +52,15 @@ class AuthorizationRules:
     attempt: timedelta
     """The longest that a validation takes: after that the sweep takes its process for dead."""
     concurrency: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Settlement:
+    """What a validation made of an authorization."""
+
+    outcome: Outcome
+    at: datetime
+    valid_until: datetime
 
 
 class Authorizations:
@@ -68,7 +87,7 @@ class Authorizations:
         self._new_id = new_id
         self._log = log
         self._places = asyncio.Semaphore(rules.concurrency)
-        self._under_way: dict[AuthorizationId, asyncio.Task[None]] = {}
+        self._under_way: dict[AuthorizationId, asyncio.Task[_Settlement | None]] = {}
 
     # ------------------------------------------------------------ making them
 
@@ -123,7 +142,10 @@ class Authorizations:
     async def answer(
         self, account: Account, authorization: Authorization, kind: ChallengeType
     ) -> Authorization:
-        """The client is ready (RFC 8555 §7.5.1). The first answer starts the validation, later ones change nothing."""
+        """The client is ready (RFC 8555 §7.5.1). The first answer starts the validation, later ones change nothing.
+
+        What comes back is settled when the validation ends within ANSWER_WITHIN, and `processing` otherwise.
+        """
         if authorization.status is not AuthorizationStatus.PENDING or authorization.challenge is not None:
             return authorization
         now = self._clock()
@@ -131,7 +153,7 @@ class Authorizations:
             self._database, authorization.id, kind, due=now + self._rules.attempt, now=now
         ):
             return authorization
-        self._start(
+        task = self._start(
             Attempt(
                 authorization_id=authorization.id,
                 identifier=authorization.identifier,
@@ -141,30 +163,30 @@ class Authorizations:
                 account_url=self._urls.account(account.id),
             )
         )
-        return replace(authorization, challenge=kind)
+        answered = replace(authorization, challenge=kind)
+        await asyncio.wait({task}, timeout=ANSWER_WITHIN)
+        ended = task.done() and not task.cancelled()
+        return _settled(answered, task.result()) if ended else answered
 
     # ------------------------------------------------------------ validations under way
 
-    def _start(self, attempt: Attempt) -> None:
+    def _start(self, attempt: Attempt) -> asyncio.Task[_Settlement | None]:
         task = asyncio.create_task(self._validate(attempt))
         self._under_way[attempt.authorization_id] = task
         task.add_done_callback(lambda _: self._under_way.pop(attempt.authorization_id, None))
+        return task
 
-    async def _validate(self, attempt: Attempt) -> None:
+    async def _validate(self, attempt: Attempt) -> _Settlement | None:
+        """Make the attempt and record what came of it. None: something else had become of the authorization before."""
         async with self._places:
             outcome = await self._validator.validate(attempt)
         now = self._clock()
+        valid_until = now + max(self._rules.lifetime, self._rules.reuse)
         try:
-            await orders.settle(
-                self._database,
-                attempt,
-                outcome,
-                valid_until=now + max(self._rules.lifetime, self._rules.reuse),
-                now=now,
-            )
+            settled = await orders.settle(self._database, attempt, outcome, valid_until=valid_until, now=now)
         except DatabaseUnavailable as error:  # the attempt falls due and is made again
             self._log.error("validation not recorded", authz=attempt.authorization_id, reason=str(error))
-            return
+            return None
         self._log.info(
             "validation",
             authz=attempt.authorization_id,
@@ -172,6 +194,7 @@ class Authorizations:
             challenge=attempt.challenge,
             outcome="valid" if outcome.problem is None else str(outcome.problem.type),
         )
+        return _Settlement(outcome=outcome, at=now, valid_until=valid_until) if settled else None
 
     async def take_over(self) -> int:
         """Make the attempts again whose process died. Returns how many."""
@@ -202,3 +225,18 @@ class Authorizations:
             task.cancel()
         left = [authorization for authorization, task in tasks.items() if task in unfinished]
         await orders.put_back_attempts(self._database, left, now=self._clock())
+
+
+def _settled(authorization: Authorization, settlement: _Settlement | None) -> Authorization:
+    """The authorization after its validation, as the database has it now."""
+    if settlement is None:
+        return authorization
+    problem = settlement.outcome.problem
+    if problem is not None:
+        return replace(authorization, status=AuthorizationStatus.INVALID, error=problem.document())
+    return replace(
+        authorization,
+        status=AuthorizationStatus.VALID,
+        validated=settlement.at,
+        expires=settlement.valid_until,
+    )

@@ -152,7 +152,9 @@ async def certificate(acme: Acme, request: AccountRequest, _: Parameters) -> web
         raise malformed("This certificate is not signed yet: poll its order.", status=404)
     issuer = acme.issuers.get(found.issuer)
     if issuer is None:
-        raise malformed("The issuer of this certificate is served no more: order a new certificate.", status=404)
+        raise malformed(
+            "The issuer of this certificate is served no more: order a new certificate.", status=404
+        )
     body = messages.pem(found.der) + issuer.chain_pem
     return web.Response(body=body, content_type=PEM_CHAIN)
 

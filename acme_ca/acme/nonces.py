@@ -11,6 +11,7 @@ import struct
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from datetime import datetime
+from hashlib import blake2b
 
 from acme_ca.acme.jws import decode_base64url
 from acme_ca.core.problems import ErrorType, Problem
@@ -62,7 +63,7 @@ class Nonces:
         return SpentNonce(value=value, expires=expires, epoch=epoch)
 
     def _mac(self, body: bytes) -> bytes:
-        return hmac.digest(self._secret, body, "sha256")[:_MAC_BYTES]
+        return blake2b(body, key=self._secret, digest_size=_MAC_BYTES).digest()
 
 
 def bad_nonce(what: str) -> Problem:

@@ -59,8 +59,8 @@ def create(
         raise ConfigurationError(
             f"ACME_CA_CA_PASSWORD: the password of a new CA needs {MIN_PASSWORD} characters or more."
         )
-    datadir.make(settings.data)
-    with _refusals_name_settings():
+    with datadir.unchanged_when_refused(settings.data), _refusals_name_settings():
+        datadir.make(settings.data)
         hierarchy = issuers.create_hierarchy(
             place(settings),
             common_name=common_name,

@@ -111,12 +111,12 @@ def _unmet(value: IssueValue | None, attempt: Attempt, identities: tuple[str, ..
 
 
 def _account_fits(uris: list[str], account_url: str) -> bool:
-    # "A Property with multiple 'accounturi' parameters is unsatisfiable" (RFC 8657 §3)
+    # Several accounturi in one property cannot be satisfied (RFC 8657 §3).
     return not uris or uris == [account_url]
 
 
 def _method_fits(lists: list[str], challenge: ChallengeType) -> bool:
-    # the same of validationmethods, and of one that does not follow the grammar (RFC 8657 §4)
+    # Nor can several validationmethods, or a value outside the grammar (RFC 8657 §4).
     if not lists:
         return True
     return len(lists) == 1 and bool(_METHODS.fullmatch(lists[0])) and challenge in lists[0].split(",")
@@ -138,5 +138,6 @@ def _record(found: pycares.CAARecordData) -> CaaRecord:
 
 
 def _text(value: str | bytes) -> str:
-    # pycares leaves as bytes what is not ASCII; such a value is malformed, which the grammar finds
+    # pycares leaves as bytes what is not ASCII (such a value is malformed, which the grammar finds) and ends a value
+    # at a NUL byte, which only the zone's own operator could write there.
     return value if isinstance(value, str) else value.decode("latin-1")

@@ -266,7 +266,7 @@ def _judge(response: Response, expected: bytes, *, limit: int, asked: str) -> No
             f"{where} was answered with more than {limit} bytes; the key authorization has {len(expected)}. "
             "Let the web server serve the challenge's file alone.",
         )
-    # "The server SHOULD ignore any trailing whitespace characters" (RFC 8555 §8.3)
+    # White space at the end of the body is ignored, all of it and not only CRLF (RFC 8555 §8.3).
     body = response.body.rstrip()
     if not hmac.compare_digest(body, expected):
         raise Problem(

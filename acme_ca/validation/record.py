@@ -26,8 +26,9 @@ class Record:
         return tuple(self._entries)
 
     @property
-    def last_asked(self) -> str | None:
-        return self._entries[-1]["asked"] if self._entries else None
+    def last(self) -> dict[str, Any]:
+        """The latest question, with its answer if there is one; empty before the first."""
+        return self._entries[-1] if self._entries else {}
 
     @contextmanager
     def asking(self, what: str, **question: Any) -> Iterator[dict[str, Any]]:

@@ -103,7 +103,7 @@ def _digest_flaw(extensions: x509.Extensions, key_authorization: str) -> str | N
         return f"has no acmeIdentifier extension ({ACME_IDENTIFIER.dotted_string})"
     if not extension.critical:
         return "has an acmeIdentifier extension that is not critical"
-    # "Authorization ::= OCTET STRING (SIZE (32))" in DER: nothing before it, nothing after it
+    # RFC 8737 §3: an OCTET STRING of 32 bytes in DER; nothing before it, nothing after it
     expected = b"\x04\x20" + hashlib.sha256(key_authorization.encode()).digest()
     shown = extension.value.public_bytes()
     if len(shown) != len(expected) or shown[:2] != expected[:2]:

@@ -121,20 +121,21 @@ class Validator:
             await caa.check(attempt, network.dns, self._caa)
 
     def _timed_out(self, attempt: Attempt, record: Record) -> Problem:
-        kind, waiting = _WAITING.get(record.last_asked, _WAITING[None])
+        last = record.last
+        kind, waiting = _WAITING.get(last.get("asked", ""), (ErrorType.CONNECTION, "nothing was asked"))
+        whom = f" ({last['address']})" if "address" in last else ""
         return Unreachable(
             kind,
             f"The {attempt.challenge} validation of {attempt.identifier.value} was not done after "
-            f"{self._settings.timeout:g} seconds; {waiting} Answer faster, then try again.",
+            f"{self._settings.timeout:g} seconds: {waiting}{whom}. Answer faster, then try again.",
         )
 
 
 _WAITING = {
-    "dns": (ErrorType.DNS, "a DNS server had not answered yet."),
-    "connect": (ErrorType.CONNECTION, "the connection was not open yet."),
-    "http": (ErrorType.CONNECTION, "the web server had not sent its whole response yet."),
-    "tls": (ErrorType.CONNECTION, "the TLS server had not completed the handshake yet."),
-    None: (ErrorType.CONNECTION, "nothing had been asked yet."),
+    "dns": (ErrorType.DNS, "a DNS server had not answered"),
+    "connect": (ErrorType.CONNECTION, "the connection was not open"),
+    "http": (ErrorType.CONNECTION, "the web server had not sent its whole response"),
+    "tls": (ErrorType.CONNECTION, "the TLS server had not completed the handshake"),
 }
 
 

@@ -157,7 +157,8 @@ class DnsServer:
             message, sender = self._udp.recvfrom(4096)
             if not message:  # shut down
                 return
-            with contextlib.suppress(dnslib.DNSError):
+            # a query that is no DNS message, or one that came while the server was being closed
+            with contextlib.suppress(dnslib.DNSError, BrokenPipeError):
                 if (response := self.respond(message, tcp=False)) is not None:
                     self._udp.sendto(response, sender)
 

@@ -125,7 +125,7 @@ def environment(
     return {
         **inherited,
         "PYTHONPATH": str(ROOT),
-        **{f"ACME_CA_{name}": value for name, value in ours.items()},
+        **{f"ACME_CA_{name}": value for name, value in ours.items() if name not in without},
     }
 
 

@@ -65,7 +65,7 @@ async def test_the_challenge_certificate_proves_control(show):
 
 
 async def test_the_connection_is_closed_after_the_handshake(show):
-    """ "The ACME server … MUST NOT … any application data" (RFC 8737 §3): nothing is sent, and the client sees the end."""
+    """RFC 8737 §4: no data is exchanged under acme-tls/1, and the connection is closed at once."""
     _, server = await show(certificate())
     assert server.received == b""
     assert server.closed_by_client == 1

@@ -1,0 +1,128 @@
+"""The server's own certificate: made when it must be, kept while it is good, replaced in one move."""
+
+import ssl
+import stat
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pytest
+from cryptography import x509
+
+from acme_ca.ca.authority import Authority
+from acme_ca.ca.own import OwnCertificate
+from acme_ca.ca.profiles import BUILT_IN
+from acme_ca.core.problems import Problem
+from acme_ca.storage import operations
+from acme_ca.storage.database import Database
+from tests.support.issuing import NOW
+
+
+@dataclass
+class Clock:
+    now: datetime = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+async def own(database_url, hierarchy, clock, tmp_path):
+    issuer = hierarchy.intermediate
+    authority = Authority(
+        issuers={issuer.id: issuer},
+        public_http_url="http://ca.test",
+        clock=clock,
+        random_bytes=bytes_of(clock),
+    )
+    async with Database.open(database_url, connections=2) as database:
+        await operations.register_issuer(database, issuer.id, der=b"", root=False, not_after=issuer.not_after)
+        await operations.register_profiles(database, BUILT_IN.values())
+
+        def make(host: str = "ca.test") -> OwnCertificate:
+            return OwnCertificate(
+                tmp_path / "tls" / "server.pem",
+                host=host,
+                database=database,
+                authority=authority,
+                issuer=issuer,
+                profile=BUILT_IN["server"],
+                clock=clock,
+            )
+
+        make.file = tmp_path / "tls" / "server.pem"
+        make.database = database
+        yield make
+
+
+def bytes_of(clock):
+    """Serial numbers that differ from one moment to another."""
+
+    def random_bytes(size):
+        return (int(clock().timestamp()) << 64 | 1 << 127).to_bytes(size)
+
+    return random_bytes
+
+
+def served(file):
+    return x509.load_pem_x509_certificates(file.read_bytes())
+
+
+async def test_it_is_made_kept_and_renewed_in_time(own, clock):
+    assert await own().renew_when_due()
+    first = served(own.file)[0]
+    assert not await own().renew_when_due()
+    clock.now += timedelta(days=59)
+    assert not await own().renew_when_due()
+    clock.now += timedelta(days=2)
+    assert await own().renew_when_due()
+    second, *_ = served(own.file)
+    assert second.serial_number != first.serial_number
+    assert second.not_valid_after_utc > first.not_valid_after_utc
+
+
+@pytest.mark.parametrize("spoil", ["host", "truncated", "garbage", "gone"])
+async def test_it_is_made_anew_when_it_does_not_serve(own, clock, spoil):
+    await own().renew_when_due()
+    clock.now += timedelta(seconds=1)
+    if spoil == "gone":
+        own.file.unlink()
+    elif spoil != "host":
+        own.file.write_bytes(own.file.read_bytes()[:300] if spoil == "truncated" else b"\xff\x00")
+    assert await own("other.test" if spoil == "host" else "ca.test").renew_when_due()
+
+
+async def test_the_file_serves_tls_and_is_nobody_elses(own, hierarchy):
+    await own().renew_when_due()
+    assert stat.S_IMODE(own.file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(own.file.parent.stat().st_mode) == 0o700
+    assert list(own.file.parent.iterdir()) == [own.file]
+    ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(own.file)
+    assert served(own.file)[1] == hierarchy.intermediate.certificate
+
+
+async def test_it_is_recorded_like_any_other(own):
+    await own().renew_when_due()
+    row = await own.database.fetchrow("SELECT * FROM certificate")
+    assert row["account_id"] is None
+    assert row["identifiers"] == ["dns:ca.test"]
+    assert x509.load_der_x509_certificate(row["der"]) == served(own.file)[0]
+    event = await own.database.fetchrow("SELECT * FROM audit_event")
+    assert (event["event"], event["actor"]) == ("certificate.issued", "server")
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+async def test_it_may_be_for_an_address_or_a_single_label(own, host):
+    assert await own(host).renew_when_due()
+    names = served(own.file)[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert [str(name.value) for name in names] == [host]
+    assert not await own(host).renew_when_due()
+
+
+def test_a_host_that_no_certificate_can_hold_is_refused(own):
+    with pytest.raises(Problem):
+        own("under_score.test")

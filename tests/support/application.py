@@ -1,0 +1,137 @@
+"""The real application in the test's own process: a real database, a real hierarchy, real sockets on loopback."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import structlog
+from aiohttp import ClientSession, TCPConnector
+from aiohttp.test_utils import TestServer
+from structlog.testing import LogCapture
+
+from acme_ca.app import Application, prepare
+from acme_ca.ca.issuers import Hierarchy
+from acme_ca.config import Settings
+from tests.support.client import Account, Client, Order
+from tests.support.dns import DnsServer
+from tests.support.responders import HttpResponder
+
+PUBLIC_URL = "https://ca.test"
+PUBLIC_HTTP_URL = "http://ca.test"
+
+
+@dataclass
+class World:
+    """What lies outside of the CA: the DNS, and the web server that all names lead to."""
+
+    dns: DnsServer
+    web: HttpResponder
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    def name(self) -> str:
+        """A name that no other test has, and that leads to `web`."""
+        made = f"n{next(self._numbers)}.example.test"
+        self.dns.add(made, "A", "127.0.0.1")
+        return made
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    with DnsServer() as dns, HttpResponder() as web:
+        yield World(dns, web)
+
+
+@dataclass
+class Ca:
+    """A running CA and what a test needs beside it. `client` speaks ACME; `dsn` names the database."""
+
+    client: Client
+    plain: Client
+    """Speaks to the listener without TLS."""
+    application: Application
+    hierarchy: Hierarchy
+    settings: Settings
+    dsn: str
+    world: World
+    log: LogCapture
+
+    @property
+    def web(self) -> HttpResponder:
+        return self.world.web
+
+    @property
+    def dns(self) -> DnsServer:
+        return self.world.dns
+
+    def name(self) -> str:
+        return self.world.name()
+
+    async def account(self, **payload: Any) -> Account:
+        return await self.client.register(**payload)
+
+    async def ready(self, account: Account, names: int = 1) -> Order:
+        """An order of the account that awaits its CSR."""
+        order = await account.order(*(self.name() for _ in range(names)))
+        return await order.prove(self.web)
+
+    def logged(self, event: str) -> list[Any]:
+        return [entry for entry in self.log.entries if entry["event"] == event]
+
+
+def settings_for(around: World, place: Path, **settings: Any) -> Settings:
+    """Settings of a CA that finds the world; `settings` win, `validation` member by member."""
+    validation = {
+        "http01_port": around.web.port,
+        "tlsalpn01_port": 1,
+        "resolvers": around.dns.address,
+        "allow_networks": "127.0.0.0/8,::1/128",
+        "attempts": 1,
+        "timeout": 5,
+        "retry_delay": 0.01,
+    }
+    return Settings(
+        **{
+            "data": place,
+            "public_url": PUBLIC_URL,
+            "public_http_url": PUBLIC_HTTP_URL,
+            **settings,
+            "validation": {**validation, **settings.get("validation", {})},
+        }
+    )
+
+
+@asynccontextmanager
+async def serving(
+    dsn: str, hierarchy: Hierarchy, around: World, place: Path, **settings: Any
+) -> AsyncIterator[Ca]:
+    """A CA on the database `dsn` with its files in `place`. Several may share a database, as workers do."""
+    chosen = settings_for(around, place, **settings)
+    captured = LogCapture()
+    log = structlog.wrap_logger(
+        None,
+        processors=[structlog.processors.format_exc_info, captured],
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+    )
+    await prepare(chosen, hierarchy, dsn=dsn)
+    async with (
+        Application.open(chosen, hierarchy, dsn=dsn, log=log) as application,
+        TestServer(application.https) as https,
+        TestServer(application.http) as http,
+        ClientSession(connector=TCPConnector(limit=0, family=socket.AF_INET)) as session,
+    ):
+        yield Ca(
+            client=Client(session, server=https.make_url("/"), public_url=PUBLIC_URL, log=captured.entries),
+            plain=Client(session, server=http.make_url("/"), public_url=PUBLIC_HTTP_URL),
+            application=application,
+            hierarchy=hierarchy,
+            settings=chosen,
+            dsn=dsn,
+            world=around,
+            log=captured,
+        )

@@ -1,0 +1,51 @@
+"""The background loops: one works, a failure does not end them."""
+
+import asyncio
+from datetime import UTC, datetime
+
+import structlog
+
+from acme_ca.storage.database import Database, DatabaseUnavailable
+from acme_ca.tasks import Background, Loop
+
+
+async def run_for(seconds, *backgrounds):
+    tasks = [asyncio.create_task(background.run()) for background in backgrounds]
+    await asyncio.sleep(seconds)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def background(database, loop, holder="one"):
+    log = structlog.get_logger()
+    return Background([loop], database=database, holder=holder, clock=lambda: datetime.now(UTC), log=log)
+
+
+async def test_a_loop_goes_on_after_failures(database_url):
+    rounds = []
+
+    async def work():
+        rounds.append(len(rounds))
+        if len(rounds) == 1:
+            raise ValueError("surprise")
+        if len(rounds) == 2:
+            raise DatabaseUnavailable("gone")
+
+    async with Database.open(database_url, connections=1) as database:
+        await run_for(0.5, background(database, Loop(name="loop", interval=0.01, work=work)))
+    assert len(rounds) > 3
+
+
+async def test_of_two_processes_one_works_under_a_lease(database_url):
+    workers = set()
+
+    def loop(name):
+        async def work():
+            workers.add(name)
+
+        return Loop(name="loop", interval=0.05, work=work, lease="work")
+
+    async with Database.open(database_url, connections=2) as database:
+        await run_for(0.5, *(background(database, loop(name), holder=name) for name in ("one", "two")))
+    assert len(workers) == 1
