@@ -223,5 +223,5 @@ def _with_password(settings: Settings, *, new: bool) -> Settings:
 
 def _console() -> Console:
     """For output that a person may copy from: as wide as it needs, when it does not go to a terminal."""
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, markup=False, width=200)
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=200)

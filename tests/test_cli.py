@@ -37,7 +37,7 @@ def test_init_makes_keys_that_only_the_password_opens(tmp_path):
     for name in ("root.key", "intermediate.key"):
         assert stat.S_IMODE((ca / name).stat().st_mode) == 0o600
         load_pem_private_key((ca / name).read_bytes(), PASSWORD.encode())
-        with pytest.raises(TypeError, match="password"):
+        with pytest.raises(TypeError, match="not given"):
             load_pem_private_key((ca / name).read_bytes(), None)
     root = x509.load_pem_x509_certificate((ca / "root.pem").read_bytes())
     assert root.subject.rfc4514_string() == "CN=Example Root CA,O=Example Ltd,C=DE"

@@ -103,6 +103,8 @@ def ip(text: str) -> Identifier:
         address = ipaddress.ip_address(text)
     except ValueError:
         raise _refused(text, "it is no IPv4 or IPv6 address") from None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped:
+        raise _refused(text, "it is an IPv4 address inside an IPv6 one; write the IPv4 address itself")
     if str(address) != text:
         raise _refused(
             text, f"it is not in the canonical text form, which is {address} (RFC 8738 §3, RFC 5952)"

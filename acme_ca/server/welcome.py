@@ -22,7 +22,7 @@ _DEFAULT_HTTP01_PORT = 80
 
 def say(settings: Settings, *, root: Path, fingerprint: str) -> None:
     """Print the text to standard output; in colour when that is a terminal."""
-    console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
+    console = Console(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True)
     if settings.dev:
         console.print(_warning(settings), style="bold white on red")
     console.print(f"\nacme-ca {__version__} is ready.\n", style="bold green")

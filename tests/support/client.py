@@ -157,7 +157,13 @@ class Client:
         (members left out), `change` (of the finished JWS), `to` (another URL than the JWS names).
         """
         who = {"jwk": key.jwk} if kid is None else {"kid": kid}
-        protected = {"alg": key.algorithm, "nonce": await self._fresh(header), "url": url, **who, **(header or {})}
+        protected = {
+            "alg": key.algorithm,
+            "nonce": await self._fresh(header),
+            "url": url,
+            **who,
+            **(header or {}),
+        }
         for member in without:
             del protected[member]
         made = jws(protected, payload_bytes(payload), key)

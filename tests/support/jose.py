@@ -106,9 +106,7 @@ def jws(protected: Any, payload: bytes, key: Key) -> dict[str, str]:
     }
 
 
-def mac_jws(
-    protected: Any, payload: bytes, secret: bytes, digest: str = "sha256"
-) -> dict[str, str]:
+def mac_jws(protected: Any, payload: bytes, secret: bytes, digest: str = "sha256") -> dict[str, str]:
     """Flattened, with an HMAC in place of a signature."""
     header = compact(protected)
     parts = f"{base64url(header)}.{base64url(payload)}"

@@ -205,7 +205,8 @@ BAD_RESPONSES = {
     "unknown transfer coding": response("HTTP/1.1 200 OK\nTransfer-Encoding: gzip"),
     "gigantic header": response("HTTP/1.1 200 OK\nX: " + "x" * 60_000),
     "many headers": response("HTTP/1.1 200 OK\n" + "\n".join(f"X-{n}: y" for n in range(5000))),
-    "endless informational responses": b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000,
+    "informational responses beyond measure": b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000
+    + response("HTTP/1.1 200 OK"),
     "switching protocols": b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
 }
 

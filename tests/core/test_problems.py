@@ -1,0 +1,64 @@
+"""Problems: what a client reads (RFC 7807, RFC 8555 §6.7)."""
+
+import json
+
+import pytest
+
+from acme_ca.core import identifiers
+from acme_ca.core.problems import ERROR_NAMESPACE, ErrorType, Problem, compound, malformed, unauthorized
+
+A, B = identifiers.dns("a.example.test"), identifiers.ip("192.0.2.1")
+
+
+def test_the_document_of_a_problem():
+    problem = Problem(ErrorType.MALFORMED, "So it is.", identifier=A, members={"algorithms": ["ES256"]})
+    assert problem.document() == {
+        "type": "urn:ietf:params:acme:error:malformed",
+        "detail": "So it is.",
+        "identifier": {"type": "dns", "value": "a.example.test"},
+        "algorithms": ["ES256"],
+    }
+    assert json.loads(json.dumps(problem.document())) == problem.document()
+
+
+def test_the_http_status_is_no_part_of_it():
+    """It is decided at the edge; a stored document has none."""
+    assert "status" not in malformed("No.", status=404).document()
+    assert "headers" not in Problem(ErrorType.MALFORMED, "No.", headers={"Allow": "POST"}).document()
+
+
+def test_a_problem_of_one_identifier_speaks_for_itself():
+    """RFC 8555 §6.7.1."""
+    alone = Problem(ErrorType.REJECTED_IDENTIFIER, "No.", identifier=A)
+    assert compound([alone]) is alone
+
+
+@pytest.mark.parametrize(
+    ("types", "kind"),
+    [
+        ([ErrorType.REJECTED_IDENTIFIER] * 2, ErrorType.REJECTED_IDENTIFIER),
+        ([ErrorType.UNSUPPORTED_IDENTIFIER] * 2, ErrorType.UNSUPPORTED_IDENTIFIER),
+        ([ErrorType.MALFORMED, ErrorType.UNSUPPORTED_IDENTIFIER], ErrorType.REJECTED_IDENTIFIER),
+    ],
+)
+def test_problems_of_several_identifiers_are_subproblems(types, kind):
+    problems = [Problem(one, "No.", identifier=named) for one, named in zip(types, (A, B), strict=True)]
+    document = compound(problems).document()
+    assert document["type"] == ERROR_NAMESPACE + kind
+    assert "identifier" not in document
+    assert [sub["identifier"] for sub in document["subproblems"]] == [A.as_json(), B.as_json()]
+    assert [sub["type"] for sub in document["subproblems"]] == [ERROR_NAMESPACE + one for one in types]
+
+
+def test_a_problem_reads_as_text_in_a_log():
+    assert str(unauthorized("Not you.")) == "unauthorized: Not you."
+
+
+def test_the_error_tokens_are_the_rfcs():
+    """RFC 8555 §6.7; the IANA registry of ACME error types begins with these."""
+    assert {str(kind) for kind in ErrorType} <= set(
+        """accountDoesNotExist alreadyRevoked badCSR badNonce badPublicKey badRevocationReason badSignatureAlgorithm caa
+        compound connection dns externalAccountRequired incorrectResponse invalidContact malformed orderNotReady
+        rateLimited rejectedIdentifier serverInternal tls unauthorized unsupportedContact unsupportedIdentifier
+        userActionRequired""".split()
+    )
