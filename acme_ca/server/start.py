@@ -7,6 +7,7 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 
 from acme_ca import app, config, log
@@ -28,16 +29,16 @@ def serve(settings: Settings) -> int:
     """
     log.configure()
     _warn_of_typos()
-    with contextlib.suppress(KeyboardInterrupt), _ending_by_signal(), contextlib.ExitStack() as held:
+    with contextlib.suppress(KeyboardInterrupt), _interruptible() as interrupted, ExitStack() as held:
         listeners = sockets.listen(settings.https_listen, settings.http_listen, workers=settings.workers)
         held.callback(listeners.close)
-        return _prepare(settings, listeners, held).run()
+        return _prepare(settings, listeners, held).run(interrupted)
     return 0
 
 
-def _prepare(settings: Settings, listeners: Listeners, held: contextlib.ExitStack) -> Supervisor:
+def _prepare(settings: Settings, listeners: Listeners, held: ExitStack) -> Supervisor:
     """All that is done once; what it starts is stopped with `held`."""
-    with datadir.unchanged_when_refused(settings.data), contextlib.ExitStack() as started:
+    with datadir.unchanged_when_refused(settings.data), ExitStack() as started:
         ca = hierarchy.load(settings)
         dsn, is_running = _database(settings, started)
         _bring_up(settings, ca, dsn)
@@ -62,7 +63,7 @@ def _warn_of_typos() -> None:
         log.get().warning("this environment variable names no setting", variable=name)
 
 
-def _database(settings: Settings, started: contextlib.ExitStack) -> tuple[str, Callable[[], bool]]:
+def _database(settings: Settings, started: ExitStack) -> tuple[str, Callable[[], bool]]:
     """The database's URL, and whether it runs as far as we are in charge of it."""
     if settings.database_url is not None:
         return settings.database_url.get_secret_value(), lambda: True
@@ -96,10 +97,20 @@ def _tls(settings: Settings) -> ServerTls:
 
 
 @contextlib.contextmanager
-def _ending_by_signal() -> Iterator[None]:
-    """SIGTERM ends the start as Ctrl-C does: what has been started is stopped."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _interruptible() -> Iterator[Callable[[], bool]]:
+    """SIGTERM and Ctrl-C raise KeyboardInterrupt in the start, which stops what has been started.
+
+    They are also remembered, for where the exception is lost: Python ignores those raised in its hooks at a fork.
+    """
+    noted: list[int] = []
+
+    def interrupt(number: int, _frame: object) -> None:
+        noted.append(number)
+        raise KeyboardInterrupt
+
+    before = {kind: signal.signal(kind, interrupt) for kind in (signal.SIGTERM, signal.SIGINT)}
     try:
-        yield
+        yield lambda: bool(noted)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for kind, handler in before.items():
+            signal.signal(kind, handler)

@@ -84,9 +84,14 @@ class Supervisor:
         self._status = 0
         self._log = log.get(process="supervisor")
 
-    def run(self) -> int:
-        """The exit status: 0 after a signal, 1 when the workers or the database could not be kept alive."""
+    def run(self, interrupted: Callable[[], bool] = lambda: False) -> int:
+        """The exit status: 0 after a signal, 1 when the workers or the database could not be kept alive.
+
+        interrupted: whether a signal has come before this could notice it.
+        """
         with self._pipes(), self._watching_signals():
+            if interrupted():
+                self._stop(0)
             while self._kill_at is None or any(place.pid for place in self._places):
                 self._start_due()
                 self._wait()

@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
+
+from acme_ca.core.problems import Problem
 
 SCHEMA_VERSION = 1
 OLDEST_POSTGRESQL = 15
 APPLICATION_NAME = "acme-ca"
+
+_CONNECT_TIMEOUT = 10.0
+_STATEMENT_TIMEOUT = 30.0
+_CLOSE_TIMEOUT = 5.0
+"""Seconds."""
 
 _SCHEMA_LOCK = 0x61636D65  # "acme": pg_advisory_xact_lock's key while the schema is made or upgraded
 _UPGRADE_FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 Row = asyncpg.Record
 if TYPE_CHECKING:  # generic in its stubs, not when it runs
-    Connection = asyncpg.Connection[Row] | asyncpg.pool.PoolConnectionProxy[Row]
+    Connection = asyncpg.Connection[Row]
 
 
 class DatabaseUnavailable(Exception):  # noqa: N818  the caller's word for it
@@ -33,93 +41,150 @@ class SchemaError(Exception):
 
 
 class Database:
-    """Two pools on one PostgreSQL: what `durable` ran is on disk when it returns; what `quick` ran is visible at
-    once but a crash of PostgreSQL may lose the last fraction of a second (design, decision 6).
+    """Two sets of connections to one PostgreSQL: what `_durable` ran is on disk when it returns; what `_quick` ran is
+    visible at once but a crash of PostgreSQL may lose the last fraction of a second (design, decision 6).
 
     asyncpg prepares each statement once per connection. Connections are not reset between uses: no code here
     leaves session state behind.
     """
 
-    def __init__(self, durable: asyncpg.Pool[Row], quick: asyncpg.Pool[Row]) -> None:
-        self.durable = durable
-        self.quick = quick
+    def __init__(self, durable: _Connections, quick: _Connections) -> None:
+        self._durable = durable
+        self._quick = quick
 
     @classmethod
     @contextlib.asynccontextmanager
     async def open(cls, dsn: str, *, connections: int) -> AsyncIterator[Database]:
-        """Raises DatabaseUnavailable."""
-        with unavailable_when_lost():
-            async with _pool(dsn, connections, "on") as durable, _pool(dsn, connections, "off") as quick:
-                yield cls(durable, quick)
+        """At most `connections` of each set. Raises DatabaseUnavailable."""
+        async with (
+            _Connections(dsn, connections, "on") as durable,
+            _Connections(dsn, connections, "off") as quick,
+        ):
+            yield cls(durable, quick)
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
         """A durable transaction, for the few acts that one statement cannot express."""
-        with unavailable_when_lost():
-            async with self.durable.acquire() as connection, connection.transaction():
-                yield connection
+        async with self._durable.lend() as connection, connection.transaction():
+            yield connection
 
     async def fetch(self, query: str, *arguments: Any) -> list[Row]:
-        with unavailable_when_lost():
-            return await self.quick.fetch(query, *arguments)
+        async with self._quick.lend() as connection:
+            return await connection.fetch(query, *arguments)
 
     async def fetchrow(self, query: str, *arguments: Any) -> Row | None:
-        with unavailable_when_lost():
-            return await self.quick.fetchrow(query, *arguments)
+        async with self._quick.lend() as connection:
+            return await connection.fetchrow(query, *arguments)
 
     async def fetchval(self, query: str, *arguments: Any) -> Any:
-        with unavailable_when_lost():
-            return await self.quick.fetchval(query, *arguments)
+        async with self._quick.lend() as connection:
+            return await connection.fetchval(query, *arguments)
 
     async def fetchrow_durably(self, query: str, *arguments: Any) -> Row | None:
-        with unavailable_when_lost():
-            return await self.durable.fetchrow(query, *arguments)
+        async with self._durable.lend() as connection:
+            return await connection.fetchrow(query, *arguments)
 
     async def execute(self, query: str, *arguments: Any) -> int:
         """The number of rows touched."""
-        with unavailable_when_lost():
-            tag = await self.quick.execute(query, *arguments)
+        async with self._quick.lend() as connection:
+            tag = await connection.execute(query, *arguments)
         return int(tag.rpartition(" ")[2])
 
 
-@contextlib.contextmanager
-def unavailable_when_lost() -> Iterator[None]:
-    try:
-        yield
-    except (
-        OSError,
-        asyncpg.PostgresConnectionError,
-        asyncpg.CannotConnectNowError,
-        asyncpg.TooManyConnectionsError,
-        asyncpg.OperatorInterventionError,
-        asyncpg.InvalidAuthorizationSpecificationError,
-        asyncpg.InvalidCatalogNameError,
-        asyncpg.InterfaceError,
-    ) as error:
-        raise DatabaseUnavailable(f"{type(error).__name__}: {error}") from error
+class _Connections:
+    """Up to `most` connections, opened when needed, the last used first.
 
+    asyncpg's own pool makes a task of every release, a tenth of what a short statement costs in all.
+    """
 
-def _pool(dsn: str, connections: int, synchronous_commit: str) -> asyncpg.Pool[Row]:
-    return asyncpg.create_pool(
-        dsn,
-        min_size=1,
-        max_size=connections,
-        command_timeout=30,
-        timeout=10,
-        max_inactive_connection_lifetime=0,
-        reset=_keep,
-        server_settings={
+    def __init__(self, dsn: str, most: int, synchronous_commit: str) -> None:
+        self._dsn = dsn
+        self._settings = {
             "application_name": APPLICATION_NAME,
             "synchronous_commit": synchronous_commit,
             "timezone": "UTC",
             "jit": "off",
+            # Each statement here is a few look-ups by key: planning it again for its values costs more than it finds.
             "plan_cache_mode": "force_generic_plan",
-        },
-    )
+        }
+        self._places = asyncio.Semaphore(most)
+        self._idle: list[asyncpg.Connection[Row]] = []
+
+    async def __aenter__(self) -> Self:
+        async with self.lend():  # a database that is out of reach is found out at the start
+            return self
+
+    async def __aexit__(self, *_: object) -> None:
+        while self._idle:
+            connection = self._idle.pop()
+            with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                await connection.close(timeout=_CLOSE_TIMEOUT)
+
+    def lend(self) -> _Loan:
+        return _Loan(self)
+
+    async def take(self) -> asyncpg.Connection[Row]:
+        await self._places.acquire()
+        try:
+            while self._idle:
+                if not (connection := self._idle.pop()).is_closed():
+                    return connection
+            return await asyncpg.connect(
+                self._dsn,
+                timeout=_CONNECT_TIMEOUT,
+                command_timeout=_STATEMENT_TIMEOUT,
+                server_settings=self._settings,
+            )
+        except BaseException:
+            self._places.release()
+            raise
+
+    def give_back(self, connection: asyncpg.Connection[Row], *, usable: bool) -> None:
+        if usable and not connection.is_closed():
+            self._idle.append(connection)
+        else:
+            connection.terminate()
+        self._places.release()
 
 
-async def _keep(_: Connection) -> None:
-    """Instead of asyncpg's reset query at every release (0.9 ms an issuance)."""
+class _Loan:
+    """One use of a connection. Cut off in the middle of a statement, it is not used again."""
+
+    __slots__ = ("_connection", "_from")
+
+    def __init__(self, connections: _Connections) -> None:
+        self._from = connections
+
+    async def __aenter__(self) -> asyncpg.Connection[Row]:
+        try:
+            self._connection = await self._from.take()
+        except _UNAVAILABLE as error:
+            raise _unavailable(error) from error
+        return self._connection
+
+    async def __aexit__(self, _: object, error: BaseException | None, __: object) -> None:
+        answered = error is None or isinstance(error, (asyncpg.PostgresError, Problem, SchemaError))
+        self._from.give_back(self._connection, usable=answered)
+        if isinstance(error, _UNAVAILABLE):
+            raise _unavailable(error) from error
+
+
+_UNAVAILABLE = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.TooManyConnectionsError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
+
+
+def _unavailable(error: BaseException) -> DatabaseUnavailable:
+    return DatabaseUnavailable(f"{type(error).__name__}: {error}")
 
 
 # ---------------------------------------------------------------- JSON columns
@@ -140,17 +205,11 @@ async def migrate(dsn: str) -> None:
     """Create the schema in an empty database, or bring an older one up to date: all or nothing, one process at a
     time. Raises SchemaError (too old a PostgreSQL, too new a database), DatabaseUnavailable.
     """
-    with unavailable_when_lost():
-        connection = await asyncpg.connect(
-            dsn, timeout=10, server_settings={"application_name": APPLICATION_NAME}
-        )
-        try:
-            _check_server(connection)
-            async with connection.transaction():
-                await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
-                await _bring_up_to_date(connection)
-        finally:
-            await connection.close()
+    async with _Connections(dsn, 1, "on") as connections, connections.lend() as connection:
+        _check_server(connection)
+        async with connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
+            await _bring_up_to_date(connection)
 
 
 def _check_server(connection: asyncpg.Connection[Row]) -> None:

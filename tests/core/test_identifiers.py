@@ -1,7 +1,5 @@
 """Identifiers: their canonical form, what is refused, and the laws (RFC 8555 §7.1.4, RFC 8738)."""
 
-import ipaddress
-
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
@@ -9,6 +7,7 @@ from hypothesis import strategies as st
 from acme_ca.core import identifiers
 from acme_ca.core.identifiers import Identifier, IdentifierType
 from acme_ca.core.problems import ErrorType, Problem
+from tests.support.problems import tried
 
 ALPHANUMERIC = "abcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -43,10 +42,7 @@ def test_parsing_what_was_printed_gives_the_same(name):
     identifier = identifiers.dns(name)
     assert identifiers.parse(identifier.type.value, identifier.value) == identifier
     assert Identifier.from_text(str(identifier)) == identifier
-    assert (
-        identifiers.parse(**{"kind": identifier.as_json()["type"], "value": identifier.as_json()["value"]})
-        == identifier
-    )
+    assert identifiers.parse(*identifier.as_json().values()) == identifier
 
 
 @given(names())
@@ -83,9 +79,12 @@ def test_other_spellings_of_an_address_are_refused(address):
 
 
 ANYTHING = st.text() | st.none() | st.integers() | st.floats() | st.lists(st.text()) | st.binary()
-NEARLY_NAMES = st.text(ALPHANUMERIC + ".-*_:/@ \0\nÄß。ｘ%[]", max_size=80) | names().map(
+NEARLY_NAMES = st.text(ALPHANUMERIC + ".-*_:/@ \0\n\u00c4\u00df\u3002\uff58%[]", max_size=80) | names().map(
     lambda name: name + "."
 )
+
+
+EXPECTED = {ErrorType.MALFORMED, ErrorType.REJECTED_IDENTIFIER, ErrorType.UNSUPPORTED_IDENTIFIER}
 
 
 @given(st.sampled_from(["dns", "ip", "DNS", "", "email"]) | ANYTHING, NEARLY_NAMES | ANYTHING)
@@ -94,19 +93,14 @@ NEARLY_NAMES = st.text(ALPHANUMERIC + ".-*_:/@ \0\nÄß。ｘ%[]", max_size=80) 
 @example("ip", "9" * 5000)
 def test_whatever_comes_is_an_identifier_or_a_problem(kind, value):
     """Lesson 24."""
-    try:
-        identifier = identifiers.parse(kind, value)
-    except Problem as problem:
-        assert problem.type in {
-            ErrorType.MALFORMED,
-            ErrorType.REJECTED_IDENTIFIER,
-            ErrorType.UNSUPPORTED_IDENTIFIER,
-        }
-        assert problem.detail.isprintable()
-        assert len(problem.detail) < 1500
+    outcome = tried(identifiers.parse, kind, value)
+    if isinstance(outcome, Problem):
+        assert outcome.type in EXPECTED
+        assert outcome.detail.isprintable()
+        assert len(outcome.detail) < 1500
     else:
-        assert identifiers.parse(identifier.type, identifier.value) == identifier
-        assert identifier.value == value.lower()
+        assert identifiers.parse(outcome.type, outcome.value) == outcome
+        assert outcome.value == outcome.value.lower()
 
 
 # ---------------------------------------------------------------- what is refused
@@ -134,8 +128,8 @@ REFUSED = {
     "asterisk in part": "a*.example.com",
     "two asterisks": "*.*.example.com",
     "wildcard of a top level": "*.com",
-    "umlaut": "bücher.example.com",
-    "ideographic full stop": "a。example.com",
+    "umlaut": "b\u00fccher.example.com",
+    "ideographic full stop": "a\u3002example.com",
     "Kelvin sign": "\u212aelvin.example.com",
     "dotless i": "\u0131.example.com",
     "NUL": "a\0.example.com",
@@ -196,7 +190,7 @@ ADDRESSES_REFUSED = {
     "zeros": "2001:0db8::1",
     "space": " 10.0.0.1",
     "name": "example.com",
-    "other digits": "１27.0.0.1",
+    "other digits": "\uff1127.0.0.1",
     "nothing": "",
 }
 
@@ -208,10 +202,8 @@ def test_an_address_in_another_form_is_refused(text):
     assert refused.value.type is ErrorType.REJECTED_IDENTIFIER
 
 
-@pytest.mark.parametrize("text", ["10.0.0.1", "2001:db8::1", "::", "::ffff:10.0.0.1"])
+@pytest.mark.parametrize("text", ["10.0.0.1", "2001:db8::1", "::", "fe80::1:0:0:1"])
 def test_a_canonical_address_is_taken(text):
-    if text.startswith("::ffff:") and str(ipaddress.ip_address(text)) != text:
-        pytest.skip("this Python writes mapped addresses in hexadecimal")
     assert identifiers.ip(text).value == text
 
 

@@ -94,5 +94,5 @@ def certbot(server: Server, tmp_path: Path, openssl: str) -> Certbot:
 @pytest.fixture
 def lego(server: Server, tmp_path: Path, openssl: str, hooks: DnsHooks) -> Lego:
     """lego, pointed at the shared server, without an account."""
-    more = {"EXEC_PATH": str(hooks.script)}
+    more = {"EXEC_PATH": str(hooks.script), "EXEC_SEQUENCE_INTERVAL": "1", "EXEC_POLLING_INTERVAL": "1"}
     return Lego(command=find("lego"), server=server, home=tmp_path, more_environment=more)

@@ -9,6 +9,10 @@ from tests.support.clients import Certbot
 pytestmark = pytest.mark.client
 
 
+def domains(names) -> list[str]:
+    return [f"--domain={name}" for name in names]
+
+
 def test_registers_and_changes_its_contact(certbot):
     certbot.run("register")
     changed = Certbot(
@@ -16,21 +20,21 @@ def test_registers_and_changes_its_contact(certbot):
     )
     changed.run("update_account")
     said = certbot.run("show_account")
-    assert f"{certbot.server.base}/acme/account/" in said
+    assert f"Account URL: {certbot.server.base}/" in said
     assert "new@example.org" in said
 
 
 @pytest.mark.parametrize("how_many", [1, 3], ids=["one name", "three names"])
 def test_issues_by_http01(certbot, new_hosts, how_many):
     hosts = new_hosts(how_many)
-    certbot.run("certonly", *certbot.http01, "--cert-name=main", *(f"-d{host}" for host in hosts))
+    certbot.run("certonly", *certbot.http01, "--cert-name=main", *domains(hosts))
     assert_good(certbot.issued("main"), *hosts, root=certbot.server.root)
 
 
 def test_issues_a_wildcard_by_dns01(certbot, hooks, new_hosts):
     (host,) = new_hosts(1)
     names = (f"*.{host}", host)
-    certbot.run("certonly", *certbot.dns01(hooks), "--cert-name=wild", *(f"-d{name}" for name in names))
+    certbot.run("certonly", *certbot.dns01(hooks), "--cert-name=wild", *domains(names))
     assert_good(certbot.issued("wild"), *names, root=certbot.server.root)
     assert hooks.calls.count(("present", f"_acme-challenge.{host}")) == 2
 
@@ -42,7 +46,7 @@ def test_issues_for_an_ip_address(certbot):
 
 def test_renews(certbot, new_hosts):
     hosts = new_hosts(2)
-    certbot.run("certonly", *certbot.http01, "--cert-name=main", *(f"-d{host}" for host in hosts))
+    certbot.run("certonly", *certbot.http01, "--cert-name=main", *domains(hosts))
     before = certbot.issued("main").leaf
     certbot.run("renew", "--force-renewal", "--no-random-sleep-on-renew")
     after = certbot.issued("main")
@@ -52,7 +56,7 @@ def test_renews(certbot, new_hosts):
 
 
 def test_revokes_with_its_account(certbot, new_hosts):
-    certbot.run("certonly", *certbot.http01, "--cert-name=main", f"-d{new_hosts(1)[0]}")
+    certbot.run("certonly", *certbot.http01, "--cert-name=main", *domains(new_hosts(1)))
     revoke = (
         "revoke",
         "--no-delete-after-revoke",
@@ -64,7 +68,7 @@ def test_revokes_with_its_account(certbot, new_hosts):
 
 
 def test_revokes_an_rsa_certificate_with_its_key_and_no_account(certbot, new_hosts, tmp_path):
-    certbot.run("certonly", *certbot.http01, "--cert-name=main", "--key-type=rsa", f"-d{new_hosts(1)[0]}")
+    certbot.run("certonly", *certbot.http01, "--cert-name=main", "--key-type=rsa", *domains(new_hosts(1)))
     issued = certbot.issued("main")
     assert isinstance(issued.leaf.public_key(), rsa.RSAPublicKey)
     stranger = Certbot(command=certbot.command, server=certbot.server, home=tmp_path / "stranger")
@@ -86,6 +90,6 @@ def test_is_told_soon_why_a_validation_failed(certbot, dns, new_hosts):
     (host,) = new_hosts(1)
     dns.remove(host)
     dns.add(host, "A", "127.0.0.2")  # where nobody listens
-    said = certbot.fail("certonly", *certbot.http01, f"-d{host}")
+    said = certbot.fail("certonly", *certbot.http01, *domains([host]))
     assert f"Domain: {host}" in said
     assert "127.0.0.2" in said

@@ -32,12 +32,6 @@ def test_issues_a_wildcard_by_dns01(lego, hooks, new_hosts):
     assert hooks.calls.count(("present", f"_acme-challenge.{host}")) == 2
 
 
-@pytest.mark.parametrize("challenge", ["http01", "tlsalpn01"])
-def test_issues_for_an_ip_address(lego, challenge):
-    lego.run(*domains(["127.0.0.1"]), *getattr(lego, challenge), "run")
-    assert_good(lego.issued("127.0.0.1"), "127.0.0.1", root=lego.server.root)
-
-
 def test_renews(lego, new_hosts):
     hosts = new_hosts(2)
     lego.run(*domains(hosts), *lego.http01, "run")
