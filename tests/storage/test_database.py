@@ -1,6 +1,7 @@
 """Connections that break, and schemas that are made, kept and refused."""
 
 import asyncio
+import contextlib
 
 import asyncpg
 import pytest
@@ -19,11 +20,21 @@ async def terminate_all(url):
         await connection.close()
 
 
-async def test_a_lost_connection_is_told_once_and_replaced(database_url):
+async def test_a_connection_lost_in_the_middle_is_told_and_replaced(database_url):
+    async with Database.open(database_url, connections=1) as database:
+        sleeping = asyncio.create_task(database.fetchval("SELECT pg_sleep(20)"))
+        await asyncio.sleep(0.1)
+        await terminate_all(database_url)
+        with pytest.raises(DatabaseUnavailable):
+            await sleeping
+        assert await database.fetchval("SELECT 1") == 1
+
+
+async def test_a_connection_lost_between_uses_costs_one_failure_at_the_most(database_url):
     async with Database.open(database_url, connections=1) as database:
         await database.fetchval("SELECT 1")
         await terminate_all(database_url)
-        with pytest.raises(DatabaseUnavailable):
+        with contextlib.suppress(DatabaseUnavailable):
             await database.fetchval("SELECT 1")
         assert await database.fetchval("SELECT 1") == 1
 
