@@ -64,13 +64,18 @@ class Problem(Exception):  # noqa: N818  "Problem" is the RFC's word
         return f"{self.type}: {self.detail}"
 
     def document(self) -> dict[str, Any]:
-        """The problem document without its HTTP status: JSON-ready, as stored with challenges and orders."""
+        """The problem document without its HTTP status: JSON-ready, as stored with challenges and orders.
+
+        "The "identifier" field MUST NOT be present at the top level" (RFC 8555 §6.7.1): subproblems alone have it.
+        """
         document: dict[str, Any] = {"type": ERROR_NAMESPACE + self.type, "detail": self.detail}
-        if self.identifier is not None:
-            document["identifier"] = self.identifier.as_json()
         if self.subproblems:
-            document["subproblems"] = [problem.document() for problem in self.subproblems]
+            document["subproblems"] = [problem._subproblem() for problem in self.subproblems]  # noqa: SLF001
         return {**document, **self.members}
+
+    def _subproblem(self) -> dict[str, Any]:
+        document = self.document()
+        return document if self.identifier is None else {**document, "identifier": self.identifier.as_json()}
 
 
 def malformed(detail: str, *, status: int | None = None) -> Problem:
@@ -84,14 +89,9 @@ def unauthorized(detail: str, *, status: int | None = None) -> Problem:
 def compound(problems: Sequence[Problem]) -> Problem:
     """One problem for several identifiers (RFC 8555 §6.7.1), of their common type or `rejectedIdentifier`.
 
-    `problems` is not empty. A single one speaks for itself.
+    `problems` is not empty; each becomes a subproblem.
     """
-    if len(problems) == 1:
-        return problems[0]
     types = {problem.type for problem in problems}
     kind = types.pop() if len(types) == 1 else ErrorType.REJECTED_IDENTIFIER
-    return Problem(
-        kind,
-        f"{len(problems)} identifiers are refused; the subproblems say which and why.",
-        subproblems=problems,
-    )
+    several = f"{len(problems)} identifiers are refused; the subproblems say which and why."
+    return Problem(kind, problems[0].detail if len(problems) == 1 else several, subproblems=problems)

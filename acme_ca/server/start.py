@@ -11,14 +11,14 @@ from contextlib import ExitStack
 from functools import partial
 
 from acme_ca import app, config, log
+from acme_ca.ca import profiles
 from acme_ca.ca.issuers import Hierarchy
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.server import datadir, hierarchy, sockets, welcome
+from acme_ca.server import database, datadir, hierarchy, sockets, welcome
 from acme_ca.server.sockets import Listeners
 from acme_ca.server.supervisor import Supervisor
 from acme_ca.server.tls import ServerTls
 from acme_ca.server.worker import Worker
-from acme_ca.storage.database import DatabaseUnavailable, SchemaError
 from acme_ca.storage.embedded import EmbeddedError, EmbeddedPostgres
 
 
@@ -39,6 +39,7 @@ def serve(settings: Settings) -> int:
 def _prepare(settings: Settings, listeners: Listeners, held: ExitStack) -> Supervisor:
     """All that is done once; what it starts is stopped with `held`."""
     with datadir.unchanged_when_refused(settings.data), ExitStack() as started:
+        _check_profile(settings)
         ca = hierarchy.load(settings)
         dsn, is_running = _database(settings, started)
         _bring_up(settings, ca, dsn)
@@ -63,11 +64,17 @@ def _warn_of_typos() -> None:
         log.get().warning("this environment variable names no setting", variable=name)
 
 
+def _check_profile(settings: Settings) -> None:
+    if settings.default_profile not in profiles.BUILT_IN:
+        known = ", ".join(sorted(profiles.BUILT_IN))
+        raise ConfigurationError(f"ACME_CA_DEFAULT_PROFILE: there is no such profile; there are: {known}.")
+
+
 def _database(settings: Settings, started: ExitStack) -> tuple[str, Callable[[], bool]]:
     """The database's URL, and whether it runs as far as we are in charge of it."""
     if settings.database_url is not None:
         return settings.database_url.get_secret_value(), lambda: True
-    embedded = EmbeddedPostgres(settings.data / "postgres")
+    embedded = EmbeddedPostgres(database.place(settings))
     started.callback(embedded.stop)
     try:
         return embedded.start(), lambda: embedded.pid is not None
@@ -76,14 +83,8 @@ def _database(settings: Settings, started: ExitStack) -> tuple[str, Callable[[],
 
 
 def _bring_up(settings: Settings, ca: Hierarchy, dsn: str) -> None:
-    try:
+    with database.explained():
         asyncio.run(app.prepare(settings, ca, dsn=dsn))
-    except SchemaError as error:
-        raise ConfigurationError(str(error)) from None
-    except DatabaseUnavailable as error:
-        raise ConfigurationError(
-            f"ACME_CA_DATABASE_URL: the database cannot be used ({' '.join(str(error).split())})."
-        ) from None
 
 
 def _tls(settings: Settings) -> ServerTls:

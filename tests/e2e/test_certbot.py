@@ -64,7 +64,7 @@ def test_revokes_with_its_account(certbot, new_hosts):
         f"--cert-path={certbot.issued('main').chain}",
     )
     certbot.run(*revoke)
-    assert "alreadyRevoked" in certbot.fail(*revoke)
+    assert "This certificate is revoked already" in certbot.fail(*revoke)
 
 
 def test_revokes_an_rsa_certificate_with_its_key_and_no_account(certbot, new_hosts, tmp_path):
@@ -81,7 +81,7 @@ def test_revokes_an_rsa_certificate_with_its_key_and_no_account(certbot, new_hos
         f"--key-path={issued.key}",
     )
     stranger.run(*revoke)
-    assert "alreadyRevoked" in stranger.fail(*revoke)
+    assert "This certificate is revoked already" in stranger.fail(*revoke)
     assert not list(stranger.home.glob("config/accounts/**/regr.json"))
 
 
@@ -91,5 +91,6 @@ def test_is_told_soon_why_a_validation_failed(certbot, dns, new_hosts):
     dns.remove(host)
     dns.add(host, "A", "127.0.0.2")  # where nobody listens
     said = certbot.fail("certonly", *certbot.http01, *domains([host]))
-    assert f"Domain: {host}" in said
+    assert host in said
+    assert "connection refused" in said
     assert "127.0.0.2" in said

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from pydantic import SecretStr
-from rich.console import Console
 from rich.table import Table
 
-from acme_ca import __version__, config, server
+from acme_ca import __version__, server
 from acme_ca.ca.issuers import Issuer
-from acme_ca.config import ConfigurationError, Settings
+from acme_ca.cli import eab
+from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, load_settings, with_password
+from acme_ca.config import ConfigurationError
 from acme_ca.core.model import serial_text
 from acme_ca.server import hierarchy
 from acme_ca.server.hierarchy import KeyType
@@ -36,13 +34,7 @@ app = typer.Typer(
 )
 ca = typer.Typer(help="The certificates of the CA itself.", no_args_is_help=True)
 app.add_typer(ca, name="ca")
-
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", metavar="FILE", help="Settings file (TOML). [ACME_CA_CONFIG]")
-]
-DataOption = Annotated[
-    Path | None, typer.Option("--data", metavar="DIR", help="Where keys and database are. [ACME_CA_DATA]")
-]
+app.add_typer(eab.app, name="eab")
 
 
 def main() -> NoReturn:
@@ -100,7 +92,7 @@ def serve(
     ] = None,
 ) -> None:
     """Serve ACME until stopped (SIGTERM or Ctrl-C; SIGHUP loads the TLS certificate again)."""
-    settings = _settings(
+    settings = load_settings(
         config_file,
         dev=dev or None,
         data=data,
@@ -113,7 +105,7 @@ def serve(
     makes_a_ca = not hierarchy.exists(settings)
     if makes_a_ca and not settings.dev:
         hierarchy.certificates(settings)  # says so before a password is asked for
-    raise typer.Exit(server.serve(_with_password(settings, new=makes_a_ca)))
+    raise typer.Exit(server.serve(with_password(settings, new=makes_a_ca)))
 
 
 # ---------------------------------------------------------------- the CA
@@ -134,36 +126,36 @@ def init(
     Their keys are encrypted with the password in ACME_CA_CA_PASSWORD or in the file ACME_CA_CA_PASSWORD_FILE; without
     either it is asked for, twice. A CA that exists is left as it is.
     """
-    settings = _settings(config_file, data=data)
+    settings = load_settings(config_file, data=data)
     place = hierarchy.place(settings)
     if hierarchy.exists(settings):
         raise ConfigurationError(f"ACME_CA_DATA: there is a CA in {place} already; it is left as it is.")
-    settings = _with_password(settings, new=True)
+    settings = with_password(settings, new=True)
     made = hierarchy.create(settings, common_name=cn, organization=org, country=country, key_type=key_type)
-    console = _console()
+    out = console()
     for name, issuer in (("root", made.root), ("intermediate", made.intermediate)):
-        console.print(_description(name, issuer))
-    console.print(f"Keys and certificates: {place.absolute()} (keep a backup, and the password elsewhere).")
-    console.print(f"For clients to trust:  {(settings.data / 'root.pem').absolute()}")
-    console.print("Serving does not need root.key: it can be moved to a safe.")
-    console.print("Next: acme-ca serve")
+        out.print(_description(name, issuer))
+    out.print(f"Keys and certificates: {place.absolute()} (keep a backup, and the password elsewhere).")
+    out.print(f"For clients to trust:  {(settings.data / 'root.pem').absolute()}")
+    out.print("Serving does not need root.key: it can be moved to a safe.")
+    out.print("Next: acme-ca serve")
 
 
 @ca.command("info")
 def ca_info(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    as_json: JsonOption = False,
     config_file: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
     """Show the root and the intermediate: names, keys, serials, validity, fingerprints."""
-    found = hierarchy.certificates(_settings(config_file, data=data))
+    found = hierarchy.certificates(load_settings(config_file, data=data))
     issuers = {"root": found.root, "intermediate": found.intermediate}
     if as_json:
         typer.echo(json.dumps({name: _facts(issuer) for name, issuer in issuers.items()}, indent=2))
         return
     for name, issuer in issuers.items():
-        _console().print(_description(name, issuer))
+        console().print(_description(name, issuer))
 
 
 def _facts(issuer: Issuer) -> dict[str, str | int]:
@@ -201,27 +193,3 @@ def _description(name: str, issuer: Issuer) -> Table:
 def version() -> None:
     """Show the version."""
     typer.echo(f"acme-ca {__version__}")
-
-
-# ---------------------------------------------------------------- what the commands share
-
-
-def _settings(config_file: Path | None, **overrides: Any) -> Settings:
-    if config_file is not None:
-        os.environ[config.ENV_PREFIX + "CONFIG"] = str(config_file)
-    return config.load(**overrides)
-
-
-def _with_password(settings: Settings, *, new: bool) -> Settings:
-    """The settings with the password of the CA keys: asked for when it is in none, and a person is there."""
-    if config.ca_password(settings) is not None or not sys.stdin.isatty():
-        return settings
-    question = "New password for the CA keys" if new else "Password of the CA keys"
-    password: str = typer.prompt(question, hide_input=True, confirmation_prompt=new, err=True)
-    return settings.model_copy(update={"ca_password": SecretStr(password)})
-
-
-def _console() -> Console:
-    """For output that a person may copy from: as wide as it needs, when it does not go to a terminal."""
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=200)

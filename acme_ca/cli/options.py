@@ -1,0 +1,45 @@
+"""What the commands share: options, settings, the password, the console."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import SecretStr
+from rich.console import Console
+
+from acme_ca import config
+from acme_ca.config import Settings
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", metavar="FILE", help="Settings file (TOML). [ACME_CA_CONFIG]")
+]
+DataOption = Annotated[
+    Path | None, typer.Option("--data", metavar="DIR", help="Where keys and database are. [ACME_CA_DATA]")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
+
+
+def load_settings(config_file: Path | None, **overrides: Any) -> Settings:
+    """The settings; `overrides` are options of the command. Raises ConfigurationError."""
+    if config_file is not None:
+        os.environ[config.ENV_PREFIX + "CONFIG"] = str(config_file)
+    return config.load(**overrides)
+
+
+def with_password(settings: Settings, *, new: bool) -> Settings:
+    """The settings with the password of the CA keys: asked for when it is in none, and a person is there."""
+    if config.ca_password(settings) is not None or not sys.stdin.isatty():
+        return settings
+    question = "New password for the CA keys" if new else "Password of the CA keys"
+    password: str = typer.prompt(question, hide_input=True, confirmation_prompt=new, err=True)
+    return settings.model_copy(update={"ca_password": SecretStr(password)})
+
+
+def console() -> Console:
+    """For output that a person may copy from: as wide as it needs, when it does not go to a terminal."""
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=200)
