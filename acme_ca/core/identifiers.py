@@ -79,7 +79,7 @@ def dns(text: str) -> Identifier:
     """A host name or wildcard for a certificate: letters, digits and hyphens (RFC 5280 §4.2.1.6, RFC 1123 §2.1)."""
     name = text.lower()
     base = name.removeprefix("*.")
-    if not base.isascii():
+    if not text.isascii():  # asked of the text: lower() turns some other letters into ASCII ones
         raise _refused(
             text, "it has characters outside ASCII; send the A-label form (xn--…) of an international name"
         )

@@ -40,6 +40,8 @@ class NamePolicy:
     def _dns(self, identifier: Identifier) -> str | None:
         if denied := _suffix_of(identifier.base, self.denied_domains):
             return f"names under {denied} are denied"
+        if identifier.wildcard and (covered := _covered_by(identifier.base, self.denied_domains)):
+            return f"it would cover {covered}, which is denied"
         if self._has_allow_list and not _suffix_of(identifier.base, self.allowed_domains):
             return "it is under none of the allowed domains"
         return None
@@ -57,3 +59,8 @@ class NamePolicy:
 
 def _suffix_of(name: str, suffixes: tuple[str, ...]) -> str | None:
     return next((suffix for suffix in suffixes if name == suffix or name.endswith("." + suffix)), None)
+
+
+def _covered_by(base: str, suffixes: tuple[str, ...]) -> str | None:
+    """The suffix that `*.base` matches: one label more than the base (RFC 6125 §6.4.3)."""
+    return next((suffix for suffix in suffixes if suffix.partition(".")[2] == base), None)
