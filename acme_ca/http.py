@@ -31,6 +31,9 @@ STATUS: Mapping[ErrorType, int] = {
 }
 """The HTTP status of each type of problem that is not 400."""
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
+"""Made once: json.dumps makes an encoder at every call that has separators."""
+
 Decorate = Callable[[web.Request, web.StreamResponse], None]
 
 
@@ -46,8 +49,9 @@ def json_response(
     fields: CIMultiDict[str] = CIMultiDict(headers or {})
     for url, relation in links:
         fields.add("Link", f'<{url}>;rel="{relation}"')
-    text = json.dumps(body, separators=(",", ":"))
-    return web.Response(body=text.encode(), status=status, headers=fields, content_type=content_type)
+    return web.Response(
+        body=_COMPACT.encode(body).encode(), status=status, headers=fields, content_type=content_type
+    )
 
 
 def problem_response(problem: Problem) -> web.Response:

@@ -6,7 +6,6 @@ import binascii
 import hashlib
 import hmac
 import json
-import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +23,6 @@ from acme_ca.core import keys
 from acme_ca.core.model import PublicKey
 from acme_ca.core.problems import ErrorType, Problem, malformed
 
-_BASE64URL = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _MEMBERS = {"protected", "payload", "signature"}
 
 _ECDSA: dict[str, tuple[str, hashes.HashAlgorithm]] = {
@@ -44,10 +42,13 @@ _MAC_ALGORITHMS = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}
 
 def decode_base64url(text: str, what: str) -> bytes:
     """Base64url without padding, in its one canonical spelling (RFC 8555 §6.1). `what` begins the refusal's sentence."""
-    if not _BASE64URL.fullmatch(text) or len(text) % 4 == 1:
-        raise malformed(f"{what} is not base64url without padding (RFC 7515 §2).")
-    raw = binascii.a2b_base64(text.translate(_FROM_URL) + "=" * (-len(text) % 4))
-    if len(text) % 4 and encode_base64url(raw[-(len(raw) % 3) :])[-1] != text[-1]:
+    try:
+        raw = binascii.a2b_base64(
+            text.encode("ascii").translate(_FROM_URL) + b"=" * (-len(text) % 4), strict_mode=True
+        )
+    except ValueError:
+        raise malformed(f"{what} is not base64url without padding (RFC 7515 §2).") from None
+    if len(raw) % 3 and encode_base64url(raw[-(len(raw) % 3) :])[-1] != text[-1]:
         raise malformed(
             f"{what} is not base64url in its canonical form: its last character carries stray bits."
         )
@@ -58,13 +59,14 @@ def encode_base64url(raw: bytes) -> str:
     return urlsafe_b64encode(raw).decode().rstrip("=")
 
 
-_FROM_URL = str.maketrans("-_", "+/")
+# What only plain base64 knows, padding too, becomes what no base64 knows.
+_FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")
 
 
 def parse_object(raw: bytes, what: str) -> dict[str, Any]:
     """A JSON object in UTF-8 without duplicate members (RFC 8259, lesson 12). `what` begins the refusal's sentence."""
     try:
-        value = json.loads(raw.decode(), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = _STRICT.decode(raw.decode())
     except (ValueError, RecursionError):
         raise malformed(f"{what} is not a JSON object in UTF-8, or names a member twice.") from None
     if not isinstance(value, dict):
@@ -81,6 +83,10 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> NoReturn:
     raise ValueError(name)
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant)
+"""Made once: json.loads makes a decoder at every call that has a hook."""
 
 
 # ---------------------------------------------------------------- the flattened JWS

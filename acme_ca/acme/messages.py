@@ -191,7 +191,7 @@ def wants_deactivation(payload: Mapping[str, Any]) -> bool:
 
 def timestamp(time: datetime) -> str:
     """RFC 3339 in whole seconds, UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return time.isoformat(timespec="seconds").removesuffix("+00:00") + "Z"
 
 
 def account_object(account: Account, urls: Urls) -> dict[str, Any]:

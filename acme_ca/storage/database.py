@@ -190,8 +190,11 @@ def _unavailable(error: BaseException) -> DatabaseUnavailable:
 # ---------------------------------------------------------------- JSON columns
 
 
+_COMPACT = json.JSONEncoder(separators=(",", ":"))
+
+
 def to_json(value: Any) -> str | None:
-    return None if value is None else json.dumps(value, separators=(",", ":"))
+    return None if value is None else _COMPACT.encode(value)
 
 
 def from_json(text: str | None) -> Any:

@@ -1,6 +1,7 @@
 """RFC 8555 §6: what every request and every answer must be. What a JWS must be in itself: test_jws.py."""
 
 import asyncio
+import io
 import json
 
 import pytest
@@ -263,7 +264,8 @@ async def test_6_2_bodies_of_64_kib_and_more(ca, account):
     """413 above 64 KiB, whatever the body is; up to that it is read."""
     url = ca.client.url("new-order")
     for size, status in ((64 * 1024, 400), (64 * 1024 + 1, 413), (8 * 1024 * 1024, 413)):
-        answer = await ca.client.send(url, b"x" * size)
+        headers = {"Content-Type": "application/jose+json"}
+        answer = await ca.client.request("POST", url, body=io.BytesIO(b"x" * size), headers=headers)
         assert_problem(answer, MALFORMED, status=status)
     assert (await account.read(account.url)).status == 200
 
@@ -278,7 +280,7 @@ async def test_6_2_chunked_bodies_are_limited_alike(ca):
     assert_problem(answer, MALFORMED, status=413)
 
 
-@pytest.mark.parametrize("coding", ["gzip", "deflate", "br", "zstd", "x-unknown"])
+@pytest.mark.parametrize("coding", ["gzip", "deflate", "x-unknown"])
 async def test_6_2_a_coded_body_is_refused_or_read_never_an_error_of_the_server(ca, coding):
     """Lesson 24: what is behind a Content-Encoding is hostile too."""
     headers = {"Content-Type": "application/jose+json", "Content-Encoding": coding}
@@ -464,8 +466,12 @@ async def test_6_5_nonces_are_nobodys(ca, account, stranger):
         "order/..%2f..%2fetc",
         "authz/%ff%fe",
         "cert/-1",
-    ]
-    + ["order/" + "a" * 3000, "chall/" + "0" * 32 + "/fax-01", "directory/", "new-order/", "./new-order/x"],
+        "order/" + "a" * 3000,
+        "chall/" + "0" * 32 + "/fax-01",
+        "directory/",
+        "new-order/",
+        "./new-order/x",
+    ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_6_7_an_unknown_url_is_a_404_problem(ca, account, method, path):

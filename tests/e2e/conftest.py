@@ -2,35 +2,15 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
 
 import pytest
 
-from tests.support.clients import Certbot, DnsHooks, Lego
+from tests.support.clients import Certbot, DnsHooks, Lego, find
 from tests.support.dns import DnsServer
 from tests.support.server import Server, running
-
-_INSTALL = {
-    "certbot": "pip install 'certbot>=5,<6' (in an environment of its own), and put it on PATH",
-    "lego": "apt-get install lego",
-    "openssl": "apt-get install openssl",
-    "curl": "apt-get install curl",
-    "setpriv": "apt-get install util-linux",
-}
-
-
-def find(command: str) -> str:
-    """The path of a command. Without it the test is skipped, or fails under ACME_CA_REQUIRE_CLIENTS=1."""
-    found = shutil.which(command)
-    if found is None:
-        reason = f"{command} is not installed: {_INSTALL[command]}."
-        pytest.fail(reason) if os.environ.get("ACME_CA_REQUIRE_CLIENTS") == "1" else pytest.skip(reason)
-    return found
-
 
 # ---------------------------------------------------------------- the server and its surroundings
 

@@ -1,5 +1,7 @@
 """`kill -9` at any moment: what was told to a client is still so afterwards, and what was under way is finished."""
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
@@ -12,31 +14,31 @@ from acme import messages
 
 from tests.support.acme_client import AcmeClient, http01, leaf
 from tests.support.responders import HttpResponder
-from tests.support.server import Server, running
+from tests.support.server import Server, environment, free_ports, running
 
 pytestmark = pytest.mark.client
 
 
-def kill_supervisor(server: Server) -> None:
+def kill_supervisor(process: subprocess.Popen) -> None:
     """Its workers and the database notice by themselves."""
-    server.process.kill()
-    server.process.wait()
+    process.kill()
+    process.wait()
 
 
-def kill_everything(server: Server) -> None:
-    """As when the machine's memory runs out: nobody gets to finish anything."""
-    supervisor = psutil.Process(server.process.pid)
+def kill_everything(process: subprocess.Popen) -> None:
+    """Nobody gets to finish anything."""
+    supervisor = psutil.Process(process.pid)
     supervisor.suspend()
     family = [*supervisor.children(recursive=True), supervisor]
-    for process in family:
+    for member in family:
         with suppress(psutil.NoSuchProcess):
-            process.kill()
-    server.process.wait()
+            member.kill()
+    process.wait()
     psutil.wait_procs(family[:-1], timeout=10)
 
 
 KILLS = {"the supervisor": kill_supervisor, "every process": kill_everything}
-Kill = Callable[[Server], None]
+Kill = Callable[[subprocess.Popen], None]
 
 
 @pytest.mark.parametrize("kill", KILLS.values(), ids=KILLS)
@@ -48,7 +50,7 @@ def test_nothing_that_a_client_was_told_is_lost(tmp_path, kill):
     ):
 
         def kill_and_start_again() -> None:
-            kill(server)
+            kill(server.process)
             server.start_again()
 
         client.register()
@@ -82,12 +84,41 @@ def make_durable(server: Server) -> None:
         another.register()
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "data",
+        "data/ca",
+        "data/root.pem",
+        "data/postgres/new-*",
+        "data/postgres/cluster",
+        "data/postgres/cluster/postmaster.pid",
+        "data/tls",
+    ],
+)
+def test_a_first_start_that_was_killed_can_be_made_again(tmp_path, moment):
+    kill_as_soon_as_there_is(moment, tmp_path)
+    with running(tmp_path) as server, AcmeClient(server) as client:
+        assert client.register().body.status == "valid"
+
+
+def kill_as_soon_as_there_is(moment: str, place: Path) -> None:
+    command = [sys.executable, "-m", "acme_ca", "serve", "--dev"]
+    variables = environment(place, free_ports(5), {})
+    process = subprocess.Popen(command, env=variables, cwd=place, stderr=subprocess.DEVNULL)
+    while not list(place.glob(moment)):
+        assert process.poll() is None
+    kill_everything(process)
+
+
 # ---------------------------------------------------------------- what is under way
 
-TIMEOUT = 10.0
-"""Of a validation: it is under way when the kill comes."""
-DELAY = 5.0
-"""Of the issuance: likewise."""
+ANSWER = 2.0
+"""Seconds that the answer to a challenge takes: the validation is under way when the kill comes."""
+DELAY = 3.0
+"""Seconds that the issuance takes: likewise."""
+TIMEOUT = 8.0
+"""Of a validation."""
 VALIDATION_SWEPT = TIMEOUT + 0.1 + 30 + 5
 """Seconds: the time after which an attempt is taken for dead, and a round of the sweep."""
 ISSUANCE_SWEPT = DELAY + 60 + 15 + 45
@@ -138,27 +169,21 @@ def survive(kill: Kill, opened: ExitStack, place: Path) -> Survivor:
     assert client.acme.begin_finalization(processing).body.status == messages.STATUS_PROCESSING
     begin_validation(client, validating, web)
     make_durable(server)
-    kill(server)
-    assert client_is_ready_now(client, validating, web)
+    kill(server.process)
     server.start_again()
     return Survivor(client, web, validating, processing, time.monotonic())
 
 
 def begin_validation(client: AcmeClient, order: messages.OrderResource, web: HttpResponder) -> None:
-    """The server asks, and gets no answer yet."""
-    (authorization,) = order.authorizations
-    challenge = http01(authorization)
-    web.raw(challenge.chall.path, hold=True)
+    """The server asks, and has not got the whole answer when this returns."""
+    challenge = http01(order.authorizations[0])
+    proof = challenge.validation(client.network.key).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(proof)}\r\n\r\n".encode()
+    web.raw(challenge.chall.path, head, proof, pause=ANSWER)
     asked = len(web.requests)
     client.acme.answer_challenge(challenge, challenge.response(client.network.key))
     while len(web.requests) == asked:
         time.sleep(0.01)
-
-
-def client_is_ready_now(client: AcmeClient, order: messages.OrderResource, web: HttpResponder) -> bool:
-    challenge = http01(order.authorizations[0])
-    web.serve_token(challenge.chall.encode("token"), challenge.validation(client.network.key))
-    return True
 
 
 @pytest.mark.timeout(200)

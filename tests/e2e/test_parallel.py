@@ -1,34 +1,21 @@
 """Many requests at once, on several workers."""
 
 import asyncio
-import threading
+import json
 from collections import Counter
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TypeVar
+from pathlib import Path
 
 import asyncpg
 from acme import errors
 
 from tests.support.acme_client import AcmeClient, Answer, Connection, csr_of, leaf, new_key
+from tests.support.parallel import at_once
 from tests.support.responders import HttpResponder
 from tests.support.server import Server, running
 
-T = TypeVar("T")
 FINALIZES = 50
-
-
-def at_once(acts: list[Callable[[], T]]) -> list[T]:
-    """Runs each in a thread of its own; none begins before all are there."""
-    barrier = threading.Barrier(len(acts))
-
-    def wait_and(act: Callable[[], T]) -> T:
-        barrier.wait(30)
-        return act()
-
-    with ThreadPoolExecutor(len(acts)) as threads:
-        return list(threads.map(wait_and, acts))
 
 
 @contextmanager
@@ -43,6 +30,7 @@ def registered(server: Server) -> Iterator[AcmeClient]:
 
 async def test_fifty_parallel_finalizes_on_two_workers_give_one_certificate(tmp_path, empty_database_url):
     order, answers, serial = await asyncio.to_thread(finalize_at_once, tmp_path, empty_database_url)
+    assert len(workers_that_served(tmp_path / "stderr", order + "/finalize")) == 2
     assert Counter(answer.status for answer in answers).keys() <= {200, 403}
     winners = [answer.body for answer in answers if answer.status == 200]
     assert winners
@@ -68,6 +56,11 @@ def finalize_at_once(place, database_url: str) -> tuple[str, list[Answer], str]:
         answers = at_once(acts)
         issued = client.await_issued(order)
         return order.uri, answers, f"{leaf(issued).serial_number:032x}"
+
+
+def workers_that_served(log: Path, url: str) -> set[int]:
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    return {line["worker"] for line in lines if line.get("path") and url.endswith(line["path"])}
 
 
 # ---------------------------------------------------------------- lesson 22

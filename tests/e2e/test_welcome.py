@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import find
 from tests.support.chains import Issued, assert_good
+from tests.support.clients import find
 from tests.support.server import ROOT, Server, environment, free_ports
 
 pytestmark = pytest.mark.client

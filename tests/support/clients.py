@@ -10,10 +10,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import pytest
 
 from tests.support.chains import Issued
 from tests.support.dns import DnsServer
@@ -22,6 +25,24 @@ from tests.support.sockets import TcpServer
 
 TIME_LIMIT = 60.0
 EMAIL = "owner@example.org"
+
+
+_INSTALL = {
+    "certbot": "pip install 'certbot>=5,<6' (in an environment of its own), and put it on PATH",
+    "lego": "apt-get install lego",
+    "openssl": "apt-get install openssl",
+    "curl": "apt-get install curl",
+    "setpriv": "apt-get install util-linux",
+}
+
+
+def find(command: str) -> str:
+    """The path of a command. Without it the test is skipped, or fails under ACME_CA_REQUIRE_CLIENTS=1."""
+    found = shutil.which(command)
+    if found is None:
+        reason = f"{command} is not installed: {_INSTALL[command]}."
+        pytest.fail(reason) if os.environ.get("ACME_CA_REQUIRE_CLIENTS") == "1" else pytest.skip(reason)
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)

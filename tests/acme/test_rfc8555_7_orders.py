@@ -1,0 +1,624 @@
+"""RFC 8555 §7.1.3, §7.1.6 and §7.4: orders from newOrder to the certificate, and RFC 8738 for addresses."""
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import pytest_asyncio
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from acme_ca.acme.messages import timestamp
+from acme_ca.core.problems import ErrorType
+from acme_ca.core.states import ORDER_TRANSITIONS, OrderStatus
+from tests.support.client import Order, assert_problem, prove
+from tests.support.fixtures import IN_SESSION_LOOP
+from tests.support.issuing import EC_KEY, RSA_KEY, csr, subject
+from tests.support.jose import base64url
+from tests.support.responders import HttpResponder
+
+pytestmark = IN_SESSION_LOOP
+
+MALFORMED, REJECTED = ErrorType.MALFORMED, ErrorType.REJECTED_IDENTIFIER
+NOT_READY, BAD_CSR = ErrorType.ORDER_NOT_READY, ErrorType.BAD_CSR
+
+
+def now() -> datetime:
+    return datetime.now(UTC).replace(microsecond=0)
+
+
+def dns(value: object) -> dict[str, object]:
+    return {"type": "dns", "value": value}
+
+
+def names_of(leaf: x509.Certificate) -> list[str]:
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in names]
+
+
+# ---------------------------------------------------------------- §7.4: newOrder
+
+
+async def test_7_4_a_new_order(ca, account):
+    name = ca.name()
+    answer = await account.new_order(
+        name, more=1, status="valid", finalize="https://evil.test/", certificate="x"
+    )
+    assert answer.status == 201
+    order = answer.json
+    assert set(order) == {"status", "expires", "identifiers", "authorizations", "finalize"}
+    assert (order["status"], order["identifiers"]) == ("pending", [dns(name)])
+    assert datetime.fromisoformat(order["expires"]) > now()
+    assert order["finalize"] == answer.location + "/finalize"
+    assert len(order["authorizations"]) == 1
+    assert (await account.read(answer.location)).json == order
+
+
+async def test_7_4_an_authorization_for_each_name(ca, account):
+    names = [ca.name() for _ in range(4)]
+    order = await account.order(*names)
+    assert order.names == names
+    assert [one["identifier"]["value"] for one in await order.authorizations()] == names
+
+
+async def test_7_4_one_name_however_often_and_however_spelled(ca, account):
+    """Lesson 22: duplicates inside one order are folded."""
+    name = ca.name()
+    order = await account.order(name, name.upper(), name)
+    assert order.object["identifiers"] == [dns(name)]
+    assert len(order.object["authorizations"]) == 1
+
+
+async def test_7_4_two_orders_are_two_orders(ca, account):
+    """Lesson 22."""
+    name = ca.name()
+    one, two = await asyncio.gather(account.order(name), account.order(name))
+    assert one.url != two.url
+    assert one.object["authorizations"] != two.object["authorizations"]
+
+
+NO_ORDERS = {
+    "no identifiers": {},
+    "null": {"identifiers": None},
+    "empty": {"identifiers": []},
+    "text": {"identifiers": "a.example.test"},
+    "object": {"identifiers": dns("a.example.test")},
+    "names alone": {"identifiers": ["a.example.test"]},
+    "nested": {"identifiers": [[dns("a.example.test")]]},
+    "no value": {"identifiers": [{"type": "dns"}]},
+    "value is a number": {"identifiers": [dns(1)]},
+    "value is a list": {"identifiers": [dns(["a.example.test"])]},
+    "type is null": {"identifiers": [{"type": None, "value": "a.example.test"}]},
+    "101 names": {"identifiers": [dns(f"n{n}.example.test") for n in range(101)]},
+    "nonsense for a time": {"identifiers": [dns("a.example.test")], "notBefore": "now"},
+}
+
+
+@pytest.mark.parametrize("payload", NO_ORDERS.values(), ids=NO_ORDERS)
+async def test_7_4_what_is_no_order_is_malformed(ca, account, payload):
+    assert_problem(await account.post(ca.client.url("new-order"), payload), MALFORMED, status=400)
+
+
+async def test_7_4_a_hundred_names_are_taken(account):
+    order = await account.order(*(f"n{n}.example.test" for n in range(100)))
+    assert len(order.object["authorizations"]) == 100
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "status"),
+    [
+        (dns("a_b.example.test"), REJECTED, 403),
+        (dns("xn--999999999.example.test"), REJECTED, 403),
+        (dns("127.0.0.1"), REJECTED, 403),
+        (dns("\ud800.example.test"), REJECTED, 403),
+        (dns("a\0.example.test"), REJECTED, 403),
+        ({"type": "ip", "value": "a.example.test"}, REJECTED, 403),
+        ({"type": "telepathy", "value": "x"}, ErrorType.UNSUPPORTED_IDENTIFIER, 400),
+    ],
+)
+async def test_7_4_a_name_that_is_refused(account, name, error, status):
+    assert_problem(await account.new_order(name), error, status=status)
+
+
+async def test_6_7_1_each_refused_name_has_its_subproblem(ca, account):
+    bad = [dns("Bad_.example.test"), dns("*.com"), {"type": "fax", "value": "1"}]
+    problem = assert_problem(await account.new_order(ca.name(), *bad), REJECTED)
+    assert [sub["identifier"] for sub in problem["subproblems"]] == bad
+    assert all(sub["detail"] for sub in problem["subproblems"])
+    assert "identifier" not in problem
+
+
+async def test_7_1_4_a_labels_are_taken_and_kept(account):
+    (shown,) = (await account.order("xn--bcher-kva.example.test")).names
+    assert shown == "xn--bcher-kva.example.test"
+
+
+# ---------------------------------------------------------------- the name policy
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def strict(new_ca):
+    policy = {
+        "allowed_domains": "example.test",
+        "denied_domains": "denied.example.test",
+        "allowed_ip_networks": "127.0.0.1/32",
+    }
+    async with new_ca(policy=policy) as made:
+        yield made
+
+
+POLICY = {
+    "allowed": ("a.example.test", True),
+    "allowed wildcard": ("*.b.example.test", True),
+    "allowed address": ("127.0.0.1", True),
+    "denied": ("denied.example.test", False),
+    "below denied": ("a.denied.example.test", False),
+    "wildcard below denied": ("*.denied.example.test", False),
+    "not allowed": ("example.com", False),
+    "allowed as text only": ("evilexample.test", False),
+    "address not allowed": ("127.0.0.2", False),
+}
+
+
+@pytest.mark.parametrize(("name", "allowed"), POLICY.values(), ids=POLICY)
+async def test_the_policy_says_which_names_are_issued(strict, name, allowed):
+    account = await strict.account()
+    answer = await account.new_order(name)
+    if allowed:
+        assert answer.status == 201
+    else:
+        problem = assert_problem(answer, REJECTED, name, status=403)
+        assert problem["identifier"]["value"] == name
+        assert "subproblems" not in problem
+
+
+async def test_the_policy_names_every_name_that_it_refuses(strict):
+    account = await strict.account()
+    answer = await account.new_order("a.example.test", "denied.example.test", "example.com", "127.0.0.2")
+    problem = assert_problem(answer, REJECTED, status=403)
+    assert [sub["identifier"]["value"] for sub in problem["subproblems"]] == [
+        "denied.example.test",
+        "example.com",
+        "127.0.0.2",
+    ]
+
+
+async def test_the_policy_holds_for_newauthz_too(strict):
+    """Lesson 2: on every path."""
+    account = await strict.account()
+    for value, status in (("a.example.test", 201), ("example.com", 403)):
+        answer = await account.post(strict.client.url("new-authz"), {"identifier": dns(value)})
+        assert answer.status == status
+
+
+async def test_the_policy_is_asked_again_to_finalize(new_ca, ca):
+    """Lesson 2: an order that was made under another policy."""
+    account = await ca.account()
+    order = await ca.ready(account)
+    async with new_ca(dsn=ca.dsn, policy={"denied_domains": "example.test"}) as stricter:
+        order.account.client = stricter.client
+        assert_problem(await order.finalize(), REJECTED, status=403)
+        assert (await order.read())["status"] == "ready"
+
+
+# ---------------------------------------------------------------- notBefore, notAfter
+
+
+async def test_7_4_wishes_for_the_validity_are_met_to_the_second(ca, account):
+    begin, end = now() - timedelta(hours=1), now() + timedelta(days=3)
+    order = await account.order(ca.name(), notBefore=timestamp(begin), notAfter=timestamp(end))
+    assert (order.object["notBefore"], order.object["notAfter"]) == (timestamp(begin), timestamp(end))
+    (leaf, *_) = await order.issue(ca.web)
+    assert (leaf.not_valid_before_utc, leaf.not_valid_after_utc) == (begin, end)
+
+
+async def test_7_4_a_wish_in_another_zone(ca, account):
+    order = await account.order(ca.name(), notAfter=(now() + timedelta(days=1)).isoformat()[:-6] + "-01:30")
+    expected = now() + timedelta(days=1, hours=1, minutes=30)
+    assert abs(datetime.fromisoformat(order.object["notAfter"]) - expected) < timedelta(seconds=30)
+
+
+WISHES = {
+    "over": {"notAfter": timedelta(days=-1)},
+    "reversed": {"notBefore": timedelta(days=2), "notAfter": timedelta(days=1)},
+    "too long": {"notAfter": timedelta(days=399)},
+    "a century": {"notAfter": timedelta(days=36_500)},
+    "begun long ago": {"notBefore": timedelta(days=-10)},
+    "far ahead": {"notBefore": timedelta(days=300), "notAfter": timedelta(days=301)},
+}
+
+
+@pytest.mark.parametrize("wish", WISHES.values(), ids=WISHES)
+async def test_7_4_a_wish_that_cannot_be_met_is_refused(ca, account, wish):
+    """ "the server MUST return an error if it cannot fulfill the request"."""
+    times = {member: timestamp(now() + offset) for member, offset in wish.items()}
+    assert_problem(await account.new_order(ca.name(), **times), MALFORMED, status=400)
+
+
+async def test_7_4_without_a_wish_the_profile_decides(ca, account):
+    (leaf, *_) = await (await account.order(ca.name())).issue(ca.web)
+    assert leaf.not_valid_after_utc - leaf.not_valid_before_utc == timedelta(days=90, seconds=-1)
+    assert timedelta(seconds=50) < now() - leaf.not_valid_before_utc < timedelta(seconds=120)
+
+
+# ---------------------------------------------------------------- wildcards
+
+
+async def test_7_1_3_a_wildcard_and_its_base_are_two(ca, account):
+    name = ca.name()
+    order = await account.order(f"*.{name}", name)
+    wildcard, base = await order.authorizations()
+    assert order.names == [f"*.{name}", name]
+    assert (wildcard["identifier"], wildcard["wildcard"]) == (dns(name), True)
+    assert base["identifier"] == dns(name)
+    assert "wildcard" not in base
+
+
+async def test_lesson_8_a_wildcard_is_offered_dns_01_alone(ca, account):
+    name = ca.name()
+    order = await account.order(f"*.{name}")
+    (authorization,) = await order.authorizations()
+    (challenge,) = authorization["challenges"]
+    assert challenge["type"] == "dns-01"
+    for kind in ("http-01", "tls-alpn-01"):
+        url = challenge["url"].replace("dns-01", kind)
+        assert_problem(await account.post(url, {}), MALFORMED, status=404)
+    assert (await order.read())["status"] == "pending"
+
+
+async def test_lesson_8_a_proof_of_the_base_is_none_of_the_wildcard(ca, account):
+    name = ca.name()
+    await (await account.order(name)).issue(ca.web)
+    assert (await account.order(f"*.{name}")).object["status"] == "pending"
+
+
+async def test_without_dns_01_no_wildcard(new_ca):
+    async with new_ca(validation={"challenges": "http-01"}) as ca:
+        account = await ca.account()
+        assert_problem(await account.new_order(f"*.{ca.name()}"), REJECTED, status=403)
+
+
+# ---------------------------------------------------------------- RFC 8738: addresses
+
+
+@pytest.fixture(scope="module")
+def web6(outside):
+    """A web server at ::1, on the port of the validators."""
+    try:
+        server = HttpResponder("::1", outside.web.port)
+    except OSError:
+        pytest.skip("this machine has no IPv6 loopback")
+    with server:
+        yield server
+
+
+async def test_rfc_8738_a_certificate_for_an_ipv4_address(ca, account):
+    order = await account.order("127.0.0.1")
+    assert order.object["identifiers"] == [{"type": "ip", "value": "127.0.0.1"}]
+    (leaf, *_) = await order.issue(ca.web)
+    assert names_of(leaf) == ["127.0.0.1"]
+    assert ca.web.requests[-1].headers["host"] == f"127.0.0.1:{ca.web.port}"
+
+
+async def test_rfc_8738_a_certificate_for_an_ipv6_address(ca, account, web6):
+    (leaf, *_) = await (await account.order("::1")).issue(web6)
+    assert names_of(leaf) == ["::1"]
+    assert web6.requests[-1].headers["host"] == f"[::1]:{web6.port}"
+
+
+async def test_rfc_8738_names_and_addresses_in_one_order(ca, account):
+    name = ca.name()
+    (leaf, *_) = await (await account.order(name, "127.0.0.1")).issue(ca.web)
+    assert sorted(names_of(leaf)) == ["127.0.0.1", name]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_rfc_8738_an_address_is_not_offered_dns_01(account, address):
+    """RFC 8738 §7."""
+    stranger = await account.client.register()
+    (authorization,) = await (await stranger.order(address)).authorizations()
+    assert {one["type"] for one in authorization["challenges"]} == {"http-01", "tls-alpn-01"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["127.0.0.01", "0:0:0:0:0:0:0:1", "::01", "2001:DB8::1", "[::1]", "fe80::1%lo", "127.1", "::ffff:7f00:1"],
+)
+async def test_rfc_8738_an_address_has_one_form(account, value):
+    """RFC 8738 §3."""
+    assert_problem(await account.new_order({"type": "ip", "value": value}), REJECTED, status=403)
+
+
+async def test_without_http_01_and_tls_alpn_01_no_address(new_ca):
+    async with new_ca(validation={"challenges": "dns-01"}) as ca:
+        assert_problem(await (await ca.account()).new_order("127.0.0.1"), REJECTED, status=403)
+
+
+# ---------------------------------------------------------------- §7.4: finalize
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def ready(ca, account) -> Order:
+    return await ca.ready(account)
+
+
+async def test_7_4_finalize_gives_the_certificate(ready):
+    answer = await ready.finalize()
+    assert (answer.status, answer.location, answer.json["status"]) == (200, ready.url, "valid")
+    assert answer.json["certificate"].startswith("https://ca.test/acme/cert/")
+    assert (await ready.read()) == answer.json
+
+
+async def test_7_4_not_before_all_is_proved(ca, account):
+    order = await account.order(ca.name(), ca.name())
+    await prove(account, order.object["authorizations"][0], ca.web)
+    assert (await order.read())["status"] == "pending"
+    assert_problem(await order.finalize(), NOT_READY, status=403)
+    assert (await order.read())["status"] == "pending"
+
+
+async def test_7_4_not_twice(ready):
+    assert (await ready.finalize()).status == 200
+    certificate = (await ready.read())["certificate"]
+    assert_problem(await ready.finalize(), NOT_READY, status=403)
+    assert (await ready.read())["certificate"] == certificate
+
+
+def name_of(order: Order) -> str:
+    return order.names[0]
+
+
+CSRS = {
+    "one more": lambda order: csr(name_of(order), "more.example.test"),
+    "another": lambda _: csr("other.example.test"),
+    "none": lambda _: csr(),
+    "the wildcard": lambda order: csr("*." + name_of(order)),
+    "the parent": lambda _: csr("example.test"),
+    "an address more": lambda order: csr(name_of(order), "10.0.0.1"),
+    "another CN": lambda order: csr(name_of(order), named=subject("other.example.test")),
+    "an e-mail address": lambda order: csr(name_of(order), x509.RFC822Name("a@example.test")),
+    "CA:TRUE": lambda order: csr(
+        name_of(order), extensions=[(x509.BasicConstraints(ca=True, path_length=None), True)]
+    ),
+    "broken signature": lambda order: csr(name_of(order))[:-1] + b"\0",
+    "bytes behind": lambda order: csr(name_of(order)) + b"\0",
+    "no DER": lambda _: b"MIIB",
+}
+
+
+@pytest.mark.parametrize("make", CSRS.values(), ids=CSRS)
+async def test_7_4_a_csr_that_does_not_fit_changes_nothing(ready, make):
+    """Lesson 1: refused before the order changes; a better one may follow."""
+    assert_problem(await ready.finalize(make(ready)), BAD_CSR, status=400)
+    assert (await ready.read())["status"] == "ready"
+    assert (await ready.finalize()).status == 200
+
+
+@pytest.mark.parametrize(
+    "payload", [{}, {"csr": ""}, {"csr": None}, {"csr": 1}, {"csr": "AA=="}, {"csr": "-----BEGIN"}]
+)
+async def test_7_4_without_a_csr_no_certificate(account, ready, payload):
+    assert_problem(await account.post(ready.object["finalize"], payload), MALFORMED, status=400)
+    assert (await ready.read())["status"] == "ready"
+
+
+async def test_11_1_not_the_key_of_any_account(ca, account, stranger, ready):
+    for key in (account.key, stranger.key):
+        answer = await ready.finalize(csr(*ready.names, key=key.private))
+        assert_problem(answer, BAD_CSR, "account", status=400)
+    assert (await ready.read())["status"] == "ready"
+
+
+async def test_7_4_names_in_any_order_and_case(ca, account):
+    order = await ca.ready(account, names=3)
+    one, two, three = order.names
+    answer = await order.finalize(csr(three.upper(), one, two, named=subject(two)))
+    assert answer.json["status"] == "valid"
+
+
+async def test_7_4_a_name_in_the_cn_alone(ca, account, ready):
+    assert (await ready.finalize(csr(named=subject(name_of(ready))))).status == 200
+    downloaded = await account.read((await ready.read())["certificate"])
+    assert names_of(x509.load_pem_x509_certificates(downloaded.body)[0]) == ready.names
+
+
+@pytest.mark.parametrize("key", [EC_KEY, RSA_KEY], ids=["P-256", "RSA"])
+async def test_7_4_the_key_of_the_csr_is_certified(ca, account, key):
+    order = await account.order(ca.name())
+    (leaf, *_) = await order.issue(ca.web, csr(*order.names, key=key))
+    assert leaf.public_key() == key.public_key()
+
+
+# ---------------------------------------------------------------- §7.4.2: the certificate
+
+
+async def test_7_4_2_the_chain(ca, account):
+    order = await account.order(ca.name())
+    leaf, intermediate = await order.issue(ca.web)
+    assert intermediate == ca.hierarchy.intermediate.certificate
+    leaf.verify_directly_issued_by(intermediate)
+    intermediate.verify_directly_issued_by(ca.hierarchy.root.certificate)
+    assert names_of(leaf) == order.names
+    answer = await account.read(order.object["certificate"])
+    assert answer.content_type == "application/pem-certificate-chain"
+    assert answer.links("alternate") == []
+
+
+async def test_9_1_the_pem_is_strict(ca, account):
+    """Certificates alone, no text around, lines of 64 characters (RFC 7468 §3)."""
+    order = await account.order(ca.name())
+    chain = await order.issue(ca.web)
+    body = (await account.read(order.object["certificate"])).body.decode("ascii")
+    block = r"-----BEGIN CERTIFICATE-----\n(?:[A-Za-z0-9+/]{64}\n)*[A-Za-z0-9+/]{1,64}={0,2}\n-----END CERTIFICATE-----\n"
+    assert re.fullmatch(f"(?:{block}){{{len(chain)}}}", body)
+    assert not any(link.issuer == link.subject for link in chain), "the root stays at home"
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/pem-certificate-chain", "*/*", "application/pkix-cert", "text/html;q=0"]
+)
+async def test_7_4_2_what_is_accepted_makes_no_difference(ca, account, ready, accept):
+    await ready.finalize()
+    url = (await ready.read())["certificate"]
+    header = {"alg": account.key.algorithm, "kid": account.url, "nonce": await ca.client.nonce(), "url": url}
+    from tests.support.jose import compact, jws
+
+    answer = await ca.client.request(
+        "POST",
+        url,
+        body=compact(jws(header, b"", account.key)),
+        headers={"Content-Type": "application/jose+json", "Accept": accept},
+    )
+    assert (answer.status, answer.content_type) == (200, "application/pem-certificate-chain")
+
+
+async def test_7_4_2_the_certificate_never_changes(ca, account, ready):
+    await ready.finalize()
+    url = (await ready.read())["certificate"]
+    before = (await account.read(url)).body
+    (leaf, *_) = x509.load_pem_x509_certificates(before)
+    assert (await account.revoke(leaf.public_bytes(Encoding.DER))).status == 200
+    assert (await account.read(url)).body == before
+
+
+async def test_7_4_2_addresses_in_the_certificate_are_those_of_the_plain_listener(ca, account):
+    """And what stands there can be fetched."""
+    (leaf, *_) = await (await account.order(ca.name())).issue(ca.web)
+    (access,) = leaf.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    answer = await ca.plain.request("GET", access.access_location.value)
+    assert x509.load_der_x509_certificate(answer.body) == ca.hierarchy.intermediate.certificate
+
+
+# ---------------------------------------------------------------- §7.1.6: the states, in real flows
+
+
+async def observed(order: Order, *, until: set[str]) -> list[str]:
+    """The statuses that an order shows, each once, till it shows one of `until`."""
+    seen = [order.object["status"]]
+    while seen[-1] not in until:
+        await asyncio.sleep(0.005)
+        if (status := (await order.read())["status"]) != seen[-1]:
+            seen.append(status)
+    return seen
+
+
+def assert_along_the_table(seen: list[str]) -> None:
+    statuses = [OrderStatus(status) for status in seen]
+    assert all(
+        after in ORDER_TRANSITIONS[before] for before, after in zip(statuses, statuses[1:], strict=False)
+    ), seen
+
+
+async def test_7_1_6_from_pending_to_valid(new_ca):
+    async with new_ca(dev=True, test={"delay_issuance": 0.2}) as ca:
+        order = await (await ca.account()).order(ca.name())
+        seen = [order.object["status"]]
+        await order.prove(ca.web)
+        seen.append(order.object["status"])
+        answer = await order.finalize()
+        assert (answer.status, answer.headers["Retry-After"]) == (200, "1")
+        assert "certificate" not in answer.json
+        seen.append(answer.json["status"])
+        assert_problem(await order.finalize(), NOT_READY, status=403)
+        polled = await order.account.read(order.url)
+        assert polled.headers["Retry-After"] == "1"
+        order.object = polled.json
+        seen += (await observed(order, until={"valid", "invalid"}))[1:]
+    assert seen == ["pending", "ready", "processing", "valid"]
+    assert_along_the_table(seen)
+
+
+async def test_7_1_6_one_failure_makes_the_order_invalid(ca, account):
+    """Lesson 5: spoil one of three."""
+    order = await account.order(ca.name(), ca.name(), ca.name())
+    for url in order.object["authorizations"][:2]:
+        await prove(account, url, ca.web)
+    await account.post((await order.challenge(place=2))["url"], {})
+    seen = await observed(order, until={"invalid", "valid"})
+    assert seen == ["pending", "invalid"]
+    assert_problem(await order.finalize(), NOT_READY, status=403)
+    assert (await order.read())["status"] == "invalid"
+
+
+@pytest.mark.parametrize("when", ["pending", "ready"])
+async def test_7_1_6_a_deactivated_authorization_makes_the_order_invalid(ca, account, when):
+    order = await account.order(ca.name())
+    if when == "ready":
+        await order.prove(ca.web)
+    await account.post(order.object["authorizations"][0], {"status": "deactivated"})
+    assert (await order.read())["status"] == "invalid"
+    assert_problem(await order.finalize(), NOT_READY, status=403)
+
+
+async def test_7_1_6_what_is_not_answered_expires(new_ca):
+    async with new_ca(validation={"authorization_lifetime": 0.3}) as ca:
+        account = await ca.account()
+        order = await account.order(ca.name())
+        await asyncio.sleep(0.4)
+        (authorization,) = await order.authorizations()
+        assert (authorization["status"], (await order.read())["status"]) == ("expired", "invalid")
+        challenge = authorization["challenges"][0]
+        await account.post(challenge["url"], {})
+        assert (await order.authorizations())[0]["status"] == "expired"
+        answer = await account.post(order.object["authorizations"][0], {"status": "deactivated"})
+        assert answer.json["status"] == "expired"
+        assert_problem(await order.finalize(), NOT_READY, status=403)
+
+
+# ---------------------------------------------------------------- reuse of authorizations, §7.4.1
+
+
+async def test_7_4_a_valid_authorization_is_used_again_by_its_account(ca, account, stranger):
+    order = await ca.ready(account, names=2)
+    again = await account.order(*reversed(order.names))
+    assert again.object["status"] == "ready"
+    assert again.object["authorizations"] == order.object["authorizations"][::-1]
+    assert (await again.finalize()).json["status"] == "valid"
+    assert (await stranger.order(*order.names)).object["status"] == "pending"
+
+
+async def test_7_4_without_reuse_each_order_is_proved(new_ca):
+    async with new_ca(validation={"reuse": 0}) as ca:
+        account = await ca.account()
+        order = await ca.ready(account)
+        assert (await account.order(*order.names)).object["status"] == "pending"
+        assert (await order.finalize()).json["status"] == "valid"
+
+
+async def test_7_4_1_pre_authorization(ca, account):
+    name = ca.name()
+    answer = await account.post(ca.client.url("new-authz"), {"identifier": dns(name), "more": 1})
+    assert answer.status == 201
+    assert (answer.json["status"], answer.json["identifier"]) == ("pending", dns(name))
+    assert (await account.read(answer.location)).json == answer.json
+    await prove(account, answer.location, ca.web)
+    order = await account.order(name)
+    assert (order.object["status"], order.object["authorizations"]) == ("ready", [answer.location])
+    assert (await order.finalize()).json["status"] == "valid"
+
+
+@pytest.mark.parametrize(
+    ("payload", "error"),
+    [
+        ({}, MALFORMED),
+        ({"identifier": None}, MALFORMED),
+        ({"identifier": {}}, MALFORMED),
+        ({"identifier": [dns("a.example.test")]}, MALFORMED),
+        ({"identifiers": [dns("a.example.test")]}, MALFORMED),
+        ({"identifier": dns("*.example.test")}, REJECTED),
+        ({"identifier": dns("-a.example.test")}, REJECTED),
+        ({"identifier": {"type": "x", "value": "y"}}, ErrorType.UNSUPPORTED_IDENTIFIER),
+    ],
+)
+async def test_7_4_1_what_cannot_be_pre_authorized(ca, account, payload, error):
+    assert_problem(await account.post(ca.client.url("new-authz"), payload), error)
+
+
+async def test_7_4_the_body_of_the_csr_may_be_large(ca, account):
+    """A hundred of the longest names: within 64 KiB."""
+    base = ".".join(["a" * 63, "b" * 63, "c" * 63])
+    names = [f"{number:040}.{base}.test" for number in range(100)]
+    order = await account.order(*names)
+    answer = await account.post(order.object["finalize"], {"csr": base64url(csr(*names))})
+    assert_problem(answer, NOT_READY)
