@@ -15,9 +15,13 @@ from acme_ca.acme.urls import Urls
 from acme_ca.core.model import Account, AccountId
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
 from acme_ca.core.states import AccountStatus
-from acme_ca.storage import accounts, operations
-from acme_ca.storage.accounts import OwnedResource, Resource, Signer, SpentNonce
+from acme_ca.storage import accounts, operations, resources, signers
 from acme_ca.storage.database import Database
+from acme_ca.storage.resources import OwnedResource, Resource
+from acme_ca.storage.signers import Credential, Signer, SpentNonce
+
+MAX_REMEMBERED = 10_000
+"""Accounts that one worker remembers."""
 
 
 class SignedBy(Enum):
@@ -33,12 +37,17 @@ class SignedBy(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountRequest:
-    """A request of a valid account. `payload` b"" is POST-as-GET. `resource` is what the URL names, and the account's own."""
+    """A request of a valid account. `payload` b"" is POST-as-GET. `resource` is what the URL names, and the account's own.
+
+    With a `credential` the nonce is still to be spent and the account to be looked at once more, by the statement that
+    does what is asked for; `Authenticator.confirm` then judges what that statement found.
+    """
 
     account: Account
     payload: bytes
     resource: OwnedResource | None
     client: str
+    credential: Credential | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +71,8 @@ class Target:
     signed_by: SignedBy
     resource: Resource | None = None
     resource_id: str = ""
+    acts: bool = False
+    """Whether a request with a payload is authenticated by the statement of its act."""
 
 
 class Authenticator:
@@ -83,24 +94,26 @@ class Authenticator:
         self._clock = clock
         self._random_bytes = random_bytes
         self._reject = reject
+        self._remembered: dict[AccountId, Account] = {}
 
     async def authenticate(self, body: bytes, target: Target, *, client: str) -> SignedRequest:
-        """Raises Problem. The nonce is spent in any case, once the request is a JWS that has one."""
+        """Raises Problem. The nonce is spent in any case, once the request is a JWS that has one (RFC 8555 §6.5)."""
         request = jws.parse(body)
         nonce = self._nonces.check(request.header.get("nonce"))
         try:
+            if self._reject():
+                raise bad_nonce("The nonce is refused for a test")
             claim = self._claim(request, target)
+            if isinstance(claim, Jwk):
+                return await self._by_key(request, nonce, claim, client)
+            return await self._by_account(request, nonce, claim, target, client)
         except Problem:
-            await self._spend(nonce, AccountId(""), target)
+            await self.discard(nonce)
             raise
-        signer = await self._spend(nonce, claim, target)
-        if not signer.nonce_was_fresh or self._reject():
-            await self._follow_epoch(signer)
-            raise bad_nonce("The nonce was used before")
-        if isinstance(claim, Jwk):
-            jws.verify(claim.key, request)
-            return KeyRequest(key=claim, account=signer.account, payload=request.payload, client=client)
-        return self._by_account(request, signer, target, client)
+
+    async def discard(self, nonce: SpentNonce) -> None:
+        """Spend the nonce of a request that is refused; nothing happens when it is spent already."""
+        await signers.spend_by_key(self._database, nonce, "")
 
     def _claim(self, request: Jws, target: Target) -> AccountId | Jwk:
         """Who the request says signed it; everything that needs no database is checked."""
@@ -136,36 +149,80 @@ class Authenticator:
             raise _no_account()
         return account
 
-    async def _spend(self, nonce: SpentNonce, claim: AccountId | Jwk, target: Target) -> Signer:
-        if isinstance(claim, Jwk):
-            return await accounts.spend_nonce_by_key(self._database, nonce, claim.thumbprint)
-        return await accounts.spend_nonce(
+    async def _by_key(self, request: Jws, nonce: SpentNonce, key: Jwk, client: str) -> KeyRequest:
+        jws.verify(key.key, request)
+        signer = await signers.spend_by_key(self._database, nonce, key.thumbprint)
+        await self._check_nonce(signer)
+        return KeyRequest(key=key, account=signer.account, payload=request.payload, client=client)
+
+    async def _by_account(
+        self, request: Jws, nonce: SpentNonce, claim: AccountId, target: Target, client: str
+    ) -> AccountRequest:
+        account = await self._verified(claim, request)
+        credential = Credential(nonce=nonce, account=account.id, thumbprint=account.thumbprint)
+        if target.acts and request.payload:
+            return AccountRequest(
+                account=account, payload=request.payload, resource=None, client=client, credential=credential
+            )
+        signer, resource = await resources.read(
             self._database,
-            nonce,
-            claim,
+            credential,
             resource=target.resource,
             resource_id=target.resource_id,
             now=self._clock(),
         )
+        account = await self.confirm(signer, credential)
+        if target.resource is not None and resource is None:
+            raise not_found()
+        return AccountRequest(account=account, payload=request.payload, resource=resource, client=client)
 
-    async def _follow_epoch(self, signer: Signer) -> None:
-        """After a crash or failover that emptied the nonce table, nonces of a new epoch are handed out."""
-        if signer.epoch != self._nonces.epoch:
-            proposal = int.from_bytes(self._random_bytes(8), signed=True)
-            self._nonces.epoch = signer.epoch or await operations.nonce_epoch(self._database, proposal)
-
-    def _by_account(self, request: Jws, signer: Signer, target: Target, client: str) -> AccountRequest:
-        account = signer.account
+    async def _verified(self, claim: AccountId, request: Jws) -> Account:
+        """The account whose signature this is. A remembered one spares a round trip; the statement that follows notices
+        when it is not true any more.
+        """
+        remembered = self._remembered.get(claim)
+        if remembered is not None:
+            try:
+                jws.verify(jws.key_of(remembered.jwk), request)
+            except Problem:
+                del self._remembered[claim]  # its key may have been changed elsewhere
+            else:
+                return remembered
+        account = await accounts.find(self._database, claim)
         if account is None:
             raise _no_account()
         jws.verify(jws.key_of(account.jwk), request)
+        self._remember(account)
+        return account
+
+    def _remember(self, account: Account) -> None:
+        if len(self._remembered) >= MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[account.id] = account
+
+    async def confirm(self, signer: Signer, credential: Credential) -> Account:
+        """The account as it is now, after the statement that spent the credential. Raises Problem: `badNonce`, or
+        `unauthorized` for an account that has ended; then the statement did nothing else.
+        """
+        await self._check_nonce(signer)
+        account = signer.account
+        if account is None:
+            raise _no_account()
+        self._remember(account)
         if account.status is not AccountStatus.VALID:
             raise ended(account)
-        if target.resource is not None and signer.resource is None:
-            raise malformed("There is no such resource, or it is another account's.", status=404)
-        return AccountRequest(
-            account=account, payload=request.payload, resource=signer.resource, client=client
-        )
+        if account.thumbprint != credential.thumbprint:
+            raise bad_nonce("The account's key was changed this very moment")
+        return account
+
+    async def _check_nonce(self, signer: Signer) -> None:
+        if signer.nonce_was_fresh:
+            return
+        if signer.epoch != self._nonces.epoch:
+            # A crash or failover has emptied the nonce table: from now on nonces of its new epoch are handed out.
+            proposal = int.from_bytes(self._random_bytes(8), signed=True)
+            self._nonces.epoch = signer.epoch or await operations.nonce_epoch(self._database, proposal)
+        raise bad_nonce("The nonce was used before")
 
 
 def ended(account: Account) -> Problem:
@@ -173,6 +230,11 @@ def ended(account: Account) -> Problem:
     return unauthorized(
         f"This account is {account.status} and stays so: make a new account with another key.", status=401
     )
+
+
+def not_found() -> Problem:
+    """The answer to who asks for what is not there, or not theirs."""
+    return malformed("There is no such resource, or it is another account's.", status=404)
 
 
 def _no_account() -> Problem:

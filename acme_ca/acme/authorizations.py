@@ -28,6 +28,7 @@ from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import AuthorizationStatus
 from acme_ca.storage import orders
 from acme_ca.storage.database import Database, DatabaseUnavailable
+from acme_ca.storage.signers import Credential, Signer
 from acme_ca.validation.validator import Validator
 
 TOKEN_BYTES = 32
@@ -140,33 +141,32 @@ class Authorizations:
         return authorization
 
     async def answer(
-        self, account: Account, authorization: Authorization, kind: ChallengeType
-    ) -> Authorization:
+        self, credential: Credential, authorization: AuthorizationId, kind: ChallengeType
+    ) -> tuple[Signer, Authorization | None]:
         """The client is ready (RFC 8555 §7.5.1). The first answer starts the validation, later ones change nothing.
 
-        What comes back is settled when the validation ends within ANSWER_WITHIN, and `processing` otherwise.
+        The authorization, if it is the signer's: settled when the validation ends within ANSWER_WITHIN, `processing`
+        when it takes longer. What is known of the signer is still to be confirmed.
         """
-        if authorization.status is not AuthorizationStatus.PENDING or authorization.challenge is not None:
-            return authorization
         now = self._clock()
-        if not await orders.begin_attempt(
-            self._database, authorization.id, kind, due=now + self._rules.attempt, now=now
-        ):
-            return authorization
+        signer, found, begun = await orders.answer(
+            self._database, credential, authorization, kind, due=now + self._rules.attempt, now=now
+        )
+        if found is None or not begun:
+            return signer, found
         task = self._start(
             Attempt(
-                authorization_id=authorization.id,
-                identifier=authorization.identifier,
+                authorization_id=found.id,
+                identifier=found.identifier,
                 challenge=kind,
-                token=authorization.token,
-                thumbprint=account.thumbprint,
-                account_url=self._urls.account(account.id),
+                token=found.token,
+                thumbprint=credential.thumbprint,
+                account_url=self._urls.account(credential.account),
             )
         )
-        answered = replace(authorization, challenge=kind)
         await asyncio.wait({task}, timeout=ANSWER_WITHIN)
-        ended = task.done() and not task.cancelled()
-        return _settled(answered, task.result()) if ended else answered
+        settlement = task.result() if task.done() and not task.cancelled() else None
+        return signer, _settled(replace(found, challenge=kind), settlement)
 
     # ------------------------------------------------------------ validations under way
 

@@ -17,6 +17,7 @@ from acme_ca.acme.authentication import (
     SignedBy,
     SignedRequest,
     Target,
+    not_found,
 )
 from acme_ca.acme.authorizations import Authorizations
 from acme_ca.acme.nonces import Nonces
@@ -33,13 +34,14 @@ from acme_ca.core.model import (
     IssuerId,
     Order,
 )
-from acme_ca.core.problems import malformed, unauthorized
+from acme_ca.core.problems import Problem, malformed, unauthorized
 from acme_ca.core.states import AuthorizationStatus, OrderStatus
 from acme_ca.http import json_response
 from acme_ca.revocation.revoke import ByAccount, ByKey, Revocation
 from acme_ca.storage import orders as order_store
-from acme_ca.storage.accounts import Resource
 from acme_ca.storage.database import Database
+from acme_ca.storage.resources import Resource
+from acme_ca.storage.signers import Credential
 
 T = TypeVar("T", Order, Authorization, Certificate)
 
@@ -73,12 +75,15 @@ Endpoint = Callable[[Acme, Any, Parameters], Awaitable[web.Response]]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`resource` is read together with the account and must be its own, else the answer is 404."""
+    """`resource` is read together with the account and must be its own, else the answer is 404. Where the route `acts`,
+    a request with a payload comes with a credential: its statement spends the nonce and does what is asked, at once.
+    """
 
     path: str
     endpoint: Endpoint
     signed_by: SignedBy = SignedBy.ACCOUNT
     resource: Resource | None = None
+    acts: bool = False
 
 
 # ---------------------------------------------------------------- accounts
@@ -124,8 +129,11 @@ def _check_own(request: AccountRequest, parameters: Parameters) -> None:
 
 
 async def new_order(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
-    order = await acme.orders.create(request.account, messages.payload_of(request.payload))
-    return _order(acme, order, status=201)
+    _must_have_payload(request)
+    credential = _credential(request)
+    signer, order = await acme.orders.create(credential, messages.payload_of(request.payload))
+    await acme.authenticator.confirm(signer, credential)
+    return _order(acme, _present(order), status=201)
 
 
 async def order(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
@@ -182,17 +190,27 @@ def _authorization(acme: Acme, authorization: Authorization, *, status: int = 20
 
 
 async def challenge(acme: Acme, request: AccountRequest, parameters: Parameters) -> web.Response:
-    found, kind = _own(request, Authorization), ChallengeType(parameters["type"])
+    kind = ChallengeType(parameters["type"])
+    found = (
+        await _answered(acme, request, parameters, kind) if request.payload else _own(request, Authorization)
+    )
     if kind not in found.offered:
         raise malformed("This authorization has no such challenge.", status=404)
-    if request.payload:
-        messages.payload_of(request.payload)  # no member of it means anything (RFC 8555 §7.5.1, §8)
-        found = await acme.authorizations.answer(request.account, found, kind)
     return json_response(
         messages.challenge_object(found, kind, acme.urls),
         headers=_while_processing(found),
         links=[(acme.urls.authorization(AuthorizationId(found.id)), "up")],
     )
+
+
+async def _answered(
+    acme: Acme, request: AccountRequest, parameters: Parameters, kind: ChallengeType
+) -> Authorization:
+    messages.payload_of(request.payload)  # no member of it means anything (RFC 8555 §7.5.1, §8)
+    credential = _credential(request)
+    signer, found = await acme.authorizations.answer(credential, AuthorizationId(parameters["id"]), kind)
+    await acme.authenticator.confirm(signer, credential)
+    return _present(found)
 
 
 def _while_processing(authorization: Authorization) -> Mapping[str, str]:
@@ -230,7 +248,7 @@ ROUTES = (
     Route(urls.DIRECTORY, directory),
     Route(urls.NEW_NONCE, new_nonce),
     Route(urls.NEW_ACCOUNT, new_account, SignedBy.KEY),
-    Route(urls.NEW_ORDER, new_order),
+    Route(urls.NEW_ORDER, new_order, acts=True),
     Route(urls.NEW_AUTHZ, new_authz),
     Route(urls.KEY_CHANGE, key_change),
     Route(urls.REVOKE_CERT, revoke_cert, SignedBy.EITHER),
@@ -239,7 +257,7 @@ ROUTES = (
     Route(f"{urls.ORDER}{_ID}", order, resource=Resource.ORDER),
     Route(f"{urls.ORDER}{_ID}/finalize", finalize, resource=Resource.ORDER),
     Route(f"{urls.AUTHZ}{_ID}", authorization, resource=Resource.AUTHORIZATION),
-    Route(f"{urls.CHALLENGE}{_ID}/{_KIND}", challenge, resource=Resource.AUTHORIZATION),
+    Route(f"{urls.CHALLENGE}{_ID}/{_KIND}", challenge, resource=Resource.AUTHORIZATION, acts=True),
     Route(f"{urls.CERTIFICATE}{_ID}", certificate, resource=Resource.CERTIFICATE),
 )
 """Every signed request. The directory and newNonce take POST-as-GET here (RFC 8555 §6.3) and unsigned GET beside."""
@@ -265,12 +283,18 @@ def _signed(acme: Acme, route: Route) -> Callable[[web.Request], Awaitable[web.R
             signed_by=route.signed_by,
             resource=route.resource,
             resource_id=parameters.get("id", ""),
+            acts=route.acts,
         )
         client = request.remote or ""
         signed = await acme.authenticator.authenticate(await request.read(), target, client=client)
         if signed.account is not None:
             request["account"] = signed.account.id
-        return await route.endpoint(acme, signed, parameters)
+        try:
+            return await route.endpoint(acme, signed, parameters)
+        except Problem:
+            if isinstance(signed, AccountRequest) and signed.credential is not None:
+                await acme.authenticator.discard(signed.credential.nonce)
+            raise
 
     return handle
 
@@ -307,6 +331,23 @@ def _own(request: AccountRequest, kind: type[T]) -> T:
     """The thing that the URL names; the authenticator has refused the request where there is none."""
     assert isinstance(request.resource, kind)  # noqa: S101
     return request.resource
+
+
+def _credential(request: AccountRequest) -> Credential:
+    """What the authenticator leaves to the statement of the act."""
+    assert request.credential is not None  # noqa: S101
+    return request.credential
+
+
+def _present(found: T | None) -> T:
+    if found is None:
+        raise not_found()
+    return found
+
+
+def _must_have_payload(request: AccountRequest) -> None:
+    if not request.payload:
+        raise malformed("This resource takes a JSON object; the payload is empty.")
 
 
 def _must_be_post_as_get(request: AccountRequest) -> None:

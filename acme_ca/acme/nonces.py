@@ -15,7 +15,7 @@ from hashlib import blake2b
 
 from acme_ca.acme.jws import decode_base64url
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.storage.accounts import SpentNonce
+from acme_ca.storage.signers import SpentNonce
 
 _BODY = struct.Struct(">qIq")
 _MAC_BYTES = 16

@@ -18,7 +18,6 @@ from acme_ca.ca.issuers import Issuer
 from acme_ca.core import csr, keys
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
-    Account,
     IssuanceRequest,
     IssuerId,
     LintedCertificate,
@@ -34,6 +33,7 @@ from acme_ca.core.problems import ErrorType, Problem, compound
 from acme_ca.core.states import OrderStatus
 from acme_ca.storage import certificates, orders
 from acme_ca.storage.database import Database, DatabaseUnavailable
+from acme_ca.storage.signers import Credential, Signer
 
 SWEEP_AFTER = timedelta(seconds=60)
 """How long an order may be `processing` before the sweep takes the process for dead that claimed it."""
@@ -86,7 +86,8 @@ class Orders:
 
     # ------------------------------------------------------------ newOrder
 
-    async def create(self, account: Account, payload: Mapping[str, Any]) -> Order:
+    async def create(self, credential: Credential, payload: Mapping[str, Any]) -> tuple[Signer, Order | None]:
+        """A new order, if the signer may act; what is known of the signer is still to be confirmed."""
         wish = messages.new_order(payload, most=self._rules.max_identifiers)
         self._check_policy(wish.identifiers)
         now = self._clock()
@@ -101,7 +102,7 @@ class Orders:
         )
         order = Order(
             id=OrderId(self._new_id()),
-            account_id=account.id,
+            account_id=credential.account,
             status=OrderStatus.PENDING,
             identifiers=wish.identifiers,
             authorizations=(),
@@ -112,11 +113,11 @@ class Orders:
             issuer=issuer.id,
         )
         proposals = [
-            self._authorizations.propose(account.id, identifier, expires=order.expires)
+            self._authorizations.propose(credential.account, identifier, expires=order.expires)
             for identifier in wish.identifiers
         ]
         return await orders.create_order(
-            self._database, order, proposals, now=now, reusable_since=now - self._rules.reuse
+            self._database, credential, order, proposals, now=now, reusable_since=now - self._rules.reuse
         )
 
     def _check_policy(self, wanted: Sequence[Identifier]) -> None:

@@ -1,137 +1,26 @@
-"""Accounts, their EAB keys, and the statement that begins every signed request."""
+"""Accounts and their EAB keys."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import datetime
-from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from acme_ca.core.model import Account, AccountId, Authorization, Certificate, EabKey, EabKeyId, Order
+from acme_ca.core.model import Account, AccountId, EabKey, EabKeyId
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import AccountStatus
-from acme_ca.storage import certificates, operations, orders
-from acme_ca.storage.database import Database, Row, from_json, to_json
+from acme_ca.storage import operations
+from acme_ca.storage.database import Database, Row, to_json
+from acme_ca.storage.signers import ACCOUNT_COLUMNS, account_of
 
 if TYPE_CHECKING:
     from acme_ca.storage.database import Connection
 
-_ACCOUNT = """
-    a.id AS account_id, a.status AS account_status, a.jwk, a.thumbprint, a.contact, a.terms_agreed IS NOT NULL AS terms_agreed,
-    a.eab_key_id, a.eab_binding"""
 
-
-class Resource(Enum):
-    """What a URL with an id names; its rows are read together with the account that must own them."""
-
-    ORDER = f"{orders.ORDER_COLUMNS} FROM signer a LEFT JOIN ({orders.ORDER_SOURCE}) o ON o.id = $5 AND o.account_id = a.id"
-    AUTHORIZATION = (
-        f"{orders.AUTHORIZATION_COLUMNS} FROM signer a LEFT JOIN authz z ON z.id = $5 AND z.account_id = a.id"
-    )
-    CERTIFICATE = f"{certificates.COLUMNS} FROM signer a LEFT JOIN certificate c ON c.serial = $5 AND c.account_id = a.id"
-
-
-OwnedResource = Order | Authorization | Certificate
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SpentNonce:
-    """The numbers of a nonce that was found authentic, to be spent: see `acme.nonces`."""
-
-    value: int
-    expires: int
-    epoch: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Signer:
-    """What the database knows about a signed request."""
-
-    nonce_was_fresh: bool
-    epoch: int | None
-    """The epoch of the nonce table now."""
-    account: Account | None
-    resource: OwnedResource | None = None
-
-
-# ---------------------------------------------------------------- the statement of every signed request
-
-_SPEND = """
-WITH spent AS (
-    INSERT INTO nonce (value, expires) SELECT $1, $2 FROM nonce_epoch WHERE epoch = $3
-    ON CONFLICT DO NOTHING RETURNING true AS fresh
-), signer AS (
-    SELECT a.*, spent.fresh, nonce_epoch.epoch FROM (VALUES (1)) AS always
-    LEFT JOIN spent ON true LEFT JOIN nonce_epoch ON true LEFT JOIN account a ON a.{key} = $4
-)
-SELECT a.fresh, a.epoch, {account}"""
-
-_BY_ID = _SPEND.format(key="id", account=_ACCOUNT)
-_BY_KEY = _SPEND.format(key="thumbprint", account=_ACCOUNT) + " FROM signer a"
-_WITHOUT_RESOURCE = _BY_ID + " FROM signer a"
-_WITH_RESOURCE = {resource: f"{_BY_ID}, {resource.value}" for resource in Resource}
-
-
-async def spend_nonce(
-    database: Database,
-    nonce: SpentNonce,
-    account: AccountId,
-    *,
-    resource: Resource | None,
-    resource_id: str,
-    now: datetime,
-) -> Signer:
-    """Spend a nonce and read the account that claims to sign, with the thing it asks for if that is its own:
-    one round trip. The nonce is spent whatever becomes of the request (RFC 8555 §6.5).
-    """
-    if resource is None:
-        row = await database.fetchrow(_WITHOUT_RESOURCE, nonce.value, nonce.expires, nonce.epoch, account)
-    else:
-        query = _WITH_RESOURCE[resource]
-        row = await database.fetchrow(query, nonce.value, nonce.expires, nonce.epoch, account, resource_id)
-    return _signer(row, resource, now)
-
-
-async def spend_nonce_by_key(database: Database, nonce: SpentNonce, thumbprint: str) -> Signer:
-    """The same for a request that carries its key: the account is the one with that key, if any."""
-    row = await database.fetchrow(_BY_KEY, nonce.value, nonce.expires, nonce.epoch, thumbprint)
-    return _signer(row, None, None)
-
-
-def _signer(row: Row | None, resource: Resource | None, now: datetime | None) -> Signer:
-    assert row is not None, "a LEFT JOIN on a constant row gives a row"  # noqa: S101
-    return Signer(
-        nonce_was_fresh=row["fresh"] is True,
-        epoch=row["epoch"],
-        account=_account(row) if row["account_id"] is not None else None,
-        resource=_resource(row, resource, now) if resource is not None and now is not None else None,
-    )
-
-
-def _resource(row: Row, resource: Resource, now: datetime) -> OwnedResource | None:
-    if resource is Resource.ORDER:
-        return orders.order_of(row, now) if row["order_id"] is not None else None
-    if resource is Resource.AUTHORIZATION:
-        return orders.authorization_of(row, now) if row["authz_id"] is not None else None
-    return certificates.certificate_of(row) if row["serial"] is not None else None
-
-
-def _account(row: Row) -> Account:
-    return Account(
-        id=row["account_id"],
-        status=AccountStatus(row["account_status"]),
-        jwk=row["jwk"],
-        thumbprint=row["thumbprint"],
-        contact=tuple(row["contact"]),
-        terms_agreed=row["terms_agreed"],
-        eab_key_id=row["eab_key_id"],
-        eab_binding=from_json(row["eab_binding"]),
-    )
-
-
-# ---------------------------------------------------------------- acts on accounts
+async def find(database: Database, account: AccountId) -> Account | None:
+    row = await database.fetchrow(f"SELECT {ACCOUNT_COLUMNS} FROM account a WHERE id = $1", account)
+    return account_of(row) if row else None
 
 
 async def create(
@@ -160,10 +49,10 @@ async def create(
         )
         if created is None:
             row = await connection.fetchrow(
-                f"SELECT {_ACCOUNT} FROM account a WHERE thumbprint = $1", account.thumbprint
+                f"SELECT {ACCOUNT_COLUMNS} FROM account a WHERE thumbprint = $1", account.thumbprint
             )
             assert row is not None, "accounts are never deleted"  # noqa: S101
-            return _account(row), False
+            return account_of(row), False
         if account.eab_key_id is not None:
             await _use_up(connection, account.eab_key_id)
         await operations.record_event(
@@ -208,13 +97,13 @@ async def update(
                 SELECT $4, 'account.' || coalesce($3, 'updated'), 'account:' || id, 'account:' || id,
                        json_build_object('contact', contact) FROM a
             )
-            SELECT {_ACCOUNT} FROM a""",
+            SELECT {ACCOUNT_COLUMNS} FROM a""",
         account,
         contact,
         status,
         now,
     )
-    return _account(row) if row else None
+    return account_of(row) if row else None
 
 
 async def change_key(

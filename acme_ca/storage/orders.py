@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -23,6 +23,7 @@ from acme_ca.core.model import (
 )
 from acme_ca.core.states import AuthorizationStatus, OrderStatus, authorization_status, order_status
 from acme_ca.storage.database import Database, Row, from_json, to_json
+from acme_ca.storage.signers import ACTING, SIGNER_COLUMNS, Credential, Signer, signer_of
 
 ORDER_SOURCE = """
     SELECT o.*, z.authz_statuses, z.authz_expires FROM orders o LEFT JOIN LATERAL (
@@ -85,42 +86,50 @@ def authorization_of(row: Row, now: datetime) -> Authorization:
 # ---------------------------------------------------------------- new orders and authorizations
 
 
+_CREATE_ORDER = f"""{ACTING}, proposed AS (
+    SELECT p.* FROM acting, unnest($6::text[], $7::text[], $8::text[], $9::text[])
+    WITH ORDINALITY AS p (id, identifier, token, offered, place)
+), chosen AS (
+    SELECT p.*, held.id AS held_id FROM proposed p LEFT JOIN LATERAL (
+        SELECT z.id FROM authz z
+        WHERE z.account_id = $4 AND z.identifier = p.identifier AND z.status = 'valid'
+          AND z.validated > $10 AND z.expires > $11 ORDER BY z.expires DESC LIMIT 1
+    ) held ON true
+), made AS (
+    INSERT INTO authz (id, account_id, identifier, status, expires, token, offered, created)
+    SELECT id, $4, identifier, 'pending', $12, token, string_to_array(offered, ' '), $11
+    FROM chosen WHERE held_id IS NULL
+), ordered AS (
+    INSERT INTO orders (id, account_id, status, identifiers, authzs, expires, not_before, not_after, profile,
+                        profile_version, issuer_id, created)
+    SELECT $13, acting.id, 'pending', $7::text[],
+           (SELECT array_agg(coalesce(held_id, id) ORDER BY place) FROM chosen), $12, $14, $15, $16, $17, $18, $11
+    FROM acting RETURNING authzs
+)
+SELECT {SIGNER_COLUMNS}, ordered.authzs, (SELECT bool_and(held_id IS NOT NULL) FROM chosen) AS ready
+FROM signer a LEFT JOIN ordered ON true"""
+
+
 async def create_order(
     database: Database,
+    credential: Credential,
     order: Order,
     authorizations: Sequence[Authorization],
     *,
     now: datetime,
     reusable_since: datetime,
-) -> Order:
-    """Store a new order. `authorizations` are proposals, one for each identifier, in their order: where the account
-    holds a valid one that was validated after `reusable_since`, the order takes that and the proposal is dropped.
+) -> tuple[Signer, Order | None]:
+    """Store a new order of the signer. `authorizations` are proposals, one for each identifier, in their order: where
+    the account holds a valid one that was validated after `reusable_since`, the order takes that and the proposal is
+    dropped. No order: the signer could not act.
     """
     row = await database.fetchrow(
-        """WITH proposed AS (
-               SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[])
-               WITH ORDINALITY AS p (id, identifier, token, offered, place)
-           ), chosen AS (
-               SELECT p.*, held.id AS held_id FROM proposed p LEFT JOIN LATERAL (
-                   SELECT z.id FROM authz z
-                   WHERE z.account_id = $5 AND z.identifier = p.identifier AND z.status = 'valid'
-                     AND z.validated > $6 AND z.expires > $7 ORDER BY z.expires DESC LIMIT 1
-               ) held ON true
-           ), made AS (
-               INSERT INTO authz (id, account_id, identifier, status, expires, token, offered, created)
-               SELECT id, $5, identifier, 'pending', $8, token, string_to_array(offered, ' '), $7
-               FROM chosen WHERE held_id IS NULL
-           )
-           INSERT INTO orders (id, account_id, status, identifiers, authzs, expires, not_before, not_after, profile,
-                               profile_version, issuer_id, created)
-           SELECT $9, $5, 'pending', $2::text[], array_agg(coalesce(held_id, id) ORDER BY place), $8, $10, $11, $12, $13, $14, $7
-           FROM chosen
-           RETURNING authzs, (SELECT bool_and(held_id IS NOT NULL) FROM chosen) AS ready""",
+        _CREATE_ORDER,
+        *credential.parameters,
         [authorization.id for authorization in authorizations],
         [str(authorization.identifier) for authorization in authorizations],
         [authorization.token for authorization in authorizations],
         [" ".join(authorization.offered) for authorization in authorizations],
-        order.account_id,
         reusable_since,
         now,
         order.expires,
@@ -131,19 +140,12 @@ async def create_order(
         order.profile.version,
         order.issuer,
     )
-    assert row is not None, "INSERT … RETURNING gives the row"  # noqa: S101
-    return Order(
-        id=order.id,
-        account_id=order.account_id,
-        status=OrderStatus.READY if row["ready"] else OrderStatus.PENDING,
-        identifiers=order.identifiers,
-        authorizations=tuple(row["authzs"]),
-        expires=order.expires,
-        not_before=order.not_before,
-        not_after=order.not_after,
-        profile=order.profile,
-        issuer=order.issuer,
-    )
+    assert row is not None, "a LEFT JOIN on a constant row gives a row"  # noqa: S101
+    signer = signer_of(row)
+    if row["authzs"] is None:
+        return signer, None
+    status = OrderStatus.READY if row["ready"] else OrderStatus.PENDING
+    return signer, replace(order, status=status, authorizations=tuple(row["authzs"]))
 
 
 async def create_authorization(database: Database, authorization: Authorization, *, now: datetime) -> None:
@@ -209,27 +211,33 @@ async def holds_all(
 # ---------------------------------------------------------------- validation
 
 
-async def begin_attempt(
+_ANSWER = f"""{ACTING}, begun AS (
+    UPDATE authz z SET challenge = $7, attempt_due = $8 FROM acting
+    WHERE z.id = $6 AND z.account_id = acting.id AND z.status = 'pending' AND z.challenge IS NULL AND z.expires > $9
+      AND $7 = ANY (z.offered) RETURNING z.id
+)
+SELECT {SIGNER_COLUMNS}, {AUTHORIZATION_COLUMNS}, begun.id IS NOT NULL AS begun
+FROM signer a LEFT JOIN authz z ON z.id = $6 AND z.account_id = a.id LEFT JOIN begun ON true"""
+
+
+async def answer(
     database: Database,
+    credential: Credential,
     authorization: AuthorizationId,
     challenge: ChallengeType,
     *,
     due: datetime,
     now: datetime,
-) -> bool:
-    """The client answered a challenge: it becomes `processing`. False: another answer came first, or it is too late.
+) -> tuple[Signer, Authorization | None, bool]:
+    """The signer answers a challenge: it becomes `processing`, unless another answer came first or it is too late.
 
-    `due` is when the sweep may take the attempt over from a process that died.
+    Returns the authorization as it was before, if it is the signer's, and whether an attempt has begun. `due` is when
+    the sweep may take the attempt over from a process that died.
     """
-    touched = await database.execute(
-        """UPDATE authz SET challenge = $2, attempt_due = $3
-           WHERE id = $1 AND status = 'pending' AND challenge IS NULL AND expires > $4 AND $2 = ANY (offered)""",
-        authorization,
-        challenge,
-        due,
-        now,
-    )
-    return touched == 1
+    row = await database.fetchrow(_ANSWER, *credential.parameters, authorization, challenge, due, now)
+    assert row is not None, "a LEFT JOIN on a constant row gives a row"  # noqa: S101
+    found = authorization_of(row, now) if row["authz_id"] is not None else None
+    return signer_of(row), found, row["begun"]
 
 
 async def settle(

@@ -1,5 +1,6 @@
 """What clients send, read into values; values, written as RFC 8555 §7.1 has them."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -158,7 +159,7 @@ def test_each_bad_identifier_has_a_subproblem():
 def test_members_beside_type_and_value_are_not_reflected():
     with pytest.raises(Problem) as refused:
         new_order({**dns("bad_.example"), "more": "x" * 1000})
-    assert "more" not in refused.value.document().get("identifier", {})
+    assert "x" * 1000 not in json.dumps(refused.value.document())
 
 
 # ---------------------------------------------------------------- accounts

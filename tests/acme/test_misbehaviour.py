@@ -7,13 +7,16 @@ import pytest
 from acme_ca.core.problems import ErrorType
 from tests.support.client import assert_problem
 from tests.support.fixtures import IN_SESSION_LOOP
+from tests.support.jose import Key
 
 pytestmark = IN_SESSION_LOOP
 
 
 async def test_good_nonces_are_refused_now_and_then(new_ca):
     async with new_ca(dev=True, test={"reject_nonces": 0.5}) as ca:
-        answers = [await ca.client.post(ca.client.url("new-account"), b"{", key=key()) for _ in range(60)]
+        answers = [
+            await ca.client.post(ca.client.url("new-account"), b"{", key=Key.generate()) for _ in range(60)
+        ]
         refused = [answer for answer in answers if answer.error == ErrorType.BAD_NONCE]
         assert 5 < len(refused) < 55
         assert_problem(refused[0], ErrorType.BAD_NONCE, status=400)
@@ -23,14 +26,8 @@ async def test_good_nonces_are_refused_now_and_then(new_ca):
 async def test_all_nonces_are_refused(new_ca):
     async with new_ca(dev=True, test={"reject_nonces": 1}) as ca:
         for _ in range(3):
-            answer = await ca.client.post(ca.client.url("new-account"), {}, key=key())
+            answer = await ca.client.post(ca.client.url("new-account"), {}, key=Key.generate())
             assert_problem(answer, ErrorType.BAD_NONCE)
-
-
-def key():
-    from tests.support.jose import Key
-
-    return Key.generate()
 
 
 async def test_issuance_is_held_back(new_ca):

@@ -15,7 +15,7 @@ from acme_ca.core.problems import ErrorType
 from tests.support.client import Account, Answer, Order, assert_problem, assert_refused
 from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.issuing import NOW, csr, subject
-from tests.support.jose import Key, base64url, rsa_key
+from tests.support.jose import Key, base64url
 
 pytestmark = IN_SESSION_LOOP
 
@@ -57,7 +57,7 @@ async def test_by_the_account_that_ordered(account, issued):
 
 @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "RS256"])
 async def test_by_the_certificates_own_key(ca, account, algorithm):
-    key = rsa_key() if algorithm == "RS256" else Key.generate(algorithm)
+    key = Key.generate(algorithm)
     issued = await issue(ca, account, key=key)
     assert (await issued.revoke(key=key, reason=1)).status == 200
 

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 import pytest_asyncio
@@ -15,7 +16,7 @@ from acme_ca.core.states import ORDER_TRANSITIONS, OrderStatus
 from tests.support.client import Order, assert_problem, prove
 from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.issuing import EC_KEY, RSA_KEY, csr, subject
-from tests.support.jose import base64url
+from tests.support.jose import base64url, compact, jws
 from tests.support.responders import HttpResponder
 
 pytestmark = IN_SESSION_LOOP
@@ -126,7 +127,6 @@ async def test_6_7_1_each_refused_name_has_its_subproblem(ca, account):
     problem = assert_problem(await account.new_order(ca.name(), *bad), REJECTED)
     assert [sub["identifier"] for sub in problem["subproblems"]] == bad
     assert all(sub["detail"] for sub in problem["subproblems"])
-    assert "identifier" not in problem
 
 
 async def test_7_1_4_a_labels_are_taken_and_kept(account):
@@ -169,8 +169,7 @@ async def test_the_policy_says_which_names_are_issued(strict, name, allowed):
         assert answer.status == 201
     else:
         problem = assert_problem(answer, REJECTED, name, status=403)
-        assert problem["identifier"]["value"] == name
-        assert "subproblems" not in problem
+        assert [sub["identifier"]["value"] for sub in problem["subproblems"]] == [name]
 
 
 async def test_the_policy_names_every_name_that_it_refuses(strict):
@@ -462,8 +461,6 @@ async def test_7_4_2_what_is_accepted_makes_no_difference(ca, account, ready, ac
     await ready.finalize()
     url = (await ready.read())["certificate"]
     header = {"alg": account.key.algorithm, "kid": account.url, "nonce": await ca.client.nonce(), "url": url}
-    from tests.support.jose import compact, jws
-
     answer = await ca.client.request(
         "POST",
         url,
@@ -505,9 +502,7 @@ async def observed(order: Order, *, until: set[str]) -> list[str]:
 
 def assert_along_the_table(seen: list[str]) -> None:
     statuses = [OrderStatus(status) for status in seen]
-    assert all(
-        after in ORDER_TRANSITIONS[before] for before, after in zip(statuses, statuses[1:], strict=False)
-    ), seen
+    assert all(after in ORDER_TRANSITIONS[before] for before, after in pairwise(statuses)), seen
 
 
 async def test_7_1_6_from_pending_to_valid(new_ca):

@@ -15,7 +15,6 @@ def test_the_document_of_a_problem():
     assert problem.document() == {
         "type": "urn:ietf:params:acme:error:malformed",
         "detail": "So it is.",
-        "identifier": {"type": "dns", "value": "a.example.test"},
         "algorithms": ["ES256"],
     }
     assert json.loads(json.dumps(problem.document())) == problem.document()
@@ -27,10 +26,11 @@ def test_the_http_status_is_no_part_of_it():
     assert "headers" not in Problem(ErrorType.MALFORMED, "No.", headers={"Allow": "POST"}).document()
 
 
-def test_a_problem_of_one_identifier_speaks_for_itself():
-    """RFC 8555 §6.7.1."""
-    alone = Problem(ErrorType.REJECTED_IDENTIFIER, "No.", identifier=A)
-    assert compound([alone]) is alone
+def test_the_identifier_of_a_single_problem_stands_in_a_subproblem_too():
+    """RFC 8555 §6.7.1: "The "identifier" field MUST NOT be present at the top level"."""
+    document = compound([Problem(ErrorType.REJECTED_IDENTIFIER, "No.", identifier=A)]).document()
+    assert (document["detail"], "identifier" in document) == ("No.", False)
+    assert [sub["identifier"] for sub in document["subproblems"]] == [A.as_json()]
 
 
 @pytest.mark.parametrize(

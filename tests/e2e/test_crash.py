@@ -105,7 +105,8 @@ def test_a_first_start_that_was_killed_can_be_made_again(tmp_path, moment):
 def kill_as_soon_as_there_is(moment: str, place: Path) -> None:
     command = [sys.executable, "-m", "acme_ca", "serve", "--dev"]
     variables = environment(place, free_ports(5), {})
-    process = subprocess.Popen(command, env=variables, cwd=place, stderr=subprocess.DEVNULL)
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    process = subprocess.Popen(command, env=variables, cwd=place, **quiet)
     while not list(place.glob(moment)):
         assert process.poll() is None
     kill_everything(process)

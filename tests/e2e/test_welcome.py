@@ -12,7 +12,8 @@ import pytest
 
 from tests.support.chains import Issued, assert_good
 from tests.support.clients import find
-from tests.support.server import ROOT, Server, environment, free_ports
+from tests.support.server import ROOT, Server
+from tests.support.started import started
 
 pytestmark = pytest.mark.client
 
@@ -24,6 +25,7 @@ REACH = (
     "--ambient-caps=+dac_read_search",
     "--securebits=+no_setuid_fixup",
 )
+NOT_GIVEN = ("DATA", "CA_PASSWORD", "VALIDATION__RESOLVERS", "VALIDATION__ALLOW_NETWORKS", "WORKERS")
 ISSUED = {
     "certbot": Issued(
         chain=Path("acme-ca-certbot/live/hello.localhost/fullchain.pem"),
@@ -47,54 +49,20 @@ def empty_directory(*, mode: int) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module", params=[0o755, 0o700], ids=["in an open folder", "in a private folder"])
-def started(request) -> Iterator[Server]:
-    """`scripts/serve` without any setting but the ports, in an empty folder with a space in its name."""
+def checkout(request) -> Iterator[Server]:
+    """The server of `scripts/serve`, without any setting but the addresses, in an empty folder with a space in its name."""
     with empty_directory(mode=request.param) as directory:
         place = directory / "an empty place"
         place.mkdir()
-        server = serve(place)
-        try:
-            server.await_ready()
+        with started([ROOT / "scripts" / "serve"], place, without=NOT_GIVEN) as server:
             yield server
-        finally:
-            server.stop()
-
-
-def serve(place: Path) -> Server:
-    ports = free_ports(5)
-    variables = environment(
-        place,
-        ports,
-        {},
-        without=("DATA", "CA_PASSWORD", "VALIDATION__RESOLVERS", "VALIDATION__ALLOW_NETWORKS", "WORKERS"),
-    )
-    https, http, http01, tlsalpn01, dns = ports
-    with (place / "stdout").open("wb") as stdout, (place / "stderr").open("wb") as stderr:
-        process = subprocess.Popen(
-            [ROOT / "scripts" / "serve"],
-            env=variables,
-            cwd=place,
-            stdin=subprocess.DEVNULL,
-            stdout=stdout,
-            stderr=stderr,
-        )
-    return Server(
-        place=place,
-        https_port=https,
-        http_port=http,
-        http01_port=http01,
-        tlsalpn01_port=tlsalpn01,
-        dns_port=dns,
-        environment=variables,
-        process=process,
-    )
 
 
 @pytest.mark.usefixtures("openssl", "curl")
 @pytest.mark.parametrize("client", ["certbot", "lego"])
-def test_the_printed_line_pasted_by_an_ordinary_user_gives_a_certificate(started, client):
+def test_the_printed_line_pasted_by_an_ordinary_user_gives_a_certificate(checkout, client):
     command = find(client)
-    (line,) = [line for line in started.said().splitlines() if f" {client} " in line]
+    (line,) = [line for line in checkout.said().splitlines() if f" {client} " in line]
     with empty_directory(mode=0o755) as home:
         if os.geteuid() == 0:
             os.chown(home, NOBODY, NOBODY)
@@ -110,7 +78,7 @@ def test_the_printed_line_pasted_by_an_ordinary_user_gives_a_certificate(started
         )
         assert pasted.returncode == 0, pasted.stdout + pasted.stderr
         issued = Issued(chain=home / ISSUED[client].chain, key=home / ISSUED[client].key)
-        assert_good(issued, "hello.localhost", root=started.root)
+        assert_good(issued, "hello.localhost", root=checkout.root)
         if os.geteuid() == 0:
             assert issued.key.stat().st_uid == NOBODY
 
@@ -126,13 +94,13 @@ def as_ordinary_user(command: str) -> tuple[str, ...]:
     return STEP_DOWN if tried.returncode == 0 else (*STEP_DOWN, *REACH)
 
 
-def test_the_development_mode_is_said_loudly(started):
-    assert "DEVELOPMENT MODE" in started.said()
-    assert '"development mode' in started.log()
+def test_the_development_mode_is_said_loudly(checkout):
+    assert "DEVELOPMENT MODE" in checkout.said()
+    assert '"development mode' in checkout.log()
 
 
-def test_the_password_of_the_ca_was_made_and_is_nobody_elses(started):
-    assert "Made a password for the CA keys" in started.log()
-    password = started.data / "ca-password"
+def test_the_password_of_the_ca_was_made_and_is_nobody_elses(checkout):
+    assert "Made a password for the CA keys" in checkout.log()
+    password = checkout.data / "ca-password"
     assert password.stat().st_mode & 0o777 == 0o600
-    assert password.read_text().strip() not in started.said() + started.log()
+    assert password.read_text().strip() not in checkout.said() + checkout.log()

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -10,11 +11,12 @@ import pytest
 from acme_ca.core.model import AccountId, ChallengeType, EabKey, EabKeyId, Outcome
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, OrderStatus
-from acme_ca.storage import accounts, certificates, operations, orders
-from acme_ca.storage.accounts import Resource, SpentNonce
+from acme_ca.storage import accounts, certificates, operations, orders, resources, signers
 from acme_ca.storage.database import Database
+from acme_ca.storage.resources import Resource
+from acme_ca.storage.signers import Credential, SpentNonce
 from tests.support import records
-from tests.support.records import DAY, NOW
+from tests.support.records import DAY, EPOCH, NOW
 
 SCHEMA = Path(__file__).resolve().parents[2] / "schema.sql"
 REFUSED = Outcome(problem=Problem(ErrorType.CONNECTION, "refused"), record=({"asked": "x"},))
@@ -32,11 +34,17 @@ async def owner(database):
 
 
 async def read_order(database: Database, owner, order_id, now=NOW):
-    nonce = SpentNonce(value=hash(order_id) ^ int(now.timestamp()), expires=2**31, epoch=0)
-    signer = await accounts.spend_nonce(
-        database, nonce, owner.id, resource=Resource.ORDER, resource_id=order_id, now=now
+    credential = records.credential(owner)
+    _, order = await resources.read(
+        database, credential, resource=Resource.ORDER, resource_id=order_id, now=now
     )
-    return signer.resource
+    return order
+
+
+async def spend(database: Database, owner, nonce):
+    credential = Credential(nonce=nonce, account=owner.id, thumbprint=owner.thumbprint)
+    signer, _ = await resources.read(database, credential, resource=None, resource_id="", now=NOW)
+    return signer
 
 
 # ---------------------------------------------------------------- nonces
@@ -44,42 +52,75 @@ async def read_order(database: Database, owner, order_id, now=NOW):
 
 async def test_of_parallel_uses_of_a_nonce_exactly_one_is_the_first(database, owner):
     """Lesson 13."""
-    epoch = await operations.nonce_epoch(database, 7)
-    nonce = SpentNonce(value=-5, expires=2**31, epoch=epoch)
-    signers = await asyncio.gather(
-        *(
-            accounts.spend_nonce(database, nonce, owner.id, resource=None, resource_id="", now=NOW)
-            for _ in range(40)
-        )
+    nonce = SpentNonce(value=-5, expires=2**31, epoch=EPOCH)
+    found = await asyncio.gather(*(spend(database, owner, nonce) for _ in range(40)))
+    assert [signer.nonce_was_fresh for signer in found].count(True) == 1
+    assert {signer.account for signer in found} == {owner}
+
+
+async def test_of_parallel_acts_with_one_nonce_exactly_one_is_done(database, owner):
+    """Lesson 13: the act and the nonce are one statement."""
+    credential = records.credential(owner)
+    order = await records.order(database, owner, "a.example")
+
+    async def act(number):
+        other = replace(order, id=f"{number:032x}")
+        proposals = [records.proposal(owner.id, "b.example")]
+        return await orders.create_order(database, credential, other, proposals, now=NOW, reusable_since=NOW)
+
+    results = await asyncio.gather(*(act(number) for number in range(20)))
+    assert [made is not None for _, made in results].count(True) == 1
+    assert await database.fetchval("SELECT count(*) FROM orders") == 2
+    assert await database.fetchval("SELECT count(*) FROM authz") == 2
+
+
+@pytest.mark.parametrize("spoilt", ["nonce", "epoch", "account ended", "key changed", "unknown account"])
+async def test_no_act_unless_the_signer_may(database, owner, spoilt):
+    """Lesson 10: fail closed, in the statement itself."""
+    order = await records.order(database, owner, "a.example")
+    credential = records.credential(owner, epoch=8 if spoilt == "epoch" else EPOCH)
+    if spoilt == "nonce":
+        await spend(database, owner, credential.nonce)
+    if spoilt == "account ended":
+        await accounts.update(database, owner.id, contact=None, status=AccountStatus.DEACTIVATED, now=NOW)
+    if spoilt == "key changed":
+        await accounts.change_key(database, owner, jwk="{}", thumbprint="n", spki_sha256=b"n", now=NOW)
+    if spoilt == "unknown account":
+        credential = replace(credential, account=AccountId("0" * 32))
+    authorization, kind = order.authorizations[0], ChallengeType.HTTP_01
+    _, _, begun = await orders.answer(database, credential, authorization, kind, due=NOW + DAY, now=NOW)
+    assert not begun
+    proposals = [records.proposal(owner.id, "b.example")]
+    _, made = await orders.create_order(
+        database, replace(credential), replace(order, id="f" * 32), proposals, now=NOW, reusable_since=NOW
     )
-    assert [signer.nonce_was_fresh for signer in signers].count(True) == 1
-    assert {signer.account for signer in signers} == {owner}
+    assert made is None
+    assert await database.fetchval("SELECT count(*) FROM orders") == 1
+    assert await database.fetchval("SELECT count(*) FROM authz WHERE challenge IS NULL") == 1
 
 
 async def test_a_nonce_of_an_epoch_before_the_table_was_emptied_is_refused(database, owner):
     """Lesson 13: what a crash of PostgreSQL does to an unlogged table."""
-    epoch = await operations.nonce_epoch(database, 7)
     await database.fetch("TRUNCATE nonce, nonce_epoch")
-    nonce = SpentNonce(value=1, expires=2**31, epoch=epoch)
-    lost = await accounts.spend_nonce(database, nonce, owner.id, resource=None, resource_id="", now=NOW)
+    nonce = SpentNonce(value=1, expires=2**31, epoch=EPOCH)
+    lost = await spend(database, owner, nonce)
     assert not lost.nonce_was_fresh
     assert lost.epoch is None
     assert await operations.nonce_epoch(database, 8) == 8
-    again = await accounts.spend_nonce(database, nonce, owner.id, resource=None, resource_id="", now=NOW)
+    again = await spend(database, owner, nonce)
     assert not again.nonce_was_fresh
     assert again.epoch == 8
 
 
 async def test_the_first_proposal_of_an_epoch_and_of_a_secret_wins(database):
-    assert [await operations.nonce_epoch(database, n) for n in (3, 4)] == [3, 3]
+    assert [await operations.nonce_epoch(database, n) for n in (3, 4)] == [EPOCH, EPOCH]
     assert [await operations.shared_secret(database, "s", v) for v in (b"a", b"b")] == [b"a", b"a"]
 
 
 async def test_expired_nonces_go(database):
-    await operations.nonce_epoch(database, 1)
     for value, expires in ((1, 10), (2, 2**31)):
-        nonce = SpentNonce(value=value, expires=expires, epoch=1)
-        await accounts.spend_nonce_by_key(database, nonce, "nobody")
+        nonce = SpentNonce(value=value, expires=expires, epoch=EPOCH)
+        await signers.spend_by_key(database, nonce, "nobody")
     assert await operations.delete_expired_nonces(database, NOW) == 1
     assert await database.fetchval("SELECT value FROM nonce") == 2
 
@@ -173,7 +214,7 @@ async def test_an_order_is_pending_then_ready_then_expired(database, owner):
     order = await records.order(database, owner, "a.example", "*.a.example")
     assert order.status is OrderStatus.PENDING
     assert len(order.authorizations) == 2
-    await records.validate(database, order)
+    await records.validate(database, owner, order)
     assert (await read_order(database, owner, order.id)).status is OrderStatus.READY
     assert (await read_order(database, owner, order.id, NOW + 8 * DAY)).status is OrderStatus.INVALID
 
@@ -181,7 +222,7 @@ async def test_an_order_is_pending_then_ready_then_expired(database, owner):
 async def test_one_failed_authorization_ends_the_order(database, owner):
     """Lesson 5."""
     order = await records.order(database, owner, "a.example", "b.example")
-    await records.validate(database, order, outcome=REFUSED)
+    await records.validate(database, owner, order, outcome=REFUSED)
     read = await read_order(database, owner, order.id)
     assert read.status is OrderStatus.INVALID
     assert await orders.order_ids(database, owner.id, after="", limit=9, now=NOW) == []
@@ -195,7 +236,7 @@ async def test_another_account_does_not_find_the_order(database, owner):
 
 async def test_a_valid_authorization_is_used_again_by_its_account_only(database, owner):
     first = await records.order(database, owner, "a.example", "b.example")
-    await records.validate(database, first)
+    await records.validate(database, owner, first)
     again = await records.order(database, owner, "b.example", "a.example")
     assert again.status is OrderStatus.READY
     assert again.authorizations == first.authorizations[::-1]
@@ -228,7 +269,7 @@ async def test_only_the_first_answer_starts_an_attempt(database, owner):
     kinds = [ChallengeType.HTTP_01, ChallengeType.DNS_01] * 4
     started = await asyncio.gather(
         *(
-            orders.begin_attempt(database, order.authorizations[0], kind, due=NOW + DAY, now=NOW)
+            records.answer(database, owner, order.authorizations[0], kind, due=NOW + DAY, now=NOW)
             for kind in kinds
         )
     )
@@ -238,12 +279,12 @@ async def test_only_the_first_answer_starts_an_attempt(database, owner):
 async def test_a_settled_challenge_is_not_settled_again(database, owner):
     """Lesson 8."""
     order = await records.order(database, owner, "a.example")
-    await records.validate(database, order, outcome=REFUSED)
+    await records.validate(database, owner, order, outcome=REFUSED)
     attempt = records.attempt(order.authorizations[0], "a.example", ChallengeType.DNS_01)
     assert not await orders.settle(database, attempt, Outcome(problem=None), valid_until=NOW + DAY, now=NOW)
     assert await database.fetchval("SELECT status FROM authz") == AuthorizationStatus.INVALID
-    assert not await orders.begin_attempt(
-        database, order.authorizations[0], ChallengeType.DNS_01, due=NOW + DAY, now=NOW
+    assert not await records.answer(
+        database, owner, order.authorizations[0], ChallengeType.DNS_01, due=NOW + DAY, now=NOW
     )
     assert await database.fetchval("SELECT count(*) FROM validation") == 2
 
@@ -251,7 +292,7 @@ async def test_a_settled_challenge_is_not_settled_again(database, owner):
 async def test_a_deactivated_authorization_does_not_come_back(database, owner):
     order = await records.order(database, owner, "a.example")
     authorization = order.authorizations[0]
-    assert await orders.begin_attempt(database, authorization, ChallengeType.DNS_01, due=NOW + DAY, now=NOW)
+    assert await records.answer(database, owner, authorization, ChallengeType.DNS_01, due=NOW + DAY, now=NOW)
     assert await orders.deactivate_authorization(database, authorization, now=NOW)
     attempt = records.attempt(authorization, "a.example", ChallengeType.DNS_01)
     assert not await orders.settle(database, attempt, Outcome(problem=None), valid_until=NOW + DAY, now=NOW)
@@ -260,8 +301,8 @@ async def test_a_deactivated_authorization_does_not_come_back(database, owner):
 
 async def test_an_attempt_whose_process_died_is_taken_over_once(database, owner):
     order = await records.order(database, owner, "a.example")
-    assert await orders.begin_attempt(
-        database, order.authorizations[0], ChallengeType.HTTP_01, due=NOW, now=NOW - DAY / 24
+    assert await records.answer(
+        database, owner, order.authorizations[0], ChallengeType.HTTP_01, due=NOW, now=NOW - DAY / 24
     )
     later = NOW + DAY / 24
     taken = await asyncio.gather(
@@ -279,7 +320,7 @@ async def test_an_attempt_whose_process_died_is_taken_over_once(database, owner)
 async def test_of_fifty_claims_one_wins(database, owner, draft):
     """Lesson 18."""
     order = await records.order(database, owner, "a.example")
-    await records.validate(database, order)
+    await records.validate(database, owner, order)
     claims = await asyncio.gather(
         *(
             orders.claim_and_record(
@@ -298,7 +339,7 @@ async def test_no_claim_unless_all_is_in_order(database, owner, draft, spoilt):
     """Fail closed: at the last moment, in the statement itself."""
     order = await records.order(database, owner, "a.example", "b.example")
     if spoilt != "pending":
-        await records.validate(database, order)
+        await records.validate(database, owner, order)
     if spoilt == "deactivated":
         await orders.deactivate_authorization(database, order.authorizations[1], now=NOW)
     if spoilt == "account ended":
@@ -316,7 +357,7 @@ async def test_no_claim_unless_all_is_in_order(database, owner, draft, spoilt):
 async def test_a_crash_after_recording_leaves_what_can_be_resumed_and_revoked(database, owner, draft):
     """Lesson 18."""
     order = await records.order(database, owner, "a.example")
-    await records.validate(database, order)
+    await records.validate(database, owner, order)
     recorded = await orders.claim_and_record(
         database, order, records.linted(order, draft), spki_sha256=b"k", now=NOW
     )
@@ -334,7 +375,7 @@ async def test_a_crash_after_recording_leaves_what_can_be_resumed_and_revoked(da
 
 async def test_of_parallel_revocations_one_succeeds(database, owner, draft):
     order = await records.order(database, owner, "a.example")
-    await records.validate(database, order)
+    await records.validate(database, owner, order)
     recorded = await orders.claim_and_record(
         database, order, records.linted(order, draft), spki_sha256=b"k", now=NOW
     )
@@ -348,16 +389,13 @@ async def test_of_parallel_revocations_one_succeeds(database, owner, draft):
 async def test_client_strings_are_compared_as_they_are(database, owner, text):
     """Lesson 26."""
     await records.order(database, owner, "a.example")
-    nonce = SpentNonce(value=1, expires=2**31, epoch=0)
     if text == "\0":  # never reaches the database: ids match ID, kids are parsed; PostgreSQL would refuse it
         with pytest.raises(asyncpg.DataError):
             await accounts.eab_key(database, text)
         return
-    found = await accounts.spend_nonce(
-        database, nonce, owner.id, resource=Resource.ORDER, resource_id=text, now=NOW
-    )
-    assert found.resource is None
-    assert (await accounts.spend_nonce_by_key(database, nonce, text)).account is None
+    assert await read_order(database, owner, text) is None
+    nonce = records.credential(owner).nonce
+    assert (await signers.spend_by_key(database, nonce, text)).account is None
     assert await accounts.eab_key(database, text) is None
 
 
@@ -367,7 +405,7 @@ async def test_client_strings_are_compared_as_they_are(database, owner, text):
 async def test_dead_orders_go_and_certificates_stay(database, owner, draft):
     """Lesson 25."""
     order = await records.order(database, owner, "a.example")
-    await records.validate(database, order)
+    await records.validate(database, owner, order)
     await orders.claim_and_record(database, order, records.linted(order, draft), spki_sha256=b"k", now=NOW)
     await records.order(database, owner, "b.example")
     assert await operations.delete_dead(database, NOW) == 0

@@ -301,7 +301,8 @@ def assert_problem(answer: Answer, kind: ErrorType, *words: str, status: int | N
     assert status is None or answer.status == status, answer
     problem: dict[str, Any] = answer.json
     assert problem["status"] == answer.status
-    assert re.fullmatch(r"[A-Z\"].+[.!]", problem["detail"]), problem
+    assert re.fullmatch(r".+\.", problem["detail"]), problem
+    assert "identifier" not in problem, "only subproblems have it (RFC 8555 §6.7.1)"
     assert all(word in problem["detail"] for word in words), problem
     return problem
 

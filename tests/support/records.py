@@ -31,10 +31,12 @@ from acme_ca.core.model import (
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, OrderStatus
 from acme_ca.storage import accounts, operations, orders
 from acme_ca.storage.database import Database
+from acme_ca.storage.signers import Credential, SpentNonce
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 PROVED = Outcome(problem=None)
+EPOCH = 7
 ISSUER = IssuerId("1" * 32)
 
 
@@ -50,7 +52,14 @@ async def stocked(dsn: str) -> AsyncIterator[Database]:
             database, ISSUER, der=b"issuer", root=False, not_after=NOW + 900 * DAY
         )
         await operations.register_profiles(database, BUILT_IN.values())
+        await operations.nonce_epoch(database, EPOCH)
         yield database
+
+
+def credential(owner: Account, *, epoch: int = EPOCH) -> Credential:
+    """With a nonce of its own, of the epoch that `stocked` makes."""
+    nonce = SpentNonce(value=int.from_bytes(os.urandom(8), signed=True), expires=2**31, epoch=epoch)
+    return Credential(nonce=nonce, account=owner.id, thumbprint=owner.thumbprint)
 
 
 async def account(database: Database) -> Account:
@@ -84,8 +93,9 @@ async def order(
     database: Database, owner: Account, *names: str, reusable_since: datetime = NOW - DAY, now: datetime = NOW
 ) -> Order:
     proposals = [proposal(owner.id, name) for name in names]
-    return await orders.create_order(
+    _, made = await orders.create_order(
         database,
+        credential(owner),
         Order(
             id=OrderId(new_id()),
             account_id=owner.id,
@@ -102,6 +112,8 @@ async def order(
         now=now,
         reusable_since=reusable_since,
     )
+    assert made is not None
+    return made
 
 
 def attempt(
@@ -117,13 +129,27 @@ def attempt(
     )
 
 
+async def answer(
+    database: Database,
+    owner: Account,
+    authorization: AuthorizationId,
+    kind: ChallengeType,
+    *,
+    due: datetime = NOW + DAY,
+    now: datetime = NOW,
+) -> bool:
+    """Whether an attempt has begun."""
+    _, _, begun = await orders.answer(database, credential(owner), authorization, kind, due=due, now=now)
+    return begun
+
+
 async def validate(
-    database: Database, owned: Order, *, now: datetime = NOW, outcome: Outcome = PROVED
+    database: Database, owner: Account, owned: Order, *, now: datetime = NOW, outcome: Outcome = PROVED
 ) -> None:
     """Answer and settle every authorization of an order."""
     for authorization, identifier in zip(owned.authorizations, owned.identifiers, strict=True):
         kind = ChallengeType.DNS_01
-        assert await orders.begin_attempt(database, authorization, kind, due=now + DAY, now=now)
+        assert await answer(database, owner, authorization, kind, due=now + DAY, now=now)
         settled = await orders.settle(
             database,
             attempt(authorization, identifier.value, kind),
