@@ -38,7 +38,7 @@ from acme_ca.storage.database import Database
 from acme_ca.tasks import Background, Loop
 from acme_ca.validation.validator import Validator
 
-ATTEMPT_MARGIN = 30.0
+ATTEMPT_MARGIN = 15.0
 """Seconds that a validation may take beyond its own limits before another process takes it for dead."""
 NONCE_SECRET_BYTES = 32
 

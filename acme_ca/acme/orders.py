@@ -35,7 +35,7 @@ from acme_ca.storage import certificates, orders
 from acme_ca.storage.database import Database, DatabaseUnavailable
 from acme_ca.storage.signers import Credential, Signer
 
-SWEEP_AFTER = timedelta(seconds=60)
+SWEEP_AFTER = timedelta(seconds=30)
 """How long an order may be `processing` before the sweep takes the process for dead that claimed it."""
 SWEEP_BATCH = 100
 

@@ -177,11 +177,16 @@ def _leaf(request: IssuanceRequest) -> x509.CertificateBuilder:
 
 
 def _subject(request: IssuanceRequest) -> x509.Name:
-    fitting = [identifier for identifier in request.identifiers if len(identifier.value) <= MAX_COMMON_NAME]
-    if not request.profile.common_name or not fitting:
+    # Names alone: clients read a CN as a host name, and certbot fails on an address there.
+    fitting = (
+        identifier.value
+        for identifier in request.identifiers
+        if identifier.type is IdentifierType.DNS and len(identifier.value) <= MAX_COMMON_NAME
+    )
+    first = next(fitting, None)
+    if not request.profile.common_name or first is None:
         return _EMPTY_NAME
-    first = next((identifier for identifier in fitting if identifier.type is IdentifierType.DNS), fitting[0])
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, first.value)])
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, first)])
 
 
 def _general_name(identifier: Identifier) -> x509.GeneralName:

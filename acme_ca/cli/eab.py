@@ -47,8 +47,8 @@ def create(
     out = console()
     out.print(f"Key id:   {key.id}")
     out.print(f"HMAC key: {hmac_key}")
-    out.print(f"certbot:  --eab-kid {key.id} --eab-hmac-key {hmac_key}")
-    out.print(f"lego:     --eab --kid {key.id} --hmac {hmac_key}")
+    out.print(f"certbot:  --eab-kid {key.id} --eab-hmac-key={hmac_key}")
+    out.print(f"lego:     --eab --kid {key.id} --hmac={hmac_key}")
 
 
 @app.command("list")

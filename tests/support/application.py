@@ -10,6 +10,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import structlog
 from aiohttp import ClientSession, TCPConnector
 from aiohttp.test_utils import TestServer
@@ -79,6 +80,14 @@ class Ca:
         """An order of the account that awaits its CSR."""
         order = await account.order(*(self.name() for _ in range(names)))
         return await order.prove(self.web)
+
+    async def sql(self, statement: str) -> Any:
+        """Run one statement in the database, beside the server; the first value of its result."""
+        connection = await asyncpg.connect(self.dsn)
+        try:
+            return await connection.fetchval(statement)
+        finally:
+            await connection.close()
 
     def logged(self, event: str) -> list[Any]:
         return [entry for entry in self.log.entries if entry["event"] == event]

@@ -1,0 +1,127 @@
+"""Availability: lessons 24, 25, 26 and 27 (24 whole: tests/fuzz)."""
+
+import asyncio
+
+import pytest
+
+from acme_ca.core.model import EabKey, EabKeyId
+from acme_ca.core.problems import ErrorType
+from acme_ca.storage import accounts as account_store
+from acme_ca.storage.database import Database
+from tests.support.client import assert_problem, assert_refused
+from tests.support.fixtures import IN_SESSION_LOOP
+from tests.support.jose import Key, compact, mac_jws
+from tests.support.records import NOW
+
+pytestmark = IN_SESSION_LOOP
+
+
+# ---------------------------------------------------------------- lesson 25
+
+
+async def test_lesson_25_what_is_dead_goes_and_certificates_stay(new_ca):
+    """Nonces, dead orders, authorizations and records of validations; by the server itself."""
+    lifetimes = {"authorization_lifetime": 0.2, "reuse": 0}
+    async with new_ca(retention=0.1, validation=lifetimes, nonce={"lifetime": 10}) as ca:
+        account = await ca.account()
+        await account.order(ca.name())
+        order = await account.order(ca.name())
+        await order.issue(ca.web)
+        await asyncio.sleep(0.4)
+        await ca.sql("UPDATE nonce SET expires = 1")
+        task = asyncio.create_task(ca.application.background())
+        for table in ("nonce", "orders", "authz", "validation"):
+            await gone(ca, table)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert await ca.sql("SELECT count(*) FROM certificate WHERE order_id IS NOT NULL") == 1
+        assert await ca.sql("SELECT count(*) FROM account") == 1
+        assert (await account.read(order.object["certificate"])).status == 200
+
+
+async def gone(ca, table: str) -> None:
+    """Wait till no row is left."""
+    async with asyncio.timeout(5):
+        while await ca.sql(f"SELECT count(*) FROM {table}"):
+            await asyncio.sleep(0.02)
+
+
+async def test_lesson_25_a_refused_request_keeps_nothing(ca):
+    """Unknown keys and bad orders leave no row behind."""
+    account = await ca.account()
+    tables = ("account", "orders", "authz", "audit_event")
+    before = [await ca.sql(f"SELECT count(*) FROM {table}") for table in tables]
+    for _ in range(5):
+        await ca.client.post(ca.client.url("new-account"), {"onlyReturnExisting": True}, key=Key.generate())
+        await account.new_order("a_b.example.test")
+        await account.new_order("*.com", "a.example.test")
+    assert [await ca.sql(f"SELECT count(*) FROM {table}") for table in tables] == before
+
+
+# ---------------------------------------------------------------- lesson 26: patterns are text
+
+PATTERNS = ["%", "_", "%%", "\\", "'", '"', ";--", "*", "\u0000", "\ud800"]
+SECRET = bytes(32)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+async def test_lesson_26_a_pattern_in_a_kid_is_nobody(ca, account, pattern):
+    for kid in (account.url[:-1] + pattern, account.url.rpartition("/")[0] + "/" + pattern * 32):
+        answer = await account.read(account.url, header={"kid": kid})
+        assert_problem(answer, ErrorType.ACCOUNT_DOES_NOT_EXIST, status=400)
+
+
+@pytest.mark.parametrize("escaped", ["%25", "_", "%5F", "%27", "%00", "%5C", "%22", "%25%25", "%ED%A0%80"])
+@pytest.mark.parametrize("path", ["order", "authz", "cert", "acct"])
+async def test_lesson_26_a_pattern_in_a_url_is_nothing(ca, account, path, escaped):
+    order = await account.order(ca.name())
+    identity = order.url.rpartition("/")[2]
+    for name in (identity[:-1] + escaped, escaped * 32):
+        answer = await account.read(ca.client.url(f"{path}/{name}"))
+        assert_problem(answer, ErrorType.MALFORMED, status=404)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+async def test_lesson_26_a_pattern_in_the_kid_of_a_binding_is_no_key(ca, pattern):
+    async with Database.open(ca.dsn, connections=1) as database:
+        if await account_store.eab_key(database, "pattern-key") is None:
+            key = EabKey(
+                id=EabKeyId("pattern-key"),
+                hmac_key=SECRET,
+                owner="x",
+                max_accounts=None,
+                accounts=0,
+                created=NOW,
+                revoked=None,
+            )
+            await account_store.create_eab_key(database, key)
+    key = Key.generate()
+    url = ca.client.url("new-account")
+    binding = mac_jws({"alg": "HS256", "kid": f"pattern{pattern}key", "url": url}, compact(key.jwk), SECRET)
+    answer = await ca.client.post(url, {"externalAccountBinding": binding}, key=key)
+    assert_refused(answer)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+async def test_lesson_26_a_pattern_in_a_name_or_a_contact_is_refused(account, pattern):
+    assert_refused(await account.new_order(f"a{pattern}.example.test"))
+    if pattern not in {"%", "%%", "_", "'", "*"}:  # these are good in the local part of an address
+        assert_refused(await account.post(account.url, {"contact": [f"mailto:a{pattern}@example.test"]}))
+    assert_refused(await account.post(account.url, {"contact": [f"mailto:a@ex{pattern}ample.test"]}))
+
+
+async def test_lesson_26_an_underscore_matches_no_other_name(ca, account):
+    """Authorizations are found by the very identifier."""
+    order = await ca.ready(account)
+    (name,) = order.names
+    assert (await account.order("x" + name[1:])).object["status"] == "pending"
+
+
+# ---------------------------------------------------------------- lesson 27
+
+
+async def test_lesson_27_a_development_switch_is_loud(new_ca):
+    async with new_ca(dev=True) as ca:
+        (line,) = ca.logged("development mode: not for production")
+        assert line["log_level"] == "warning"
+        assert (await ca.client.request("GET", "https://ca.test/health")).json["development_mode"] is True

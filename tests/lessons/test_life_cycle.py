@@ -1,0 +1,191 @@
+"""Status and life cycle: lessons 3, 8, 18 and 22, with several workers and after crashes."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from acme_ca.core.problems import ErrorType
+from tests.support.client import Order, assert_problem
+from tests.support.fixtures import IN_SESSION_LOOP
+from tests.support.issuing import csr
+from tests.support.jose import Key
+from tests.support.responders import CHALLENGE_PATH
+
+pytestmark = IN_SESSION_LOOP
+
+
+@asynccontextmanager
+async def at_work(ca):
+    """With the background loops of the server."""
+    task = asyncio.create_task(ca.application.background())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def at(ca, order: Order) -> Order:
+    """The order as seen by way of another worker."""
+    return Order(replace(order.account, client=ca.client), order.url, order.object)
+
+
+# ---------------------------------------------------------------- lesson 18
+
+
+async def test_lesson_18_of_fifty_finalizes_on_two_workers_one_gets_a_certificate(ca, new_ca):
+    account = await ca.account()
+    order = await ca.ready(account)
+    requests = [csr(*order.names, key=Key.generate().private) for _ in range(50)]
+    async with new_ca(dsn=ca.dsn) as second:
+        workers = [at(worker, order) for worker in (ca, second)] * 25
+        answers = await asyncio.gather(
+            *(worker.finalize(request) for worker, request in zip(workers, requests, strict=True))
+        )
+    won = [answer for answer in answers if answer.status == 200]
+    assert len(won) == 1
+    assert {answer.error for answer in answers if answer.status != 200} == {ErrorType.ORDER_NOT_READY}
+    assert won[0].json["status"] == "valid"
+    identity = order.url.rpartition("/")[2]
+    assert await ca.sql(f"SELECT count(*) FROM certificate WHERE order_id = '{identity}'") == 1
+
+
+async def test_lesson_18_the_sweep_finishes_what_a_crash_left(new_ca, ca):
+    """Recorded and not signed: the same serial number, the same bytes, once."""
+    async with new_ca(dsn=ca.dsn, dev=True, test={"delay_issuance": 300}) as crashing:
+        account = await crashing.account()
+        order = await crashing.ready(account)
+        assert (await order.finalize()).json["status"] == "processing"
+    identity = order.url.rpartition("/")[2]
+    serial = await ca.sql(f"SELECT serial FROM certificate WHERE order_id = '{identity}' AND der IS NULL")
+    seen = at(ca, order)
+    assert (await seen.read())["status"] == "processing"
+    assert_problem(await seen.account.read(ca.client.url(f"cert/{serial}")), ErrorType.MALFORMED, status=404)
+    await ca.sql(f"UPDATE certificate SET recorded = recorded - interval '1 hour' WHERE serial = '{serial}'")
+    async with at_work(ca):
+        settled = await seen.account.settled(order.url)
+    assert settled["status"] == "valid"
+    assert settled["certificate"].endswith(serial)
+    downloaded = await seen.account.read(settled["certificate"])
+    assert downloaded.status == 200
+
+
+async def test_lesson_18_a_fresh_one_is_left_to_its_worker(new_ca, ca):
+    """The sweep takes nothing from a process that may live."""
+    async with new_ca(dsn=ca.dsn, dev=True, test={"delay_issuance": 300}) as slow:
+        order = await slow.ready(await slow.account())
+        await order.finalize()
+        async with at_work(ca):
+            await asyncio.sleep(0.3)
+        assert (await order.read())["status"] == "processing"
+
+
+async def test_lesson_18_what_cannot_be_signed_ends_invalid(new_ca):
+    """Nothing stays `processing`: the certificate's row is gone from under the order."""
+    async with new_ca() as ca:
+        order = await ca.ready(await ca.account())
+        await ca.sql(
+            """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
+               $$ BEGIN RAISE EXCEPTION 'no certificate today'; END $$"""
+        )
+        await ca.sql(
+            "CREATE TRIGGER refuse BEFORE UPDATE OF der ON certificate FOR EACH ROW EXECUTE FUNCTION refuse()"
+        )
+        answer = await order.finalize()
+        assert (answer.status, answer.json["status"]) == (200, "invalid")
+        assert answer.json["error"]["type"].endswith(":serverInternal")
+        assert "today" not in answer.body.decode()
+        assert (await order.read()) == answer.json
+        assert ca.logged("issuance failed")
+
+
+# ---------------------------------------------------------------- a crash in mid-validation
+
+
+async def test_a_validation_whose_process_died_is_made_again(new_ca, ca):
+    async with new_ca(dsn=ca.dsn) as crashing:
+        account = await crashing.account()
+        order = await account.order(ca.name())
+        challenge = await order.challenge()
+        path = CHALLENGE_PATH + challenge["token"]
+        ca.web.raw(path, b"HTTP/1.1 200 OK\r\n", pause=2)
+        await account.post(challenge["url"], {})
+        identity = order.object["authorizations"][0].rpartition("/")[2]
+        await ca.sql(f"UPDATE authz SET attempt_due = now() WHERE id = '{identity}'")
+        ca.web.serve_token(challenge["token"], account.key_authorization(challenge["token"]))
+        async with at_work(ca):
+            settled = await replace(account, client=ca.client).settled(order.object["authorizations"][0])
+    assert settled["status"] == "valid"
+
+
+async def test_a_worker_that_ends_in_order_puts_its_validations_back(new_ca, ca):
+    async with new_ca(dsn=ca.dsn, shutdown_grace=0.1) as ending:
+        account = await ending.account()
+        order = await account.order(ca.name())
+        challenge = await order.challenge()
+        ca.web.raw(CHALLENGE_PATH + challenge["token"], b"HTTP/1.1 200 OK\r\n", pause=1)
+        async with at_work(ending):
+            await account.post(challenge["url"], {})
+    ca.web.serve_token(challenge["token"], account.key_authorization(challenge["token"]))
+    async with at_work(ca):
+        settled = await replace(account, client=ca.client).settled(order.object["authorizations"][0])
+    assert settled["status"] == "valid"
+
+
+# ---------------------------------------------------------------- lesson 3, lesson 22
+
+
+async def test_lesson_3_an_order_keeps_its_profile(new_ca):
+    """Another default profile for new orders changes none that was made before."""
+    from cryptography import x509
+
+    usages = []
+    async with new_ca(default_profile="mtls") as before:
+        order = await before.ready(await before.account())
+        async with new_ca(dsn=before.dsn, default_profile="server") as after:
+            new = await after.ready(await after.account())
+            for one in (at(after, order), new):
+                answer = await one.finalize()
+                downloaded = await one.account.read(answer.json["certificate"])
+                (leaf, *_) = x509.load_pem_x509_certificates(downloaded.body)
+                usages.append(len(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value))
+    assert usages == [2, 1]
+
+
+async def test_lesson_22_orders_with_different_keys_stay_different(ca):
+    """Two orders for one name at once, each finalized with its own key: two certificates."""
+    account = await ca.account()
+    name = ca.name()
+    orders = [await (await account.order(name)).prove(ca.web) for _ in range(2)]
+    keys = [Key.generate() for _ in orders]
+    answers = await asyncio.gather(
+        *(order.finalize(csr(name, key=key.private)) for order, key in zip(orders, keys, strict=True))
+    )
+    assert [answer.json["status"] for answer in answers] == ["valid", "valid"]
+    chains = [
+        await order.account.read(answer.json["certificate"])
+        for order, answer in zip(orders, answers, strict=True)
+    ]
+    from cryptography import x509
+
+    leaves = [x509.load_pem_x509_certificates(chain.body)[0] for chain in chains]
+    assert [leaf.public_key() for leaf in leaves] == [key.private.public_key() for key in keys]
+    for leaf in leaves:
+        assert (await account.revoke(leaf.public_bytes(Encoding.DER))).status == 200
+
+
+# ---------------------------------------------------------------- lesson 8
+
+
+@pytest.mark.parametrize("kind", ["http-01", "tls-alpn-01"])
+async def test_lesson_8_no_url_makes_a_wildcard_provable_in_another_way(ca, kind):
+    account = await ca.account()
+    order = await account.order(f"*.{ca.name()}")
+    challenge = await order.challenge("dns-01")
+    ca.web.serve_token(challenge["token"], account.key_authorization(challenge["token"]))
+    answer = await account.post(challenge["url"].replace("dns-01", kind), {})
+    assert_problem(answer, ErrorType.MALFORMED, status=404)
+    assert (await order.read())["status"] == "pending"
