@@ -156,7 +156,7 @@ class Profile(BaseModel):
     max_rsa_bits: int = Field(default=8192, le=8192)
     extended_key_usages: tuple[ExtendedKeyUsage, ...] = Field(min_length=1)
     common_name: bool = True
-    """Subject CN = the first name that fits 64 characters; otherwise the subject is empty."""
+    """Subject CN = the first DNS name that fits 64 characters; otherwise the subject is empty."""
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:

@@ -47,14 +47,14 @@ def first_certificate(settings: Settings, root: Path) -> tuple[str, str]:
         f"{fetch}REQUESTS_CA_BUNDLE={bundle} certbot certonly --standalone --non-interactive --agree-tos",
         f"-m you@example.org --server {server} -d {name}",
         *([f"--http-01-port {port}"] if own_port else []),
-        *(["--eab-kid KID --eab-hmac-key HMAC"] if settings.eab_required else []),
+        *(["--eab-kid KID --eab-hmac-key=HMAC"] if settings.eab_required else []),
         f"--config-dir {_PLACE}-certbot --work-dir {_PLACE}-certbot/work --logs-dir {_PLACE}-certbot/logs",
     ]
     lego = [
         f"{fetch}LEGO_CA_CERTIFICATES={bundle} lego --accept-tos --email you@example.org --server {server}",
         f"--domains {name} --http",
         *([f"--http.port :{port}"] if own_port else []),
-        *(["--eab --kid KID --hmac HMAC"] if settings.eab_required else []),
+        *(["--eab --kid KID --hmac=HMAC"] if settings.eab_required else []),
         f"--path {_PLACE}-lego run",
     ]
     return " ".join(certbot), " ".join(lego)

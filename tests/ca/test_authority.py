@@ -89,7 +89,7 @@ SUBJECTS = {
     "first name that fits": ([LONG, "a.example.org"], "a.example.org"),
     "wildcard": (["*.example.org"], "*.example.org"),
     "name before address": (["10.0.0.1", "a.example.org"], "a.example.org"),
-    "address": (["10.0.0.1"], "10.0.0.1"),
+    "an address is no name": (["10.0.0.1"], None),
     "64 characters": (["a" * 52 + ".example.org"], "a" * 52 + ".example.org"),
     "none fits": ([LONG], None),
 }
