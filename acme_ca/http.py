@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +18,9 @@ from acme_ca.storage.database import DatabaseUnavailable
 
 MAX_BODY = 64 * 1024
 """Bytes."""
+SERVER = "acme-ca"
+BODY_TIMEOUT = 20.0
+"""Seconds for a request's body to arrive."""
 PROBLEM_JSON = "application/problem+json"
 
 STATUS: Mapping[ErrorType, int] = {
@@ -60,6 +64,43 @@ def problem_response(problem: Problem) -> web.Response:
     return json_response(body, status=status, headers=problem.headers, content_type=PROBLEM_JSON)
 
 
+async def read_body(request: web.Request) -> bytes:
+    """The request's body. Raises Problem when it does not arrive in BODY_TIMEOUT, HTTPException when it is too large."""
+    try:
+        async with asyncio.timeout(BODY_TIMEOUT):
+            return await request.read()
+    except TimeoutError:
+        raise malformed("The request's body did not arrive in time: send it again.", status=408) from None
+
+
+class ProblemProtocol(web.RequestHandler):
+    """A connection on which even what is no HTTP request is answered with a problem document."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,  # noqa: ARG002  aiohttp's signature
+        status: int = 500,
+        exc: BaseException | None = None,  # noqa: ARG002
+        message: str | None = None,  # noqa: ARG002  it may repeat what a stranger sent
+    ) -> web.StreamResponse:
+        detail = "This is not an HTTP/1.1 request that can be understood, or a part of it is too long."
+        response = problem_response(malformed(detail, status=status))
+        response.headers["Server"] = SERVER
+        response.force_close()
+        return response
+
+
+def protocol_of(server: web.Server) -> Callable[[], ProblemProtocol]:
+    """Makes the protocol of each connection, as the server itself would, but for what is no HTTP."""
+
+    def make() -> ProblemProtocol:
+        return ProblemProtocol(server, loop=asyncio.get_running_loop(), **server._kwargs)  # noqa: SLF001  no other way
+
+    return make
+
+
 def edge(
     *, log: structlog.typing.FilteringBoundLogger, new_request_id: Callable[[], str], decorate: Decorate
 ) -> Middleware:
@@ -72,7 +113,7 @@ def edge(
         response = await _answer(request, handler, log, request_id)
         decorate(request, response)
         response.headers["X-Request-Id"] = request_id
-        response.headers["Server"] = "acme-ca"
+        response.headers["Server"] = SERVER
         log.info(
             "request",
             request=request_id,

@@ -36,7 +36,7 @@ from acme_ca.core.model import (
 )
 from acme_ca.core.problems import Problem, malformed, unauthorized
 from acme_ca.core.states import AuthorizationStatus, OrderStatus
-from acme_ca.http import json_response
+from acme_ca.http import json_response, read_body
 from acme_ca.revocation.revoke import ByAccount, ByKey, Revocation
 from acme_ca.storage import orders as order_store
 from acme_ca.storage.database import Database
@@ -286,7 +286,7 @@ def _signed(acme: Acme, route: Route) -> Callable[[web.Request], Awaitable[web.R
             acts=route.acts,
         )
         client = request.remote or ""
-        signed = await acme.authenticator.authenticate(await request.read(), target, client=client)
+        signed = await acme.authenticator.authenticate(await read_body(request), target, client=client)
         if signed.account is not None:
             request["account"] = signed.account.id
         try:

@@ -15,7 +15,7 @@ from typing import cast
 import uvloop
 from aiohttp import web
 
-from acme_ca import log
+from acme_ca import http, log
 from acme_ca.app import Application
 from acme_ca.ca.issuers import Hierarchy
 from acme_ca.config import Settings
@@ -112,7 +112,7 @@ class Service:
         )
         await runner.setup()
         server = await asyncio.get_running_loop().create_server(
-            cast("web.Server", runner.server),  # set up a line ago
+            http.protocol_of(cast("web.Server", runner.server)),  # set up a line ago
             sock=listening,
             backlog=BACKLOG,
             ssl=tls,

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.core.problems import ErrorType
@@ -140,8 +141,6 @@ async def test_a_worker_that_ends_in_order_puts_its_validations_back(new_ca, ca)
 
 async def test_lesson_3_an_order_keeps_its_profile(new_ca):
     """Another default profile for new orders changes none that was made before."""
-    from cryptography import x509
-
     usages = []
     async with new_ca(default_profile="mtls") as before:
         order = await before.ready(await before.account())
@@ -169,8 +168,6 @@ async def test_lesson_22_orders_with_different_keys_stay_different(ca):
         await order.account.read(answer.json["certificate"])
         for order, answer in zip(orders, answers, strict=True)
     ]
-    from cryptography import x509
-
     leaves = [x509.load_pem_x509_certificates(chain.body)[0] for chain in chains]
     assert [leaf.public_key() for leaf in leaves] == [key.private.public_key() for key in keys]
     for leaf in leaves:

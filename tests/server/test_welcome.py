@@ -52,8 +52,8 @@ def test_the_lines_ask_for_a_name_that_the_policy_allows(monkeypatch, root):
 
 def test_the_lines_bind_an_external_account_when_one_is_required(monkeypatch, root):
     certbot, lego = welcome.first_certificate(settings(monkeypatch, eab_required=True), root)
-    assert "--eab-kid KID --eab-hmac-key HMAC" in certbot
-    assert "--eab --kid KID --hmac HMAC" in lego
+    assert "--eab-kid KID --eab-hmac-key=HMAC" in certbot
+    assert "--eab --kid KID --hmac=HMAC" in lego
 
 
 def test_a_root_certificate_that_others_cannot_reach_is_fetched(monkeypatch, tmp_path):

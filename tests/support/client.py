@@ -81,7 +81,7 @@ class Client:
         self.public_url = public_url
         self._log = log
         self.nonces: set[str] = set()
-        self._unused: list[str] = []
+        self._unused: dict[str, None] = {}
         self.directory_url = f"{public_url}/acme/directory"
 
     def url(self, resource: str) -> str:
@@ -119,7 +119,7 @@ class Client:
             return
         assert answer.nonce not in self.nonces
         self.nonces.add(answer.nonce)
-        self._unused.append(answer.nonce)
+        self._unused[answer.nonce] = None
         assert self.directory_url in answer.links("index")
         assert answer.headers["Cache-Control"] == "no-store"
         if answer.status >= 400:
@@ -129,7 +129,11 @@ class Client:
         """One that nobody used: of an earlier answer, or a new one."""
         if not self._unused:
             await self.request("HEAD", self.url("new-nonce"))
-        return self._unused.pop()
+        return self._unused.popitem()[0]
+
+    def spend(self, nonce: object) -> None:
+        """A test uses this nonce of an answer by itself."""
+        self._unused.pop(str(nonce), None)
 
     async def send(
         self, url: str, body: Any, *, content_type: str | None = JOSE, failing: bool = False
@@ -157,21 +161,21 @@ class Client:
         Signed by `key`, which `kid` or else a `jwk` names. Spoiled by `header` (members added or replaced), `without`
         (members left out), `change` (of the finished JWS), `to` (another URL than the JWS names).
         """
+        header = header or {}
+        self.spend(header.get("nonce"))
+        nonce = "" if "nonce" in header else await self.nonce()
         who = {"jwk": key.jwk} if kid is None else {"kid": kid}
         protected = {
             "alg": key.algorithm,
-            "nonce": await self._fresh(header),
+            "nonce": nonce,
             "url": url,
             **who,
-            **(header or {}),
+            **header,
         }
         for member in without:
             del protected[member]
         made = jws(protected, payload_bytes(payload), key)
         return await self.send(to or url, change(made), **sending)
-
-    async def _fresh(self, header: Mapping[str, Any] | None) -> str:
-        return "" if "nonce" in (header or {}) else await self.nonce()
 
     async def register(self, key: Key | None = None, **payload: Any) -> Account:
         key = key or Key.generate()
