@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from acme_ca.core.model import Attempt, ChallengeType
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.validation.resolver import Dns, RecordType
 
+STRIDE = 6
+"""Names that are asked for at once."""
 _CRITICAL = 0x80
 _KNOWN_TAGS = frozenset({"issue", "issuewild", "iodef"})
 _NO_ISSUER = "no property names this CA"
@@ -57,12 +60,21 @@ async def check(attempt: Attempt, dns: Dns, rules: CaaRules) -> None:
     name = attempt.identifier.base
     if any(name == suffix or name.endswith("." + suffix) for suffix in rules.exempt):
         return
-    # RFC 8659 §3: climb, without the root itself, to the first name that has CAA records
-    while name:
-        if found := await dns.ask(name, RecordType.CAA):
-            _judge([_record(one) for one in found], attempt, name, rules.identities)
-            break
-        name = name.partition(".")[2]
+    # RFC 8659 §3: climb, without the root itself, to the first name that has CAA records. Nearly always there are none
+    # on the whole way: the steps are asked together, which costs half of one after the other.
+    labels = name.split(".")
+    steps = [".".join(labels[start:]) for start in range(len(labels))]
+    for first in range(0, len(steps), STRIDE):
+        stride = steps[first : first + STRIDE]
+        answers = await asyncio.gather(
+            *(dns.ask(step, RecordType.CAA) for step in stride), return_exceptions=True
+        )
+        for step, answer in zip(stride, answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
+            if answer:
+                _judge([_record(one) for one in answer], attempt, step, rules.identities)
+                return
 
 
 def forbidden(records: list[CaaRecord], attempt: Attempt, identities: tuple[str, ...]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -12,10 +13,11 @@ from typing import Any
 
 import asyncpg
 import structlog
-from aiohttp import ClientSession, TCPConnector
-from aiohttp.test_utils import TestServer
+from aiohttp import ClientSession, TCPConnector, web
 from structlog.testing import LogCapture
+from yarl import URL
 
+from acme_ca import http
 from acme_ca.app import Application, prepare
 from acme_ca.ca.issuers import Hierarchy
 from acme_ca.config import Settings
@@ -130,13 +132,13 @@ async def serving(
     await prepare(chosen, hierarchy, dsn=dsn)
     async with (
         Application.open(chosen, hierarchy, dsn=dsn, log=log) as application,
-        TestServer(application.https) as https,
-        TestServer(application.http) as http,
+        _listening(application.https) as https,
+        _listening(application.http) as plain,
         ClientSession(connector=TCPConnector(limit=0, family=socket.AF_INET)) as session,
     ):
         yield Ca(
-            client=Client(session, server=https.make_url("/"), public_url=PUBLIC_URL, log=captured.entries),
-            plain=Client(session, server=http.make_url("/"), public_url=PUBLIC_HTTP_URL),
+            client=Client(session, server=https, public_url=PUBLIC_URL, log=captured.entries),
+            plain=Client(session, server=plain, public_url=PUBLIC_HTTP_URL),
             application=application,
             hierarchy=hierarchy,
             settings=chosen,
@@ -144,3 +146,17 @@ async def serving(
             world=around,
             log=captured,
         )
+
+
+@asynccontextmanager
+async def _listening(application: web.Application) -> AsyncIterator[URL]:
+    """Served as a worker serves it, but without TLS."""
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=1)
+    await runner.setup()
+    assert runner.server is not None
+    server = await asyncio.get_running_loop().create_server(http.protocol_of(runner.server), "127.0.0.1", 0)
+    try:
+        yield URL.build(scheme="http", host="127.0.0.1", port=server.sockets[0].getsockname()[1])
+    finally:
+        server.close()
+        await runner.cleanup()

@@ -230,7 +230,22 @@ async def test_a_parent_does_not_overrule_its_child(dns, checking):
     dns.add(NAME, "CAA", (0, "issue", CA))
     dns.add("example.test", "CAA", (0, "issue", ";"))
     assert (await checking.outcome()).problem is None
-    assert caa_queries(dns) == [NAME]
+
+
+async def test_a_failing_lookup_above_the_deciding_name_does_not_matter(dns, checking):
+    dns.add(NAME, "CAA", (0, "issue", CA))
+    dns.answer("example.test", SERVFAIL, kind="CAA")
+    assert (await checking.outcome()).problem is None
+
+
+async def test_a_long_way_up_is_climbed_to_its_end(dns, checking):
+    deep = "a.b.c.d.e.f.g.h.example.test"
+    dns.add("test", "CAA", (0, "issue", ";"))
+    dns.add(f"_acme-challenge.{deep}", "TXT", expected_text(WILDCARD.key_authorization))
+    outcome = await checking.outcome(identifier=identifiers.dns(deep), challenge=ChallengeType.DNS_01)
+    assert outcome.problem is not None
+    assert outcome.problem.type is ErrorType.CAA
+    assert len(caa_queries(dns)) == 10
 
 
 async def test_a_set_without_issue_ends_the_climb(dns, checking):

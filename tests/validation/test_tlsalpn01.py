@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import socket
 import ssl
 from contextlib import contextmanager
@@ -160,7 +161,7 @@ WRONG_FOR_ADDRESS = {
     "the address as dNSName": [x509.DNSName("127.0.0.1")],
     "the reverse name": [x509.DNSName("1.0.0.127.in-addr.arpa")],
     "another address": [x509.IPAddress(identifiers.ip("127.0.0.2").address)],
-    "the mapped address": [x509.IPAddress(identifiers.ip("::ffff:7f00:1").address)],
+    "the mapped address": [x509.IPAddress(ipaddress.ip_address("::ffff:7f00:1"))],
     "the address twice": [x509.IPAddress(IPV4.address)] * 2,
     "the address and its reverse name": [
         x509.IPAddress(IPV4.address),
