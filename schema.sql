@@ -109,7 +109,7 @@ CREATE TABLE authz (
 ) WITH (fillfactor = 70);
 CREATE INDEX authz_reusable ON authz (account_id, identifier) WHERE status = 'valid';
 CREATE INDEX authz_attempt ON authz (attempt_due) WHERE attempt_due IS NOT NULL;
-CREATE INDEX authz_expires ON authz (expires);
+CREATE INDEX authz_expires ON authz USING brin (expires) WITH (autosummarize = on);
 
 -- What validators asked, of which address, and what came back. Kept after the authorization for `retention`.
 CREATE TABLE validation (
@@ -148,7 +148,7 @@ CREATE TABLE orders (
 ) WITH (fillfactor = 70);
 CREATE INDEX orders_account ON orders (account_id, id);
 CREATE INDEX orders_processing ON orders (created) WHERE status = 'processing';
-CREATE INDEX orders_expires ON orders (expires);
+CREATE INDEX orders_expires ON orders USING brin (expires) WITH (autosummarize = on);
 
 -- ------------------------------------------------------------------ certificates
 

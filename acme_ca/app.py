@@ -78,7 +78,6 @@ class Application:
     http: web.Application
     _background: Background = field(repr=False)
     _authorizations: Authorizations = field(repr=False)
-    _grace: float
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -89,11 +88,12 @@ class Application:
             yield await _Composition(settings, hierarchy, database, _validator(settings), log).application()
 
     async def background(self) -> None:
-        """The background loops, until cancelled; then validations under way are finished or put back."""
-        try:
-            await self._background.run()
-        finally:
-            await self._authorizations.drain(self._grace)
+        """The background loops, until cancelled."""
+        await self._background.run()
+
+    async def finish(self, seconds: float) -> None:
+        """Validations under way get so long to finish; the rest are put back for other processes."""
+        await self._authorizations.drain(seconds)
 
 
 class _Composition:
@@ -129,7 +129,6 @@ class _Composition:
             http=plain,
             _background=self._background(acme),
             _authorizations=acme.authorizations,
-            _grace=self._settings.shutdown_grace,
         )
 
     def _web(self, decorate: http.Decorate) -> web.Application:

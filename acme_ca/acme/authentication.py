@@ -192,13 +192,16 @@ class Authenticator:
         if account is None:
             raise _no_account()
         jws.verify(jws.key_of(account.jwk), request)
-        self._remember(account)
+        if account.status is not AccountStatus.VALID:
+            raise ended(account)
+        self._remembered[account.id] = account
+        if len(self._remembered) > MAX_REMEMBERED:
+            self._remembered.clear()
         return account
 
-    def _remember(self, account: Account) -> None:
-        if len(self._remembered) >= MAX_REMEMBERED:
-            self._remembered.clear()
-        self._remembered[account.id] = account
+    def forget(self, account: AccountId) -> None:
+        """After a change of the account through this process."""
+        self._remembered.pop(account, None)
 
     async def confirm(self, signer: Signer, credential: Credential) -> Account:
         """The account as it is now, after the statement that spent the credential. Raises Problem: `badNonce`, or
@@ -208,21 +211,21 @@ class Authenticator:
         account = signer.account
         if account is None:
             raise _no_account()
-        self._remember(account)
         if account.status is not AccountStatus.VALID:
+            self.forget(account.id)
             raise ended(account)
         if account.thumbprint != credential.thumbprint:
+            self.forget(account.id)
             raise bad_nonce("The account's key was changed this very moment")
         return account
 
     async def _check_nonce(self, signer: Signer) -> None:
-        if signer.nonce_was_fresh:
-            return
         if signer.epoch != self._nonces.epoch:
             # A crash or failover has emptied the nonce table: from now on nonces of its new epoch are handed out.
             proposal = int.from_bytes(self._random_bytes(8), signed=True)
             self._nonces.epoch = signer.epoch or await operations.nonce_epoch(self._database, proposal)
-        raise bad_nonce("The nonce was used before")
+        if not signer.nonce_was_fresh:
+            raise bad_nonce("The nonce was used before")
 
 
 def ended(account: Account) -> Problem:

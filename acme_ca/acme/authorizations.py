@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -224,7 +225,8 @@ class Authorizations:
         for task in unfinished:
             task.cancel()
         left = [authorization for authorization, task in tasks.items() if task in unfinished]
-        await orders.put_back_attempts(self._database, left, now=self._clock())
+        with contextlib.suppress(DatabaseUnavailable):  # then they fall due by themselves, only later
+            await orders.put_back_attempts(self._database, left, now=self._clock())
 
 
 def _settled(authorization: Authorization, settlement: _Settlement | None) -> Authorization:

@@ -96,8 +96,10 @@ async def new_account(acme: Acme, request: KeyRequest, _: Parameters) -> web.Res
 
 async def account(acme: Acme, request: AccountRequest, parameters: Parameters) -> web.Response:
     _check_own(request, parameters)
-    changed = await acme.accounts.update(request) if request.payload else request.account
-    return _account(acme, changed)
+    if not request.payload:
+        return _account(acme, request.account)
+    acme.authenticator.forget(request.account.id)
+    return _account(acme, await acme.accounts.update(request))
 
 
 async def orders(acme: Acme, request: AccountRequest, parameters: Parameters) -> web.Response:
@@ -112,6 +114,7 @@ async def orders(acme: Acme, request: AccountRequest, parameters: Parameters) ->
 
 
 async def key_change(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
+    acme.authenticator.forget(request.account.id)
     return _account(acme, await acme.accounts.change_key(request))
 
 

@@ -8,6 +8,7 @@ import gc
 import signal
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from typing import cast
@@ -86,7 +87,7 @@ class Service:
         async with _running(self._tls.watch()), _running(self._stop.wait()) as told:
             await asyncio.wait({told, background}, return_when=asyncio.FIRST_COMPLETED)
             failed = background.done()
-            await self._drain(sites, background)
+            await self._drain(sites, background, application)
         return int(failed)
 
     def _heed_supervisor(self) -> None:
@@ -126,8 +127,11 @@ class Service:
             response.headers["Connection"] = "close"
             response.force_close()
 
-    async def _drain(self, sites: tuple[_Site, ...], background: asyncio.Task[None]) -> None:
-        """Requests first, for they may still hand work to the background."""
+    async def _drain(
+        self, sites: tuple[_Site, ...], background: asyncio.Task[None], application: Application
+    ) -> None:
+        """Requests first, for they may still begin validations; all within the grace."""
+        deadline = time.monotonic() + self._grace
         for site in sites:
             site.server.close()
         await asyncio.sleep(LINGER)
@@ -138,6 +142,7 @@ class Service:
         (outcome,) = await asyncio.gather(background, return_exceptions=True)
         if isinstance(outcome, Exception):
             self._log.critical("the background tasks failed", exc_info=outcome)
+        await application.finish(max(0.0, deadline - time.monotonic()))
 
 
 @dataclass(frozen=True, slots=True)

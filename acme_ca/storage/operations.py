@@ -119,7 +119,7 @@ async def delete_dead(database: Database, before: datetime) -> int:
         f"""DELETE FROM orders WHERE id IN (
                 SELECT id FROM orders WHERE expires < $1 AND status <> 'processing' LIMIT {_BATCH})""",
         f"""DELETE FROM authz WHERE id IN (
-                SELECT id FROM authz WHERE expires < $1 AND attempt_due IS NULL LIMIT {_BATCH})""",
+                SELECT id FROM authz WHERE expires < $1 LIMIT {_BATCH})""",
         f"DELETE FROM validation WHERE id IN (SELECT id FROM validation WHERE at < $1 ORDER BY id LIMIT {_BATCH})",
     ):
         gone += await database.execute(statement, before)

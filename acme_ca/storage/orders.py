@@ -184,13 +184,13 @@ async def deactivate_authorization(
     database: Database, authorization: AuthorizationId, *, now: datetime
 ) -> bool:
     """End an authorization at its holder's wish (RFC 8555 §7.5.2). False: it had ended before."""
-    touched = await database.execute(
+    row = await database.fetchrow_durably(
         """UPDATE authz SET status = 'deactivated', attempt_due = NULL, error = NULL
-           WHERE id = $1 AND status IN ('pending', 'valid') AND expires > $2""",
+           WHERE id = $1 AND status IN ('pending', 'valid') AND expires > $2 RETURNING true""",
         authorization,
         now,
     )
-    return touched == 1
+    return row is not None
 
 
 async def holds_all(

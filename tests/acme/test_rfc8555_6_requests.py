@@ -5,6 +5,7 @@ import io
 import json
 
 import pytest
+from aiohttp.web_request import BaseRequest
 
 from acme_ca.core.problems import ErrorType
 from tests.support.client import Answer, assert_problem, assert_refused
@@ -286,6 +287,21 @@ async def test_6_2_a_coded_body_is_refused_or_read_never_an_error_of_the_server(
     headers = {"Content-Type": "application/jose+json", "Content-Encoding": coding}
     answer = await ca.client.request("POST", ca.client.url("new-order"), body=b"\x1f\x8bno", headers=headers)
     assert_refused(answer)
+
+
+@pytest.mark.parametrize(("expectation", "status"), [("100-continue", 400), ("200-maybe", 417)])
+async def test_6_2_expectations(ca, expectation, status):
+    """RFC 9110 §10.1.1: curl waits for "100 Continue" before a larger body; another expectation is refused."""
+    headers = {"Content-Type": "application/jose+json", "Expect": expectation}
+    answer = await ca.client.request("POST", ca.client.url("new-order"), body=b"{}", headers=headers)
+    assert_problem(answer, MALFORMED, status=status)
+
+
+async def test_6_2_the_web_framework_has_nothing_to_warn_of(ca, account, monkeypatch):
+    """It does so once in a process: as if this were the first request. Warnings are errors in tests."""
+    monkeypatch.setattr(BaseRequest, "_seen_str_keys", set())
+    assert (await account.read(account.url)).status == 200
+    assert_refused(await account.post(account.url, b"{"))
 
 
 # ---------------------------------------------------------------- §6.3

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 import pytest_asyncio
+from cryptography import x509
 
 from acme_ca.core.problems import ERROR_NAMESPACE, ErrorType
 from tests.support.client import Account, Order, assert_problem
@@ -243,6 +244,11 @@ async def test_8_4_dns_01(ca, account, wildcard):
     await account.post(challenge["url"], {})
     assert (await account.settled(authorization_of(order)))["status"] == "valid"
     assert (await order.read())["status"] == "ready"
+    answer = await order.finalize()
+    downloaded = await account.read(answer.json["certificate"])
+    (leaf, *_) = x509.load_pem_x509_certificates(downloaded.body)
+    names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == order.names
 
 
 async def test_rfc_8737_tls_alpn_01(new_ca):

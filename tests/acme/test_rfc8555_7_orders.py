@@ -318,6 +318,8 @@ async def test_rfc_8738_an_address_is_not_offered_dns_01(account, address):
     stranger = await account.client.register()
     (authorization,) = await (await stranger.order(address)).authorizations()
     assert {one["type"] for one in authorization["challenges"]} == {"http-01", "tls-alpn-01"}
+    url = authorization["challenges"][0]["url"].rpartition("/")[0] + "/dns-01"
+    assert_problem(await stranger.post(url, {}), MALFORMED, status=404)
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,9 @@ class SlowApplication:
             await asyncio.sleep(0)
             self.background_ended = True
 
+    async def finish(self, seconds: float) -> None:
+        self.seconds_left = seconds
+
 
 @dataclass
 class Served:
