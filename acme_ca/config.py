@@ -29,6 +29,7 @@ from pydantic_settings import (
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -62,9 +63,12 @@ def _split(value: Any) -> Any:
 
 def _domain(value: str) -> str:
     try:
-        return identifiers.dns(value.removeprefix(".")).value
+        suffix = identifiers.dns(value.removeprefix("."))
     except Problem as problem:
         raise ValueError(problem.detail) from None
+    if suffix.wildcard:
+        raise ValueError(f"{value!r} is a wildcard; write {suffix.base}, which means it and all names below")
+    return suffix.value
 
 
 class Endpoint(BaseModel):
@@ -178,8 +182,8 @@ class CaaSettings(Section):
     enabled: bool = True
     identities: Domains = ()
     """The issuer domain names that mean this CA. Empty: the host of `public_url`."""
-    exempt_domains: Domains = ()
-    """Suffixes whose CAA records are not asked for, beside `policy.allowed_domains`: the operator's own."""
+    exempt_domains: Domains | None = None
+    """Suffixes whose CAA records are not asked for. None: `policy.allowed_domains`, the operator's own; empty: no name is exempt."""
 
 
 class PolicySettings(Section):
@@ -315,7 +319,7 @@ class Settings(BaseSettings):
     def _test_settings_need_dev(self) -> Self:
         if not self.dev and self.test != TestSettings():
             raise ValueError(
-                "test.* settings make the server misbehave and need the development mode (--dev)"
+                "ACME_CA_TEST__… make the server misbehave and need the development mode (--dev)"
             )
         return self
 
@@ -341,7 +345,8 @@ class Settings(BaseSettings):
     @property
     def caa_exempt(self) -> tuple[str, ...]:
         """Suffixes for which no CAA record is asked."""
-        return (*self.policy.allowed_domains, *self.caa.exempt_domains, *(("localhost",) if self.dev else ()))
+        own = self.policy.allowed_domains if self.caa.exempt_domains is None else self.caa.exempt_domains
+        return (*own, "localhost") if self.dev else own
 
 
 def load(**overrides: Any) -> Settings:
@@ -353,16 +358,34 @@ def load(**overrides: Any) -> Settings:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as error:
         raise ConfigurationError(_sentence(error)) from None
-    except ValueError as error:  # a TOML file that cannot be parsed, a value that is no JSON
-        raise ConfigurationError(f"The settings cannot be read: {error}") from None
+    except SettingsError as error:  # a section given as one value
+        section = str(error).partition('"')[2].partition('"')[0]
+        raise ConfigurationError(
+            f"{(ENV_PREFIX + section).upper()}: this names a group of settings; set them one by one, as in "
+            f"{(ENV_PREFIX + section).upper()}__…."
+        ) from None
+    except ValueError as error:
+        raise ConfigurationError(
+            f"ACME_CA_CONFIG: {toml} is no TOML file in UTF-8: {str(error).rstrip('.')}."
+        ) from None
 
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
-    # Parts that are not names of settings (list positions, branches of a union) say nothing to an operator.
-    place = [part for part in first["loc"] if isinstance(part, str) and re.fullmatch(r"[a-z0-9_]+", part)]
-    name = (ENV_PREFIX + "__".join(place)).upper() if place else "The settings"
-    return f"{name}: {first['msg'].removeprefix('Value error, ').rstrip('.')}."
+    what = first["msg"].removeprefix("Value error, ").rstrip(".")
+    name = "__".join(_setting(first["loc"]))
+    return f"{(ENV_PREFIX + name).upper()}: {what}." if name else f"{what}."
+
+
+def _setting(place: tuple[int | str, ...]) -> Iterator[str]:
+    """The parts of a setting's name; what lies deeper in its value has no name of its own."""
+    section: Any = Settings
+    for part in place:
+        yield str(part)
+        field = section.model_fields.get(part)
+        section = field.annotation if field else None
+        if not (isinstance(section, type) and issubclass(section, Section)):
+            return
 
 
 # ---------------------------------------------------------------- beside the values

@@ -18,7 +18,12 @@ from acme_ca.storage.database import DatabaseUnavailable
 
 MAX_BODY = 64 * 1024
 """Bytes."""
+ACCOUNT = web.RequestKey("account", str)
+PROBLEM = web.RequestKey("problem", str)
+"""What a request's line in the log tells beside the request itself."""
+
 SERVER = "acme-ca"
+CONTINUE = "100-continue"
 BODY_TIMEOUT = 20.0
 """Seconds for a request's body to arrive."""
 PROBLEM_JSON = "application/problem+json"
@@ -64,13 +69,23 @@ def problem_response(problem: Problem) -> web.Response:
     return json_response(body, status=status, headers=problem.headers, content_type=PROBLEM_JSON)
 
 
+async def meet_expectation(request: web.Request) -> None:
+    """aiohttp's hook before a handler: ask for the body that waits. Another expectation is refused by the edge."""
+    if request.headers.get("Expect", "").lower() == CONTINUE:
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
 async def read_body(request: web.Request) -> bytes:
     """The request's body. Raises Problem when it does not arrive in BODY_TIMEOUT, HTTPException when it is too large."""
+    if "Content-Encoding" in request.headers:
+        raise malformed("The request's body must be sent as it is, without a Content-Encoding.", status=415)
     try:
         async with asyncio.timeout(BODY_TIMEOUT):
             return await request.read()
     except TimeoutError:
         raise malformed("The request's body did not arrive in time: send it again.", status=408) from None
+    except web.RequestPayloadError:
+        raise malformed("The request's body is broken off, or not what its header says.") from None
 
 
 class ProblemProtocol(web.RequestHandler):
@@ -122,8 +137,8 @@ def edge(
             path=request.path,
             status=response.status,
             ms=round((time.perf_counter() - started) * 1000, 2),
-            account=request.get("account"),
-            problem=request.get("problem"),
+            account=request.get(ACCOUNT),
+            problem=request.get(PROBLEM),
         )
         return response
 
@@ -134,13 +149,14 @@ async def _answer(
     request: web.Request, handler: Handler, log: structlog.typing.FilteringBoundLogger, request_id: str
 ) -> web.StreamResponse:
     try:
+        _check_expectation(request)
         return await handler(request)
     except Problem as problem:
-        request["problem"] = f"{problem.type}: {problem.detail}"
+        request[PROBLEM] = f"{problem.type}: {problem.detail}"
         return problem_response(problem)
     except web.HTTPException as refusal:
         translated = _of_http(refusal)
-        request["problem"] = f"{translated.type}: {translated.detail}"
+        request[PROBLEM] = f"{translated.type}: {translated.detail}"
         return problem_response(translated)
     except DatabaseUnavailable as error:
         log.error(  # noqa: TRY400  the cause is in the reason
@@ -150,6 +166,11 @@ async def _answer(
     except Exception:
         log.exception("request failed", request=request_id)
         return problem_response(_internal(request_id))
+
+
+def _check_expectation(request: web.Request) -> None:
+    if request.headers.get("Expect", CONTINUE).lower() != CONTINUE:
+        raise malformed('The only expectation that is met is "100-continue" (RFC 9110 §10.1.1).', status=417)
 
 
 def _of_http(refusal: web.HTTPException) -> Problem:

@@ -131,7 +131,7 @@ LISTS = {
     "ACME_CA_POLICY__DENIED_DOMAINS": "secret.vcc.internal",
     "ACME_CA_POLICY__ALLOWED_IP_NETWORKS": "10.0.0.0/8",
     "ACME_CA_CAA__IDENTITIES": "ca.test,ca2.test",
-    "ACME_CA_CAA__EXEMPT_DOMAINS": "",
+    "ACME_CA_CAA__EXEMPT_DOMAINS": "vcc.internal",
 }
 
 
@@ -152,9 +152,8 @@ def test_lists_are_separated_by_commas(environment):
     assert policy.allowed_domains == ("vcc.internal", "example.test")
     assert policy.denied_domains == ("secret.vcc.internal",)
     assert policy.allowed_ip_networks == (ip_network("10.0.0.0/8"),)
-    assert (caa.identities, caa.exempt_domains) == (("ca.test", "ca2.test"), ())
+    assert (caa.identities, caa.exempt_domains) == (("ca.test", "ca2.test"), ("vcc.internal",))
     assert settings.caa_identities == ("ca.test", "ca2.test")
-    assert settings.caa_exempt == ("vcc.internal", "example.test")
 
 
 @given(
@@ -356,6 +355,18 @@ def test_a_variable_for_the_scripts_is_no_setting(environment):
 
 
 # ---------------------------------------------------------------- what follows from settings
+
+
+@pytest.mark.parametrize(
+    ("value", "exempt"), [(None, ("own.test",)), ("other.test", ("other.test",)), ("", ())]
+)
+def test_whose_caa_records_are_not_asked_for(environment, value, exempt):
+    """The operator's own names, unless others are listed, or none."""
+    environment.setenv("ACME_CA_POLICY__ALLOWED_DOMAINS", "own.test")
+    if value is not None:
+        environment.setenv("ACME_CA_CAA__EXEMPT_DOMAINS", value)
+    assert config.load().caa_exempt == exempt
+    assert config.load(dev=True).caa_exempt == (*exempt, "localhost")
 
 
 @pytest.mark.parametrize(

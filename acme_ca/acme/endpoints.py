@@ -36,7 +36,7 @@ from acme_ca.core.model import (
 )
 from acme_ca.core.problems import Problem, malformed, unauthorized
 from acme_ca.core.states import AuthorizationStatus, OrderStatus
-from acme_ca.http import json_response, read_body
+from acme_ca.http import ACCOUNT, json_response, meet_expectation, read_body
 from acme_ca.revocation.revoke import ByAccount, ByKey, Revocation
 from acme_ca.storage import orders as order_store
 from acme_ca.storage.database import Database
@@ -105,9 +105,13 @@ async def account(acme: Acme, request: AccountRequest, parameters: Parameters) -
 async def orders(acme: Acme, request: AccountRequest, parameters: Parameters) -> web.Response:
     _check_own(request, parameters)
     _must_be_post_as_get(request)
-    size = acme.orders_page
+    size, after = acme.orders_page, parameters["after"]
+    if after and not urls.is_id(after):
+        raise malformed(
+            "This page of the orders list does not exist: begin with the account's orders URL.", status=404
+        )
     ids = await order_store.order_ids(
-        acme.database, request.account.id, after=parameters["after"], limit=size + 1, now=acme.clock()
+        acme.database, request.account.id, after=after, limit=size + 1, now=acme.clock()
     )
     links = [(acme.urls.orders(request.account.id, ids[size - 1]), "next")] if len(ids) > size else []
     return json_response({"orders": [acme.urls.order(order) for order in ids[:size]]}, links=links)
@@ -269,7 +273,7 @@ ROUTES = (
 def add_routes(application: web.Application, acme: Acme) -> None:
     """Serve ACME from `application`, and put on its answers what the RFC asks of every one of them."""
     for route in ROUTES:
-        application.router.add_post(route.path, _signed(acme, route))
+        application.router.add_post(route.path, _signed(acme, route), expect_handler=meet_expectation)
     for path, endpoint in ((urls.DIRECTORY, directory), (urls.NEW_NONCE, new_nonce)):
         application.router.add_get(path, _unsigned(acme, endpoint), allow_head=False)
     application.router.add_head(urls.DIRECTORY, _unsigned(acme, directory))
@@ -291,7 +295,7 @@ def _signed(acme: Acme, route: Route) -> Callable[[web.Request], Awaitable[web.R
         client = request.remote or ""
         signed = await acme.authenticator.authenticate(await read_body(request), target, client=client)
         if signed.account is not None:
-            request["account"] = signed.account.id
+            request[ACCOUNT] = signed.account.id
         try:
             return await route.endpoint(acme, signed, parameters)
         except Problem:

@@ -6,6 +6,7 @@ import binascii
 import hashlib
 import hmac
 import json
+import re
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -223,12 +224,14 @@ def _asymmetric(value: Mapping[str, Any]) -> Jwk | None:
     if any(isinstance(member, str) and len(member) > _MAX_MEMBER for member in value.values()):
         return None  # before any arithmetic is spent on it
     try:
+        for name in ("n", "e") if value["kty"] == "RSA" else ("x", "y"):
+            decode_base64url(value[name], name)  # josepy would overlook what is not base64url
         jwk = JWK.from_json(value)
         if not isinstance(jwk, JWKEC | JWKRSA):
             return None
         key = jwk.key._wrapped  # noqa: SLF001  josepy offers no other way to the key
         members = jwk.fields_to_partial_json()
-    except (JoseError, ValueError, TypeError, KeyError, UnsupportedAlgorithm, AttributeError):
+    except (Problem, JoseError, ValueError, TypeError, KeyError, UnsupportedAlgorithm, AttributeError):
         return None
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
         return None
@@ -254,6 +257,9 @@ def _jwk(key: PublicKey, members: dict[str, str]) -> Jwk:
 # ---------------------------------------------------------------- external account binding (RFC 8555 §7.3.4)
 
 
+_KEY_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Binding:
     """An external account binding, taken apart: `kid` names the EAB key; `raw` is what the account object shows."""
@@ -269,11 +275,11 @@ def parse_binding(value: object, *, url: str, account_key: Jwk) -> Binding:
         raise malformed('"externalAccountBinding" is not a JWS object.')
     jws = parse(value, 'The "externalAccountBinding"')
     header = jws.header
-    if header.get("alg") not in _MAC_ALGORITHMS:
+    if not isinstance(header.get("alg"), str) or header["alg"] not in _MAC_ALGORITHMS:
         raise malformed(
             f'The binding\'s "alg" must be one of {", ".join(_MAC_ALGORITHMS)} (RFC 8555 §7.3.4).'
         )
-    if not isinstance(header.get("kid"), str) or not header["kid"]:
+    if not isinstance(header.get("kid"), str) or not _KEY_ID.fullmatch(header["kid"]):
         raise malformed("The binding's protected header needs the \"kid\" that the CA's operator gave you.")
     if header.get("url") != url:
         raise malformed('The binding\'s "url" is not the one of newAccount.')

@@ -24,6 +24,10 @@ CERTIFICATE = "/acme/cert/"
 _ID = re.compile(ID, re.ASCII)
 
 
+def is_id(text: str) -> bool:
+    return _ID.fullmatch(text) is not None
+
+
 class Urls:
     """`base` is `public_url`, without a trailing slash."""
 
@@ -62,4 +66,4 @@ class Urls:
         """The inverse of `account`: exactly that text, or None (lesson 11)."""
         prefix = self._base + ACCOUNT
         identity = url[len(prefix) :]
-        return AccountId(identity) if url.startswith(prefix) and _ID.fullmatch(identity) else None
+        return AccountId(identity) if url.startswith(prefix) and is_id(identity) else None

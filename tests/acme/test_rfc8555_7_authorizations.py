@@ -112,7 +112,7 @@ async def test_7_5_1_while_it_is_validated(ca, account, order):
     challenge = await order.challenge()
     content = account.key_authorization(challenge["token"]).encode()
     head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content)
-    ca.web.raw(CHALLENGE_PATH + challenge["token"], head, content, pause=0.4)
+    ca.web.raw(CHALLENGE_PATH + challenge["token"], head, content, pause=0.8)
     asked = len(ca.web.requests)
     answer = await account.post(challenge["url"], {})
     assert answer.json == {**challenge, "status": "processing"}
@@ -183,13 +183,13 @@ async def test_7_5_2_an_authorization_is_given_up(ca, account, order, when):
     if when == "valid":
         await order.prove(ca.web)
     if when == "processing":
-        ca.web.raw(CHALLENGE_PATH + challenge["token"], b"HTTP/1.1 200 OK\r\n", pause=0.3)
+        ca.web.raw(CHALLENGE_PATH + challenge["token"], b"HTTP/1.1 200 OK\r\n", pause=0.6)
         await account.post(challenge["url"], {})
     answer = await account.post(authorization_of(order), {"status": "deactivated"})
     assert (answer.status, answer.json["status"]) == (200, "deactivated")
     serve(ca, account, challenge)
     await account.post(challenge["url"], {})
-    await asyncio.sleep(0.4 if when == "processing" else 0.1)
+    await asyncio.sleep(0.7 if when == "processing" else 0.1)
     assert (await account.read(authorization_of(order))).json["status"] == "deactivated"
     assert (await order.read())["status"] == "invalid"
     assert (await account.order(*order.names)).object["status"] == "pending"

@@ -317,6 +317,85 @@ async def test_lesson_15_no_secret_in_the_log(new_ca):
         assert secret not in lines
 
 
+# ---------------------------------------------------------------- what one worker remembers of an account
+
+BY_ACCOUNT = sorted(ACCEPTED["the account"])
+COUNTED = (
+    "orders",
+    "authz",
+    "certificate WHERE der IS NOT NULL",
+    "certificate WHERE revoked IS NOT NULL",
+    "account",
+)
+
+
+async def counts(ca) -> list[int]:
+    return [await ca.sql(f"SELECT count(*) FROM {table}") for table in COUNTED]
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def second(ca, new_ca):
+    """Another worker on the same database."""
+    async with new_ca(dsn=ca.dsn) as made:
+        yield made
+
+
+@pytest.mark.parametrize("endpoint", BY_ACCOUNT)
+async def test_lesson_15_an_account_that_ended_at_another_worker_is_dead_here(ca, second, endpoint):
+    own = await make_estate(ca)
+    assert (await own.owner.read(own.owner.url)).status == 200
+    elsewhere = replace(own.owner, client=second.client)
+    assert (await elsewhere.post(own.owner.url, {"status": "deactivated"})).status == 200
+    before = await counts(ca)
+    answer = await own.owner.post(*own.request(endpoint))
+    assert (answer.status, answer.error) == (401, "unauthorized")
+    assert await counts(ca) == before
+    answered = own.challenge.split("/")[-2]
+    assert await ca.sql(f"SELECT challenge FROM authz WHERE id = '{answered}'") is None
+
+
+@pytest.mark.parametrize("endpoint", BY_ACCOUNT)
+async def test_lesson_10_a_key_that_was_changed_at_another_worker_opens_nothing_here(ca, second, endpoint):
+    own = await make_estate(ca)
+    assert (await own.owner.read(own.owner.url)).status == 200
+    url, change = own.request("key_change")
+    new = Key.generate()
+    header = {"alg": new.algorithm, "jwk": new.jwk, "url": url}
+    change = jws(header, compact({"account": own.owner.url, "oldKey": own.owner.key.jwk}), new)
+    assert (await replace(own.owner, client=second.client).post(url, change)).status == 200
+    before = await counts(ca)
+    for _ in range(2):
+        assert_refused(await own.owner.post(*own.request(endpoint)))
+    assert await counts(ca) == before
+    assert (await replace(own.owner, key=new).read(own.owner.url)).status == 200
+
+
+@pytest.mark.parametrize("endpoint", ["new_order", "new_authz", "challenge", "account"])
+async def test_lesson_13_a_replayed_act_is_done_once(ca, second, endpoint):
+    """The nonce is spent by the very statement that acts: whoever comes second has done nothing."""
+    own = await make_estate(ca)
+    url, payload = own.request(endpoint)
+    header = {"alg": "ES256", "kid": own.owner.url, "nonce": await ca.client.nonce(), "url": url}
+    body = compact(jws(header, payload_bytes(payload), own.owner.key))
+    before = await counts(ca)
+    answers = await asyncio.gather(*(worker.client.send(url, body) for worker in [ca, second] * 6))
+    assert [answer.status < 300 for answer in answers].count(True) == 1
+    assert {answer.error for answer in answers if answer.status >= 300} == {"badNonce"}
+    grown = [after - then for then, after in zip(before, await counts(ca), strict=True)]
+    assert max(grown) <= 1
+
+
+@pytest.mark.parametrize("endpoint", ["new_order", "new_authz", "challenge", "finalize", "account"])
+async def test_lesson_13_an_act_that_is_refused_spends_its_nonce(ca, endpoint):
+    own = await make_estate(ca)
+    url, _ = own.request(endpoint)
+    nonce = await ca.client.nonce()
+    refused = await own.owner.post(url, b"[]", header={"nonce": nonce})
+    assert refused.error == "malformed"
+    again = await own.owner.read(own.owner.url, header={"nonce": nonce})
+    assert again.error == "badNonce"
+
+
 # ---------------------------------------------------------------- one account's workers
 
 

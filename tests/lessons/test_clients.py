@@ -17,13 +17,13 @@ pytestmark = IN_SESSION_LOOP
 
 async def test_lesson_28_retry_after_in_seconds(new_ca):
     """While a challenge and while an order is processing. `Client` looks at every other answer, too."""
-    async with new_ca(dev=True, test={"delay_issuance": 0.3}) as ca:
+    async with new_ca(dev=True, test={"delay_issuance": 0.6}) as ca:
         account = await ca.account()
         order = await account.order(ca.name())
         challenge = await order.challenge()
         content = account.key_authorization(challenge["token"]).encode()
         head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content)
-        ca.web.raw(CHALLENGE_PATH + challenge["token"], head, content, pause=0.4)
+        ca.web.raw(CHALLENGE_PATH + challenge["token"], head, content, pause=0.8)
         answers = [await account.post(challenge["url"], {}), await account.read(challenge["url"])]
         answers.append(await account.read(order.object["authorizations"][0]))
         await account.settled(order.object["authorizations"][0])
@@ -82,7 +82,7 @@ async def test_lesson_33_a_validation_that_failed_is_invalid_soon(ca, account):
     settled = await account.settled(order.object["authorizations"][0])
     assert settled["status"] == "invalid"
     assert (await order.read())["status"] == "invalid"
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 5
 
 
 async def test_lesson_34_many_clients_at_once_on_two_workers(ca, new_ca):

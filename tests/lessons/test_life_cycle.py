@@ -112,7 +112,7 @@ async def test_a_validation_whose_process_died_is_made_again(new_ca, ca):
         order = await account.order(ca.name())
         challenge = await order.challenge()
         path = CHALLENGE_PATH + challenge["token"]
-        ca.web.raw(path, b"HTTP/1.1 200 OK\r\n", pause=2)
+        ca.web.raw(path, b"HTTP/1.1 200 OK\r\n", pause=1)
         await account.post(challenge["url"], {})
         identity = order.object["authorizations"][0].rpartition("/")[2]
         await ca.sql(f"UPDATE authz SET attempt_due = now() WHERE id = '{identity}'")
@@ -123,13 +123,13 @@ async def test_a_validation_whose_process_died_is_made_again(new_ca, ca):
 
 
 async def test_a_worker_that_ends_in_order_puts_its_validations_back(new_ca, ca):
-    async with new_ca(dsn=ca.dsn, shutdown_grace=0.1) as ending:
+    async with new_ca(dsn=ca.dsn) as ending:
         account = await ending.account()
         order = await account.order(ca.name())
         challenge = await order.challenge()
         ca.web.raw(CHALLENGE_PATH + challenge["token"], b"HTTP/1.1 200 OK\r\n", pause=1)
-        async with at_work(ending):
-            await account.post(challenge["url"], {})
+        await account.post(challenge["url"], {})
+        await ending.application.finish(0.1)
     ca.web.serve_token(challenge["token"], account.key_authorization(challenge["token"]))
     async with at_work(ca):
         settled = await replace(account, client=ca.client).settled(order.object["authorizations"][0])

@@ -104,6 +104,7 @@ async def test_a_request_under_way_at_sigterm_gets_its_answer(tls):
         assert (response.status, await response.text()) == (200, "done")
         assert await served.task == 0
     assert served.application.background_ended
+    assert 0 <= served.application.seconds_left < 5.0, "what the request took is not given twice"
 
 
 async def test_after_sigterm_nobody_is_accepted_and_idle_connections_end(tls):

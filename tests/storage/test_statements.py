@@ -407,10 +407,12 @@ async def test_dead_orders_go_and_certificates_stay(database, owner, draft):
     order = await records.order(database, owner, "a.example")
     await records.validate(database, owner, order)
     await orders.claim_and_record(database, order, records.linted(order, draft), spki_sha256=b"k", now=NOW)
-    await records.order(database, owner, "b.example")
+    abandoned = await records.order(database, owner, "b.example")
+    assert await records.answer(database, owner, abandoned.authorizations[0], ChallengeType.HTTP_01)
     assert await operations.delete_dead(database, NOW) == 0
     gone = await operations.delete_dead(database, NOW + 30 * DAY)
     assert gone == 4, "the pending order, two authorizations, one validation record; not the processing order"
+    assert await database.fetchval("SELECT count(*) FROM authz") == 0, "an attempt that nobody ended goes too"
     assert await database.fetchval("SELECT count(*) FROM certificate") == 1
 
 
