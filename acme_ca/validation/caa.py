@@ -10,6 +10,7 @@ import pycares
 
 from acme_ca.core.model import Attempt, ChallengeType
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.validation.record import Refused
 from acme_ca.validation.resolver import Dns, RecordType
 
 STRIDE = 6
@@ -70,6 +71,10 @@ async def check(attempt: Attempt, dns: Dns, rules: CaaRules) -> None:
             *(dns.ask(step, RecordType.CAA) for step in stride), return_exceptions=True
         )
         for step, answer in zip(stride, answers, strict=True):
+            if isinstance(answer, Refused) and step != name:
+                # An organisation's own servers often know its zones and nothing above: there the way up ends. A
+                # resolver says SERVFAIL when somebody else's server refuses, so that is not taken for this.
+                return
             if isinstance(answer, BaseException):
                 raise answer
             if answer:

@@ -14,6 +14,10 @@ class Unreachable(Problem):
     """What was asked for could not be reached (DNS, connection, TLS handshake): another try may succeed."""
 
 
+class Refused(Unreachable):
+    """A DNS server will not answer for this name: it is authoritative for other zones, and no resolver."""
+
+
 class Record:
     """Everything asked in one validation, in order: JSON objects with the times in milliseconds."""
 

@@ -18,7 +18,7 @@ import pycares
 
 from acme_ca.config import Resolver
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.validation.record import Record, Unreachable
+from acme_ca.validation.record import Record, Refused, Unreachable
 
 MAX_CNAMES = 10
 QUERY_TRIES = 2
@@ -244,7 +244,8 @@ def _unaskable(called: str) -> Problem:
 
 def _failed(called: str, kind: RecordType, servers: Sequence[str], status: str) -> Problem:
     whom = ", ".join(servers) if servers else "this CA's own resolver"
-    return Unreachable(
+    kind_of_failure = Refused if status == "REFUSED" else Unreachable
+    return kind_of_failure(
         ErrorType.DNS,
         f"The DNS query for the {kind.name} records of {called} to {whom} failed: {status}. "
         "See that the zone's name servers answer, then try again.",

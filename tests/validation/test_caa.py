@@ -261,12 +261,22 @@ async def test_absence_climbs(dns, checking, answer):
     assert_problem(await checking.problem(), ErrorType.CAA, "example.test")
 
 
-@pytest.mark.parametrize("answer", [SERVFAIL, REFUSED, DROP, GARBAGE])
-@pytest.mark.parametrize("at", [NAME, "test"])
+@pytest.mark.parametrize(
+    ("at", "answer"),
+    [(NAME, REFUSED), *((at, answer) for at in (NAME, "test") for answer in (SERVFAIL, DROP, GARBAGE))],
+)
 async def test_a_failing_lookup_fails_closed(dns, checking, answer, at):
     """Lesson 10."""
     dns.answer(at, answer, kind="CAA")
     assert_problem(await checking.problem(), ErrorType.DNS, "CAA", at)
+
+
+async def test_the_way_up_ends_where_the_operators_own_servers_know_nothing(dns, checking):
+    """An authoritative server without recursion refuses what is above its zones."""
+    dns.answer("test", REFUSED, kind="CAA")
+    assert (await checking.outcome()).problem is None
+    dns.add("example.test", "CAA", (0, "issue", ";"))
+    assert_problem(await checking.problem(), ErrorType.CAA, "example.test")
 
 
 async def test_the_critical_flag_on_the_wire(dns, checking):
