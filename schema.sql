@@ -175,6 +175,8 @@ CREATE TABLE certificate (
     CONSTRAINT certificate_reason_with_date CHECK ((revoked IS NULL) = (reason IS NULL))
 ) WITH (fillfactor = 60);
 CREATE INDEX certificate_account ON certificate (account_id, recorded);
+-- Keys that were revoked as compromised are never certified again.
+CREATE INDEX certificate_compromised ON certificate (spki_sha256) WHERE reason = 1;
 
 -- ------------------------------------------------------------------ audit
 

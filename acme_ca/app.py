@@ -27,6 +27,8 @@ from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Hierarchy
 from acme_ca.ca.own import OwnCertificate
 from acme_ca.config import ConfigurationError, Settings, ValidationSettings
+from acme_ca.core import identifiers
+from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import Profile, ProfileRef
 from acme_ca.core.problems import Problem
 from acme_ca.log import Logger
@@ -58,6 +60,7 @@ async def prepare(settings: Settings, hierarchy: Hierarchy, *, dsn: str) -> None
 
     Raises SchemaError, DatabaseUnavailable, ConfigurationError.
     """
+    _own_identifier(settings)  # before anything is written
     await store.migrate(dsn)
     async with Database.open(dsn, connections=1) as database:
         for issuer, root in ((hierarchy.root, True), (hierarchy.intermediate, False)):
@@ -85,7 +88,9 @@ class Application:
         cls, settings: Settings, hierarchy: Hierarchy, *, dsn: str, log: Logger
     ) -> AsyncIterator[Application]:
         async with Database.open(dsn, connections=settings.database_connections) as database:
-            yield await _Composition(settings, hierarchy, database, _validator(settings), log).application()
+            yield await _Composition(
+                settings, hierarchy, database, _validator(settings, log), log
+            ).application()
 
     async def background(self) -> None:
         """The background loops, until cancelled."""
@@ -94,6 +99,7 @@ class Application:
     async def finish(self, seconds: float) -> None:
         """Validations under way get so long to finish; the rest are put back for other processes."""
         await self._authorizations.drain(seconds)
+        await self._background.release()
 
 
 class _Composition:
@@ -111,13 +117,15 @@ class _Composition:
 
     async def application(self) -> Application:
         if self._settings.dev:
-            self._log.warning(
-                "development mode: not for production", validation=self._settings.validation.http01_port
-            )
+            self._log.warning("development mode: not for production")
         known = await operations.profiles(self._database)
         acme = await self._acme({profile.ref: profile for profile in known})
         everyone = Public(
-            hierarchy=self._hierarchy, database=self._database, clock=utc_now, dev=self._settings.dev
+            hierarchy=self._hierarchy,
+            database=self._database,
+            can_sign=lambda: self._authority.can_sign(self._hierarchy.intermediate.id),
+            clock=utc_now,
+            dev=self._settings.dev,
         )
         https = self._web(endpoints.common_headers(acme))
         endpoints.add_routes(https, acme)
@@ -228,7 +236,7 @@ class _Composition:
         """RFC 8555 §7.1.1."""
         settings, base = self._settings, self._settings.public_url
         meta: dict[str, Any] = {"externalAccountRequired": settings.eab_required}
-        if settings.caa.enabled:
+        if settings.caa.enabled and settings.caa_identities:
             meta["caaIdentities"] = list(settings.caa_identities)
         if settings.terms_of_service:
             meta["termsOfService"] = settings.terms_of_service
@@ -284,27 +292,36 @@ def _authority(settings: Settings, hierarchy: Hierarchy) -> Authority:
 def _own_certificate(
     settings: Settings, hierarchy: Hierarchy, database: Database, authority: Authority
 ) -> OwnCertificate:
+    return OwnCertificate(
+        settings.tls_file,
+        identifier=_own_identifier(settings),
+        database=database,
+        authority=authority,
+        issuer=hierarchy.intermediate,
+        profile=profiles.BUILT_IN["server"],
+        clock=utc_now,
+    )
+
+
+def _own_identifier(settings: Settings) -> Identifier:
+    """The name or address in `public_url`, for the server's own certificate."""
+    host = settings.public_host
     try:
-        return OwnCertificate(
-            settings.tls_file,
-            host=settings.public_host,
-            database=database,
-            authority=authority,
-            issuer=hierarchy.intermediate,
-            profile=profiles.BUILT_IN["server"],
-            clock=utc_now,
+        return (
+            identifiers.ip(host) if ":" in host or host.replace(".", "").isdigit() else identifiers.dns(host)
         )
     except Problem as problem:
         raise ConfigurationError(f"ACME_CA_PUBLIC_URL: {problem.detail}") from None
 
 
-def _validator(settings: Settings) -> Validator:
+def _validator(settings: Settings, log: Logger) -> Validator:
     return Validator(
         settings=settings.validation,
         caa_enabled=settings.caa.enabled,
         caa_identities=settings.caa_identities,
         caa_exempt=settings.caa_exempt,
         dev=settings.dev,
+        log=log,
     )
 
 

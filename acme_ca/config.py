@@ -20,6 +20,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    TypeAdapter,
     ValidationError,
     field_validator,
     model_validator,
@@ -69,6 +70,14 @@ def _domain(value: str) -> str:
     if suffix.wildcard:
         raise ValueError(f"{value!r} is a wildcard; write {suffix.base}, which means it and all names below")
     return suffix.value
+
+
+def _is_true(value: Any) -> bool:
+    """As pydantic reads a setting that is on or off."""
+    try:
+        return TypeAdapter(bool).validate_python(value)
+    except ValidationError:
+        return False
 
 
 class Endpoint(BaseModel):
@@ -126,7 +135,6 @@ class Resolver(BaseModel):
 
 Networks = Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_split)]
 Domains = Annotated[tuple[Annotated[str, BeforeValidator(_domain)], ...], NoDecode, BeforeValidator(_split)]
-Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 Resolvers = Annotated[
     tuple[Annotated[Resolver, BeforeValidator(_zoned)], ...], NoDecode, BeforeValidator(_split)
 ]
@@ -310,7 +318,7 @@ class Settings(BaseSettings):
     @model_validator(mode="before")
     @classmethod
     def _dev_defaults(cls, value: Any) -> Any:
-        if not isinstance(value, dict) or str(value.get("dev", "")).lower() not in {"true", "1", "yes", "on"}:
+        if not isinstance(value, dict) or not _is_true(value.get("dev")):
             return value
         validation = {"http01_port": 5002, "tlsalpn01_port": 5001} | dict(value.get("validation") or {})
         return {**value, "validation": validation}
@@ -372,9 +380,17 @@ def load(**overrides: Any) -> Settings:
 
 def _sentence(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
-    what = first["msg"].removeprefix("Value error, ").rstrip(".")
+    what = _OF_KIND.get(first["type"]) or first["msg"].removeprefix("Value error, ").rstrip(".")
     name = "__".join(_setting(first["loc"]))
     return f"{(ENV_PREFIX + name).upper()}: {what}." if name else f"{what}."
+
+
+_OF_KIND = {
+    "extra_forbidden": "there is no such setting",
+    "model_type": "this names a group of settings; set them one by one",
+    "missing": "this is missing",
+}
+"""Sentences that say more to an operator than pydantic's."""
 
 
 def _setting(place: tuple[int | str, ...]) -> Iterator[str]:

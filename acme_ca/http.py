@@ -20,7 +20,8 @@ MAX_BODY = 64 * 1024
 """Bytes."""
 ACCOUNT = web.RequestKey("account", str)
 PROBLEM = web.RequestKey("problem", str)
-"""What a request's line in the log tells beside the request itself."""
+_TOLD = {"account": ACCOUNT, "problem": PROBLEM}
+"""What a request's line in the log tells where it is known."""
 
 SERVER = "acme-ca"
 CONTINUE = "100-continue"
@@ -35,7 +36,6 @@ STATUS: Mapping[ErrorType, int] = {
     ErrorType.REJECTED_IDENTIFIER: 403,
     ErrorType.ORDER_NOT_READY: 403,
     ErrorType.CAA: 403,
-    ErrorType.RATE_LIMITED: 429,
     ErrorType.SERVER_INTERNAL: 500,
 }
 """The HTTP status of each type of problem that is not 400."""
@@ -137,8 +137,7 @@ def edge(
             path=request.path,
             status=response.status,
             ms=round((time.perf_counter() - started) * 1000, 2),
-            account=request.get(ACCOUNT),
-            problem=request.get(PROBLEM),
+            **{name: request[key] for name, key in _TOLD.items() if key in request},
         )
         return response
 

@@ -173,7 +173,7 @@ def _bytes_of_json(_logger: WrappedLogger, _method: str, event: EventDict) -> by
 
 
 def _console(*, colors: bool) -> Processor:
-    return structlog.dev.ConsoleRenderer(colors=colors, timestamp_key="time", pad_event_to=0)
+    return structlog.dev.ConsoleRenderer(colors=colors, timestamp_key="time", pad_event_to=0, sort_keys=False)
 
 
 def _escape_controls(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

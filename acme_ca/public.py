@@ -17,16 +17,28 @@ from acme_ca.storage.database import Database, DatabaseUnavailable
 
 PEM = "application/x-pem-file"
 PKIX = "application/pkix-cert"
+KEY_CHECK = timedelta(seconds=30)
 ISSUER_WARNING = timedelta(days=60)
 """Remaining life of the issuer below which health speaks up."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Public:
     hierarchy: Hierarchy
     database: Database
+    can_sign: Callable[[], bool]
+    """Whether the issuer's key works."""
     clock: Callable[[], datetime]
     dev: bool
+    _looked: tuple[datetime, bool] | None = None
+
+    def _signs(self) -> bool:
+        """Looked at anew at most once in KEY_CHECK: anyone may ask for health, and as often as they like."""
+        now = self.clock()
+        if self._looked and now - self._looked[0] < KEY_CHECK:
+            return self._looked[1]
+        self._looked = (now, self.can_sign())
+        return self._looked[1]
 
     async def health(self) -> tuple[bool, Mapping[str, Any]]:
         """Whether certificates can be issued now, and what was looked at."""
@@ -34,7 +46,7 @@ class Public:
         remaining = issuer.not_after - self.clock()
         checks = {
             "database": await self._database(),
-            "issuer_key": "ok" if issuer.key is not None else "not loaded",
+            "issuer_key": "ok" if self._signs() else "does not sign",
             "issuer_life": _life(remaining),
         }
         healthy = all(check in {"ok", "expires soon"} for check in checks.values())

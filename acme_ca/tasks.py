@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -45,6 +46,11 @@ class Background:
         async with asyncio.TaskGroup() as group:
             for loop in self._loops:
                 group.create_task(self._repeat(loop), name=loop.name)
+
+    async def release(self) -> None:
+        """After the end: the leases are free for other processes at once."""
+        with contextlib.suppress(DatabaseUnavailable):  # then they expire
+            await operations.release_leases(self._database, self._holder)
 
     async def _repeat(self, loop: Loop) -> None:
         while True:

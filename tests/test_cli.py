@@ -1,12 +1,15 @@
 """The `acme-ca` command, run as a process."""
 
+import asyncio
 import json
 import os
 import pty
+import re
 import signal
 import stat
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -43,6 +46,13 @@ def test_init_makes_keys_that_only_the_password_opens(tmp_path):
     assert root.subject.rfc4514_string() == "CN=Example Root CA,O=Example Ltd,C=DE"
     assert root.fingerprint(hashes.SHA256()).hex(":").upper() in done.stdout
     assert PASSWORD not in done.stdout
+
+
+def test_init_warns_of_a_variable_that_names_no_setting(tmp_path):
+    done = command(tmp_path, "init", CA_PASSWROD="x")
+    (warning,) = done.stderr.splitlines()
+    assert (done.returncode, json.loads(warning)["level"]) == (0, "warning")
+    assert "ACME_CA_CA_PASSWROD" in warning
 
 
 def test_init_publishes_the_root_for_everybody(tmp_path):
@@ -147,14 +157,15 @@ def test_a_settings_file_that_makes_no_sense_is_refused(tmp_path, content):
 
 
 class Terminal:
-    """`acme-ca` with a person at the keyboard."""
+    """`acme-ca` with a person at the keyboard, before 80 columns."""
 
-    def __init__(self, place: Path, *arguments: str) -> None:
+    def __init__(self, place: Path, *arguments: str, **settings: str) -> None:
         self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 80))
         self._said = b""
         self.process = subprocess.Popen(
             [sys.executable, "-m", "acme_ca", *arguments],
-            env=environment(place, free_ports(5), {}, without=("CA_PASSWORD",)),
+            env=environment(place, free_ports(5), settings, without=("CA_PASSWORD",)),
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -185,7 +196,6 @@ class Terminal:
 
 def _take_terminal() -> None:
     import fcntl
-    import termios
 
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
@@ -209,6 +219,35 @@ def test_ctrl_c_at_the_question_leaves_nothing_and_shows_no_trace(tmp_path):
     assert status != 0
     assert "Traceback" not in said
     assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------- EAB keys
+
+
+async def test_80_columns_show_each_whole_eab_key_id_and_when_it_was_made(tmp_path, empty_database_url):
+    def act() -> None:
+        for options in (("Web team",), ("The team with a long name " * 8, "--max-accounts", "1000000")):
+            assert eab("create", "--owner", *options).returncode == 0
+        keys = json.loads(eab("list", "--json").stdout)
+        assert eab("revoke", keys[0]["kid"]).returncode == 0
+        status, said = Terminal(tmp_path, "eab", "list", DATABASE_URL=empty_database_url).end()
+        lines = re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()
+        assert (status, len(keys)) == (0, 2)
+        assert all(len(line) <= 80 for line in lines), lines
+        for key in keys:
+            (line,) = [line for line in lines if key["kid"] in line.split()]
+            assert key["created"][:16].replace("T", " ") in line
+
+    def eab(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return command(tmp_path, "eab", *arguments, DATABASE_URL=empty_database_url)
+
+    await asyncio.to_thread(act)
+
+
+async def test_an_eab_key_that_is_not_there_is_named(tmp_path, empty_database_url):
+    settings = {"DATABASE_URL": empty_database_url}
+    done = await asyncio.to_thread(command, tmp_path, "eab", "revoke", "nobodys-key", **settings)
+    assert_refused(done, "nobodys-key")
 
 
 # ---------------------------------------------------------------- what the tests share

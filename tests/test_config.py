@@ -57,12 +57,22 @@ def test_the_defaults_are_for_production():
     assert 1 <= settings.workers <= 4
 
 
-@pytest.mark.parametrize("value", ["true", "1", "yes", "on", "TRUE"])
+@pytest.mark.parametrize("value", ["true", "t", "1", "yes", "y", "on", "TRUE", "Y"])
 def test_development_mode_has_other_ports_and_trusts_localhost(environment, value):
     environment.setenv("ACME_CA_DEV", value)
     settings = config.load()
+    assert settings.dev
     assert (settings.validation.http01_port, settings.validation.tlsalpn01_port) == (5002, 5001)
     assert settings.caa_exempt == ("localhost",)
+
+
+@pytest.mark.parametrize("value", ["false", "f", "0", "no", "n", "off", "N"])
+def test_without_development_mode_nothing_of_it(environment, value):
+    environment.setenv("ACME_CA_DEV", value)
+    settings = config.load()
+    assert not settings.dev
+    assert (settings.validation.http01_port, settings.validation.tlsalpn01_port) == (80, 443)
+    assert settings.caa_exempt == ()
 
 
 def test_development_mode_from_the_command_line(environment):

@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from acme_ca import __version__
 from acme_ca.core.problems import ErrorType
-from acme_ca.public import ISSUER_WARNING, Public
+from acme_ca.public import ISSUER_WARNING, KEY_CHECK, Public
 from acme_ca.storage.database import Database
 from tests.support.client import assert_problem
 from tests.support.fixtures import IN_SESSION_LOOP, account, ca, hierarchy, new_ca, outside, stranger
@@ -157,10 +158,45 @@ async def health_at(public: Public, when: datetime) -> tuple[bool, str]:
 async def test_health_looks_at_the_issuers_life(ca, hierarchy):
     end = hierarchy.intermediate.not_after
     async with Database.open(ca.dsn, connections=1) as database:
-        public = Public(hierarchy=hierarchy, database=database, clock=lambda: datetime.now(UTC), dev=False)
+        public = Public(
+            hierarchy=hierarchy,
+            database=database,
+            can_sign=lambda: True,
+            clock=lambda: datetime.now(UTC),
+            dev=False,
+        )
         assert await health_at(public, end - ISSUER_WARNING - timedelta(days=1)) == (True, "ok")
         assert await health_at(public, end - timedelta(days=1)) == (True, "expires soon")
         assert await health_at(public, end) == (False, "expired")
-        keyless = replace(hierarchy, intermediate=replace(hierarchy.intermediate, key=None))
-        healthy, report = await replace(public, hierarchy=keyless).health()
-        assert (healthy, report["checks"]["issuer_key"]) == (False, "not loaded")
+        healthy, report = await replace(public, can_sign=lambda: False, _looked=None).health()
+        assert (healthy, report["checks"]["issuer_key"]) == (False, "does not sign")
+
+
+async def test_health_signs_with_the_issuers_key(new_ca, hierarchy):
+    """Another key than the certificate's: 503, though it is loaded and all else is well."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    other = replace(hierarchy, intermediate=replace(hierarchy.intermediate, key=key))
+    # On files that are there already: nothing has to be signed at the start.
+    async with new_ca() as sound, new_ca(dsn=sound.dsn, under=other, data=sound.settings.data) as broken:
+        for ca, status in ((sound, 200), (broken, 503)):
+            answer = await ca.plain.request("GET", "http://ca.test/health", failing=True)
+            assert answer.status == status
+        assert answer.json["status"] == "failing"
+        assert answer.json["checks"] == {"database": "ok", "issuer_key": "does not sign", "issuer_life": "ok"}
+
+
+async def test_health_asks_the_key_only_now_and_then(ca, hierarchy):
+    """Anyone may ask for health; a key may lie in a device that takes its time."""
+    asked, now = [], datetime.now(UTC)
+    async with Database.open(ca.dsn, connections=1) as database:
+        public = Public(
+            hierarchy=hierarchy,
+            database=database,
+            can_sign=lambda: not asked.append(now),
+            clock=lambda: now,
+            dev=False,
+        )
+        for passed in (timedelta(0), KEY_CHECK - timedelta(seconds=1), KEY_CHECK, KEY_CHECK * 2):
+            now = datetime.now(UTC) + passed
+            assert (await public.health())[0]
+    assert len(asked) == 3

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -34,6 +35,8 @@ from acme_ca.validation.validator import Validator
 
 TOKEN_BYTES = 32
 SWEEP_BATCH = 200
+ACCOUNT_SHARE = 4
+"""One account's validations take no more than this part of the places: a quarter."""
 ANSWER_WITHIN = 0.1
 """Seconds that the answer to a challenge's response waits for the validation: most end sooner, and a poll is spared."""
 
@@ -49,7 +52,7 @@ class AuthorizationRules:
     challenges: tuple[ChallengeType, ...]
     """Offered, in the order of preference."""
     lifetime: timedelta
-    """Of a pending authorization, and of a valid one after its validation, unless `reuse` is longer."""
+    """Of a pending authorization, and of a valid one after its last use for an order."""
     reuse: timedelta
     attempt: timedelta
     """The longest that a validation takes: after that the sweep takes its process for dead."""
@@ -89,6 +92,7 @@ class Authorizations:
         self._new_id = new_id
         self._log = log
         self._places = asyncio.Semaphore(rules.concurrency)
+        self._shares: WeakValueDictionary[AccountId, asyncio.Semaphore] = WeakValueDictionary()
         self._under_way: dict[AuthorizationId, asyncio.Task[_Settlement | None]] = {}
 
     # ------------------------------------------------------------ making them
@@ -156,13 +160,13 @@ class Authorizations:
         if found is None or not begun:
             return signer, found
         task = self._start(
-            Attempt(
+            orders.OpenAttempt(
                 authorization_id=found.id,
+                account_id=credential.account,
                 identifier=found.identifier,
                 challenge=kind,
                 token=found.token,
                 thumbprint=credential.thumbprint,
-                account_url=self._urls.account(credential.account),
             )
         )
         await asyncio.wait({task}, timeout=ANSWER_WITHIN)
@@ -171,18 +175,40 @@ class Authorizations:
 
     # ------------------------------------------------------------ validations under way
 
-    def _start(self, attempt: Attempt) -> asyncio.Task[_Settlement | None]:
-        task = asyncio.create_task(self._validate(attempt))
+    def _start(self, opened: orders.OpenAttempt) -> asyncio.Task[_Settlement | None]:
+        attempt = Attempt(
+            authorization_id=opened.authorization_id,
+            identifier=opened.identifier,
+            challenge=opened.challenge,
+            token=opened.token,
+            thumbprint=opened.thumbprint,
+            account_url=self._urls.account(opened.account_id),
+        )
+        task = asyncio.create_task(self._validate(attempt, opened.account_id))
         self._under_way[attempt.authorization_id] = task
         task.add_done_callback(lambda _: self._under_way.pop(attempt.authorization_id, None))
         return task
 
-    async def _validate(self, attempt: Attempt) -> _Settlement | None:
+    def _share_of(self, account: AccountId) -> asyncio.Semaphore:
+        """An account's part of the places: what one asks for must not keep the others waiting."""
+        share = self._shares.get(account)
+        if share is None:
+            share = self._shares[account] = asyncio.Semaphore(
+                max(1, self._rules.concurrency // ACCOUNT_SHARE)
+            )
+        return share
+
+    async def _validate(self, attempt: Attempt, account: AccountId) -> _Settlement | None:
         """Make the attempt and record what came of it. None: something else had become of the authorization before."""
-        async with self._places:
+        share = self._share_of(account)
+        waits = share.locked() or self._places.locked()
+        async with share, self._places:
+            if waits and not await self._is_still_due(attempt):
+                return None
             outcome = await self._validator.validate(attempt)
         now = self._clock()
-        valid_until = now + max(self._rules.lifetime, self._rules.reuse)
+        # However late it is used again, it outlives the order that uses it.
+        valid_until = now + self._rules.lifetime + self._rules.reuse
         try:
             settled = await orders.settle(self._database, attempt, outcome, valid_until=valid_until, now=now)
         except DatabaseUnavailable as error:  # the attempt falls due and is made again
@@ -197,6 +223,15 @@ class Authorizations:
         )
         return _Settlement(outcome=outcome, at=now, valid_until=valid_until) if settled else None
 
+    async def _is_still_due(self, attempt: Attempt) -> bool:
+        """After a wait: the time for the attempt begins now, unless somebody else has ended it."""
+        now = self._clock()
+        with contextlib.suppress(DatabaseUnavailable):
+            return await orders.renew_attempt(
+                self._database, attempt.authorization_id, due=now + self._rules.attempt, now=now
+            )
+        return False
+
     async def take_over(self) -> int:
         """Make the attempts again whose process died. Returns how many."""
         now = self._clock()
@@ -204,16 +239,7 @@ class Authorizations:
         open_attempts = await orders.take_over_attempts(self._database, due=due, limit=SWEEP_BATCH, now=now)
         for attempt in open_attempts:
             if attempt.authorization_id not in self._under_way:
-                self._start(
-                    Attempt(
-                        authorization_id=attempt.authorization_id,
-                        identifier=attempt.identifier,
-                        challenge=attempt.challenge,
-                        token=attempt.token,
-                        thumbprint=attempt.thumbprint,
-                        account_url=self._urls.account(attempt.account_id),
-                    )
-                )
+                self._start(attempt)
         return len(open_attempts)
 
     async def drain(self, grace: float) -> None:

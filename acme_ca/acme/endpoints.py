@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -66,7 +67,7 @@ class Acme:
     database: Database
     directory: Mapping[str, Any]
     orders_page: int
-    clock: Callable[[], Any] = field(repr=False)
+    clock: Callable[[], datetime] = field(repr=False)
 
 
 Parameters = Mapping[str, str]
@@ -276,6 +277,8 @@ def add_routes(application: web.Application, acme: Acme) -> None:
         application.router.add_post(route.path, _signed(acme, route), expect_handler=meet_expectation)
     for path, endpoint in ((urls.DIRECTORY, directory), (urls.NEW_NONCE, new_nonce)):
         application.router.add_get(path, _unsigned(acme, endpoint), allow_head=False)
+    for path in dict.fromkeys(route.path for route in ROUTES):
+        application.router.add_route("OPTIONS", path, _preflight)
     application.router.add_head(urls.DIRECTORY, _unsigned(acme, directory))
     application.router.add_head(urls.NEW_NONCE, _head_nonce)
 
@@ -311,6 +314,15 @@ def _unsigned(acme: Acme, endpoint: Endpoint) -> Callable[[web.Request], Awaitab
         return await endpoint(acme, None, {})
 
     return handle
+
+
+async def _preflight(_request: web.Request) -> web.Response:
+    """For scripts of other origins, which ask before they send application/jose+json (RFC 8555 §6.1, CORS)."""
+    allowed = {
+        "Access-Control-Allow-Methods": "GET, HEAD, POST",
+        "Access-Control-Allow-Headers": "Content-Type",
+    }
+    return web.Response(status=204, headers={**allowed, "Access-Control-Max-Age": "86400"})
 
 
 async def _head_nonce(_request: web.Request) -> web.Response:

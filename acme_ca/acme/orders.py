@@ -31,7 +31,7 @@ from acme_ca.core.model import (
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem, compound
 from acme_ca.core.states import OrderStatus
-from acme_ca.storage import certificates, orders
+from acme_ca.storage import certificates, operations, orders
 from acme_ca.storage.database import Database, DatabaseUnavailable
 from acme_ca.storage.signers import Credential, Signer
 
@@ -74,7 +74,7 @@ class Orders:
         self._authority = authority
         self._issuers = issuers
         self._active_issuer = active_issuer
-        self._profiles = profiles
+        self._profiles = dict(profiles)
         self._default_profile = default_profile
         self._policy = policy
         self._authorizations = authorizations
@@ -133,7 +133,7 @@ class Orders:
         self._check_policy(order.identifiers)  # it may have changed since newOrder (lesson 3)
         request = csr.parse_csr(messages.csr_of(payload))
         csr.check_names(request, order.identifiers)
-        profile = self._profiles[order.profile]
+        profile = await self._profile(order.profile)
         keys.check_certificate_key(request.public_key, profile)
         spki_sha256 = keys.spki_sha256(request.public_key)
         linted = self._prepare(order, profile, request.public_key)
@@ -147,6 +147,12 @@ class Orders:
             self._hold_back(processing, recorded)
             return processing
         return await self._issue(processing, recorded)
+
+    async def _profile(self, wanted: ProfileRef) -> Profile:
+        """The version that an order pins; a newer replica may have registered it after this process began."""
+        if wanted not in self._profiles:
+            self._profiles |= {profile.ref: profile for profile in await operations.profiles(self._database)}
+        return self._profiles[wanted]
 
     def _prepare(self, order: Order, profile: Profile, public_key: PublicKey) -> LintedCertificate:
         request = IssuanceRequest(
@@ -171,11 +177,22 @@ class Orders:
                 ErrorType.BAD_CSR,
                 "The CSR's key is the key of an ACME account: make the certificate a key of its own (RFC 8555 §11.1).",
             )
+        if await certificates.is_compromised(self._database, spki_sha256):
+            return Problem(
+                ErrorType.BAD_CSR,
+                "A certificate with the CSR's key was revoked because the key is compromised: make a fresh key.",
+            )
         return _not_ready(order)
 
     async def _issue(self, order: Order, recorded: RecordedCertificate) -> Order:
-        """Sign and store. Whatever goes wrong, the order does not stay `processing`: it ends `invalid` here, or the
-        sweep resumes it when the database is out of reach.
+        problem = await self._sign_and_store(order.id, recorded)
+        if problem is not None:
+            return replace(order, status=OrderStatus.INVALID, serial=None, error=problem.document())
+        return replace(order, status=OrderStatus.VALID)
+
+    async def _sign_and_store(self, order: OrderId, recorded: RecordedCertificate) -> Problem | None:
+        """Whatever goes wrong, the order does not stay `processing`: it ends `invalid` here, or the sweep resumes it when
+        the database is out of reach. Returns what the order ended with.
         """
         try:
             signed = self._authority.sign(recorded)
@@ -183,11 +200,11 @@ class Orders:
         except DatabaseUnavailable:
             raise
         except Exception as error:  # noqa: BLE001  whatever it is, the order must end
-            self._log.exception("issuance failed", order=order.id, serial=recorded.serial)
+            self._log.exception("issuance failed", order=order, serial=recorded.serial)
             problem = error if isinstance(error, Problem) else _signing_failed()
-            await orders.fail(self._database, order.id, problem.document())
-            return replace(order, status=OrderStatus.INVALID, serial=None, error=problem.document())
-        return replace(order, status=OrderStatus.VALID)
+            await orders.fail(self._database, order, problem.document())
+            return problem
+        return None
 
     def _hold_back(self, order: Order, recorded: RecordedCertificate) -> None:
         async def later() -> None:
@@ -205,18 +222,9 @@ class Orders:
         before = self._clock() - SWEEP_AFTER - timedelta(seconds=self._rules.delay_issuance)
         left = await orders.unsigned(self._database, before=before, limit=SWEEP_BATCH)
         for order, recorded in left:
-            await self._resume(order, recorded)
+            self._log.warning("issuance resumed", order=order, serial=recorded.serial)
+            await self._sign_and_store(order, recorded)
         return len(left)
-
-    async def _resume(self, order: OrderId, recorded: RecordedCertificate) -> None:
-        self._log.warning("issuance resumed", order=order, serial=recorded.serial)
-        try:
-            await certificates.store(self._database, self._authority.sign(recorded), now=self._clock())
-        except DatabaseUnavailable:
-            raise
-        except Exception:  # noqa: BLE001  whatever it is, the order must end
-            self._log.exception("issuance failed", order=order, serial=recorded.serial)
-            await orders.fail(self._database, order, _signing_failed().document())
 
 
 def _not_ready(order: Order) -> Problem:

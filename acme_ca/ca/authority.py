@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from acme_ca.ca.keystore import PrivateKey
 
 SERIAL_BYTES = 16
+_PROOF = b"acme-ca: the issuer's key is here"
 MAX_COMMON_NAME = 64
 """ub-common-name (RFC 5280 appendix A.1)."""
 
@@ -92,6 +93,14 @@ class Authority:
         der = self._desk(recorded.issuer).sign(recorded)
         return SignedCertificate(serial=recorded.serial, der=der)
 
+    def can_sign(self, issuer_id: IssuerId) -> bool:
+        """Whether the issuer's key is there and is its certificate's: signs and verifies bytes that are no certificate."""
+        try:
+            self._desk(issuer_id).prove()
+        except Exception:  # noqa: BLE001  whatever a key store raises, the answer is no
+            return False
+        return True
+
     def _desk(self, issuer_id: IssuerId) -> _Desk:
         desk = self._desks.get(issuer_id)
         if desk is None:
@@ -134,6 +143,15 @@ class _Desk:
             ),
             authority_information_access=_ca_issuers(f"{public_http_url}/ca/{issuer.id}.cer"),
         )
+
+    def prove(self) -> None:
+        signature = _signature(self.key, _PROOF, self.hash)
+        public_key = self.certificate.public_key()
+        if isinstance(public_key, ec.EllipticCurvePublicKey):
+            public_key.verify(signature, _PROOF, ec.ECDSA(self.hash))
+        else:
+            assert isinstance(public_key, rsa.RSAPublicKey)  # noqa: S101  issuers have no other kind
+            public_key.verify(signature, _PROOF, padding.PKCS1v15(), self.hash)
 
     def draft(self, builder: x509.CertificateBuilder) -> x509.Certificate:
         return (

@@ -47,6 +47,10 @@ class IssuerError(Exception):
     """The hierarchy cannot be made or used: one sentence for the operator."""
 
 
+class UnsuitableName(IssuerError):  # noqa: N818  the name says it
+    """A name that no certificate can hold."""
+
+
 class HierarchyExists(IssuerError):  # noqa: N818  the name says it
     """There is something at the place where a new hierarchy should go. It is left as it is."""
 
@@ -145,11 +149,11 @@ def _names(common_name: str, organization: str, country: str) -> tuple[x509.Name
 
 def _name(common_name: str, organization: str, country: str) -> x509.Name:
     if len(common_name) > MAX_NAME or len(organization) > MAX_NAME:
-        raise IssuerError(
+        raise UnsuitableName(
             f"The names {common_name!r} and {organization!r} may have {MAX_NAME} characters at most."
         )
     if country and not (len(country) == 2 and country.isascii() and country.isalpha()):  # noqa: PLR2004  ISO 3166
-        raise IssuerError(f"The country {country!r} is no two-letter code such as DE.")
+        raise UnsuitableName(f"The country {country!r} is no two-letter code such as DE.")
     parts = [
         (NameOID.COUNTRY_NAME, country.upper()),
         (NameOID.ORGANIZATION_NAME, organization),

@@ -8,17 +8,22 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from acme_ca.ca import lint
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Issuer
-from acme_ca.core import identifiers, keys
+from acme_ca.core import keys
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import IssuanceRequest, Profile
 from acme_ca.core.policy import NamePolicy
-from acme_ca.core.problems import Problem
 from acme_ca.storage import certificates
 from acme_ca.storage.database import Database
 
@@ -32,16 +37,15 @@ class OwnCertificate:
         self,
         file: Path,
         *,
-        host: str,
+        identifier: Identifier,
         database: Database,
         authority: Authority,
         issuer: Issuer,
         profile: Profile,
         clock: Callable[[], datetime],
     ) -> None:
-        """`host`: the name or address in `public_url`. Raises Problem when no certificate can hold it."""
         self._file = file
-        self._identifier = own_identifier(host)
+        self._identifier = identifier
         self._database = database
         self._authority = authority
         self._issuer = issuer
@@ -76,23 +80,19 @@ class OwnCertificate:
 
     def _is_due(self) -> bool:
         try:
-            leaf = x509.load_pem_x509_certificate(self._file.read_bytes())
+            content = self._file.read_bytes()
+            leaf = x509.load_pem_x509_certificate(content)
             names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        except (OSError, ValueError, x509.ExtensionNotFound):
+            leaf.verify_directly_issued_by(self._issuer.certificate)
+            key = load_pem_private_key(content, None)
+        except (OSError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
             return True
         life: timedelta = leaf.not_valid_after_utc - leaf.not_valid_before_utc
         return (
-            leaf.issuer != self._issuer.certificate.subject
+            key.public_key() != leaf.public_key()
             or [str(name.value) for name in names] != [self._identifier.value]
             or self._clock() > leaf.not_valid_after_utc - life / 3
         )
-
-
-def own_identifier(host: str) -> Identifier:
-    try:
-        return identifiers.ip(host)
-    except Problem:
-        return identifiers.dns(host)
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:

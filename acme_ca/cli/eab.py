@@ -60,11 +60,15 @@ def list_keys(
     if as_json:
         typer.echo(json.dumps([_facts(key) for key in keys], indent=2))
         return
-    table = Table(
-        "key id", "owner", "accounts", "at most", "created", "revoked", box=None, title_justify="left"
-    )
+    table = Table(box=None)
+    table.add_column("key id", no_wrap=True)
+    table.add_column("accounts", no_wrap=True)
+    table.add_column("created (UTC)", no_wrap=True)
+    table.add_column("revoked (UTC)", no_wrap=True)
+    table.add_column("owner", overflow="fold")
     for key in keys:
-        table.add_row(*("" if fact is None else str(fact) for fact in _facts(key).values()))
+        accounts = f"{key.accounts} of {key.max_accounts}" if key.max_accounts else str(key.accounts)
+        table.add_row(key.id, accounts, _minute(key.created), _minute(key.revoked), key.owner)
     console().print(table)
 
 
@@ -77,8 +81,12 @@ def revoke(
 ) -> None:
     """End a key: no further account can be made with it. Accounts made before stay as they are."""
     if not _with_keys(load_settings(config_file, data=data), lambda keys: keys.revoke(kid)):
-        raise ConfigurationError("There is no such key, or it was revoked before: see acme-ca eab list.")
+        raise ConfigurationError(f"There is no key {kid!r}, or it was revoked before: see acme-ca eab list.")
     console().print(f"Revoked: {kid}")
+
+
+def _minute(time: datetime | None) -> str:
+    return f"{time:%Y-%m-%d %H:%M}" if time else ""
 
 
 def _facts(key: EabKey) -> dict[str, Any]:

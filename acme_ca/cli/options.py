@@ -11,7 +11,7 @@ import typer
 from pydantic import SecretStr
 from rich.console import Console
 
-from acme_ca import config
+from acme_ca import config, log
 from acme_ca.config import Settings
 
 ConfigOption = Annotated[
@@ -27,6 +27,9 @@ def load_settings(config_file: Path | None, **overrides: Any) -> Settings:
     """The settings; `overrides` are options of the command. Raises ConfigurationError."""
     if config_file is not None:
         os.environ[config.ENV_PREFIX + "CONFIG"] = str(config_file)
+    log.configure()
+    for name in config.unknown_variables(os.environ):
+        log.get().warning("this environment variable names no setting", variable=name)
     return config.load(**overrides)
 
 

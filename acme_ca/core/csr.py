@@ -9,17 +9,16 @@ usual key usages, a key identifier, the TLS feature. E-mail address and user id 
 from __future__ import annotations
 
 import ipaddress
-import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography import x509
-from cryptography.exceptions import InternalError, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from acme_ca.core import identifiers, keys
+from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.model import PublicKey
 from acme_ca.core.problems import ErrorType, Problem
 
@@ -38,19 +37,6 @@ _NAMES_OF_PERSONS = (NameOID.EMAIL_ADDRESS, NameOID.USER_ID)
 _MICROSOFT_EXTENSION_REQUEST = x509.ObjectIdentifier("1.3.6.1.4.1.311.2.1.14")
 _EXTENSION_REQUESTS = (x509.ObjectIdentifier("1.2.840.113549.1.9.14"), _MICROSOFT_EXTENSION_REQUEST)
 _TLS_PURPOSES = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH}
-# What cryptography raises, most of it only when a part is looked at.
-_PARSE_ERRORS = (
-    ValueError,
-    TypeError,
-    LookupError,
-    OverflowError,
-    UnsupportedAlgorithm,
-    InternalError,
-    UserWarning,
-    x509.DuplicateExtension,
-    x509.InvalidVersion,
-    x509.UnsupportedGeneralNameType,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +45,10 @@ class CertificateRequest:
 
     public_key: PublicKey
     identifiers: frozenset[Identifier]
+
+
+MAX_NAMES = 100
+"""As many as an order may have; looking at each costs time."""
 
 
 def parse_csr(der: bytes) -> CertificateRequest:
@@ -98,12 +88,10 @@ def _bad(why: str) -> Problem:
 
 def _read(der: bytes) -> tuple[PublicKey, x509.Name, x509.Extensions]:
     try:
-        with warnings.catch_warnings():
-            # What cryptography only warns of, such as an attribute longer than X.520 allows, is not well-formed.
-            warnings.simplefilter("error", UserWarning)
+        with strictly():
             csr = x509.load_der_x509_csr(der)
             return _verified_key(csr), csr.subject, _extensions(csr)
-    except _PARSE_ERRORS:
+    except Unreadable:
         raise _bad(
             "it is no PKCS #10 request in DER (RFC 2986), or a part of it is not well-formed"
         ) from None
@@ -137,7 +125,10 @@ def _extensions(csr: x509.CertificateSigningRequest) -> x509.Extensions:
 
 
 def _names(subject: x509.Name, extensions: x509.Extensions) -> frozenset[Identifier]:
-    names = {_general_name(name) for name in _alternative_names(extensions)}
+    alternative = list(_alternative_names(extensions))
+    if len(alternative) > MAX_NAMES:
+        raise _bad(f"it has more than {MAX_NAMES} names")
+    names = {_general_name(name) for name in alternative}
     names |= {_common_name(attribute) for attribute in subject.get_attributes_for_oid(NameOID.COMMON_NAME)}
     return frozenset(names)
 

@@ -83,7 +83,7 @@ def dns(text: str) -> Identifier:
         raise _refused(
             text, "it has characters outside ASCII; send the A-label form (xn--…) of an international name"
         )
-    if len(base) > MAX_NAME:
+    if len(name) > MAX_NAME:
         raise _refused(text, f"it is longer than {MAX_NAME} characters")
     labels = base.split(".")
     for label in labels:

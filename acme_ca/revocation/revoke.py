@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 
 from acme_ca.core import keys
+from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.model import AccountId, Certificate, PublicKey, serial_text
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
 from acme_ca.storage import certificates, orders
 from acme_ca.storage.database import Database
 
+KEY_COMPROMISE = 1
+"""Its effect reaches beyond the certificate: the key is never accepted again."""
 SUBSCRIBER_REASONS = {
     0: "unspecified",
     1: "keyCompromise",
@@ -47,6 +49,12 @@ class Revocation:
     async def revoke(self, der: bytes, *, by: ByAccount | ByKey, reason: object) -> None:
         """Raises Problem: `malformed`, `unauthorized`, `badRevocationReason`, `alreadyRevoked`."""
         code = _reason(reason)
+        if code == KEY_COMPROMISE and not isinstance(by, ByKey):
+            raise Problem(
+                ErrorType.BAD_REVOCATION_REASON,
+                "That a key is compromised is shown by signing with it: sign the revocation with the certificate's own key "
+                "(certbot: --key-path), or give another reason.",
+            )
         certificate = await self._find(der)
         actor = await self._authorize(certificate, der, by)
         if not await certificates.revoke(
@@ -93,12 +101,10 @@ def _reason(value: object) -> int:
 
 def _parse(der: bytes) -> x509.Certificate:
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        if certificate.serial_number > 0:
-            return certificate
-    except (ValueError, UnsupportedAlgorithm, x509.InvalidVersion):
-        pass
-    raise malformed('"certificate" is not a certificate in DER.')
+        with strictly():
+            return x509.load_der_x509_certificate(der)
+    except Unreadable:
+        raise malformed('"certificate" is not a certificate in DER.') from None
 
 
 def _public_key(der: bytes) -> PublicKey:

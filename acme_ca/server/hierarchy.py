@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca import config, log
 from acme_ca.ca import issuers
-from acme_ca.ca.issuers import Hierarchy, IssuerError
+from acme_ca.ca.issuers import Hierarchy, IssuerError, UnsuitableName
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import datadir
 
@@ -104,6 +104,8 @@ def _password(settings: Settings) -> str:
 def _refusals_name_settings() -> Iterator[None]:
     try:
         yield
+    except UnsuitableName as error:
+        raise ConfigurationError(str(error)) from None
     except IssuerError as error:
         reason = str(error).rstrip(".")
         raise ConfigurationError(f"{reason} (settings ACME_CA_DATA, ACME_CA_CA_PASSWORD).") from None

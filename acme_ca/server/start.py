@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
 
-from acme_ca import app, config, log
+from acme_ca import app, log
 from acme_ca.ca import profiles
 from acme_ca.ca.issuers import Hierarchy
 from acme_ca.config import ConfigurationError, Settings
@@ -21,6 +21,9 @@ from acme_ca.server.tls import ServerTls
 from acme_ca.server.worker import Worker
 from acme_ca.storage.embedded import EmbeddedError, EmbeddedPostgres
 
+SPARE_CONNECTIONS = 20
+"""Of the embedded PostgreSQL: for commands and its own maintenance, beside the workers'."""
+
 
 def serve(settings: Settings) -> int:
     """Serve until a signal ends it; the exit status. Raises ConfigurationError when a setting prevents the start.
@@ -28,12 +31,14 @@ def serve(settings: Settings) -> int:
     Call it in the main thread of a process that has no other: it forks.
     """
     log.configure()
-    _warn_of_typos()
+    _allow_many_connections()
+    status = 0
     with contextlib.suppress(KeyboardInterrupt), _interruptible() as interrupted, ExitStack() as held:
         listeners = sockets.listen(settings.https_listen, settings.http_listen, workers=settings.workers)
         held.callback(listeners.close)
-        return _prepare(settings, listeners, held).run(interrupted)
-    return 0
+        status = _prepare(settings, listeners, held).run(interrupted)
+    log.get(process="supervisor").info("stopped")
+    return status
 
 
 def _prepare(settings: Settings, listeners: Listeners, held: ExitStack) -> Supervisor:
@@ -59,9 +64,11 @@ def _prepare(settings: Settings, listeners: Listeners, held: ExitStack) -> Super
 # ---------------------------------------------------------------- one step each
 
 
-def _warn_of_typos() -> None:
-    for name in config.unknown_variables(os.environ):
-        log.get().warning("this environment variable names no setting", variable=name)
+def _allow_many_connections() -> None:
+    """As many open files as this user may have: each connection is one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _check_profile(settings: Settings) -> None:
@@ -74,7 +81,8 @@ def _database(settings: Settings, started: ExitStack) -> tuple[str, Callable[[],
     """The database's URL, and whether it runs as far as we are in charge of it."""
     if settings.database_url is not None:
         return settings.database_url.get_secret_value(), lambda: True
-    embedded = EmbeddedPostgres(database.place(settings))
+    connections = 2 * settings.database_connections * settings.workers + SPARE_CONNECTIONS
+    embedded = EmbeddedPostgres(database.place(settings), settings={"max_connections": str(connections)})
     started.callback(embedded.stop)
     try:
         return embedded.start(), lambda: embedded.pid is not None

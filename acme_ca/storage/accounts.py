@@ -51,7 +51,10 @@ async def create(
             row = await connection.fetchrow(
                 f"SELECT {ACCOUNT_COLUMNS} FROM account a WHERE thumbprint = $1", account.thumbprint
             )
-            assert row is not None, "accounts are never deleted"  # noqa: S101
+            if row is None:  # whoever had the key has just changed to another
+                raise Problem(
+                    ErrorType.MALFORMED, "The key was another account's until now: try again.", status=409
+                )
             return account_of(row), False
         if account.eab_key_id is not None:
             await _use_up(connection, account.eab_key_id)
@@ -133,7 +136,9 @@ async def change_key(
         holder: AccountId | None = await database.fetchval(
             "SELECT id FROM account WHERE thumbprint = $1", thumbprint
         )
-        return holder
+        if holder is not None:
+            return holder
+        row = None  # whoever had the key has just changed to another
     if row is None:
         raise Problem(
             ErrorType.UNAUTHORIZED, "The account's key was changed meanwhile, or the account has ended."

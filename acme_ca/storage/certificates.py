@@ -75,6 +75,14 @@ async def find(database: Database, serial: Serial) -> Certificate | None:
     return certificate_of(row) if row else None
 
 
+async def is_compromised(database: Database, spki_sha256: bytes) -> bool:
+    """Whether a certificate with this key was revoked for keyCompromise (RFC 5280 §5.3.1)."""
+    found: bool = await database.fetchval(
+        "SELECT EXISTS (SELECT FROM certificate WHERE spki_sha256 = $1 AND reason = 1)", spki_sha256
+    )
+    return found
+
+
 async def revoke(database: Database, serial: Serial, *, reason: int, actor: str, now: datetime) -> bool:
     """Take a certificate back. False: it was revoked before."""
     row = await database.fetchrow_durably(

@@ -21,6 +21,7 @@ APPLICATION_NAME = "acme-ca"
 
 _CONNECT_TIMEOUT = 10.0
 _STATEMENT_TIMEOUT = 30.0
+_PATIENCE = 5.0
 _CLOSE_TIMEOUT = 5.0
 """Seconds."""
 
@@ -124,7 +125,11 @@ class _Connections:
         return _Loan(self)
 
     async def take(self) -> asyncpg.Connection[Row]:
-        await self._places.acquire()
+        if self._places.locked():
+            async with asyncio.timeout(_PATIENCE):
+                await self._places.acquire()
+        else:
+            await self._places.acquire()
         try:
             while self._idle:
                 if not (connection := self._idle.pop()).is_closed():

@@ -37,7 +37,7 @@ DATABASE = "postgres"
 SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
-    "max_connections": "200",
+    "max_connections": "40",
     "shared_buffers": "128MB",
     "wal_level": "minimal",
     "max_wal_senders": "0",

@@ -270,7 +270,7 @@ async def settle(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenAttempt:
-    """An attempt whose process died: what `Attempt` needs but its account URL."""
+    """An attempt to be made, as the database knows it: `Attempt` has the account's URL instead of its id."""
 
     authorization_id: AuthorizationId
     account_id: AccountId
@@ -309,6 +309,19 @@ async def take_over_attempts(
     ]
 
 
+async def renew_attempt(
+    database: Database, authorization: AuthorizationId, *, due: datetime, now: datetime
+) -> bool:
+    """An attempt that had to wait begins now. False: it was ended meanwhile."""
+    touched = await database.execute(
+        "UPDATE authz SET attempt_due = $2 WHERE id = $1 AND attempt_due IS NOT NULL AND expires > $3",
+        authorization,
+        due,
+        now,
+    )
+    return touched == 1
+
+
 async def put_back_attempts(
     database: Database, authorizations: Sequence[AuthorizationId], *, now: datetime
 ) -> None:
@@ -329,7 +342,7 @@ async def claim_and_record(
     """Win the order for this certificate and write down what will be signed: one durable statement.
 
     Exactly one caller gets a RecordedCertificate, and only while every authorization of the order is valid and the key
-    belongs to no account (RFC 8555 §11.1). None: the order was not ready any more, or the key is an account's.
+    belongs to no account (RFC 8555 §11.1) and was not revoked as compromised. None: one of these does not hold any more.
     """
     prepared = certificate.prepared
     row = await database.fetchrow_durably(
@@ -341,6 +354,7 @@ async def claim_and_record(
                           -- OFFSET 0 keeps the look-up one by primary key, whatever the planner thinks of partial indexes
                           SELECT status, expires FROM authz WHERE authz.id = wanted.id OFFSET 0) z)
                  AND NOT EXISTS (SELECT FROM account WHERE spki_sha256 = $4)
+                 AND NOT EXISTS (SELECT FROM certificate WHERE spki_sha256 = $4 AND reason = 1)
                  AND EXISTS (SELECT FROM account a WHERE a.id = o.account_id AND a.status = 'valid')
                RETURNING o.*
            )

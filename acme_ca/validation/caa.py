@@ -45,14 +45,16 @@ class IssueValue:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CaaRules:
-    """`identities`: the issuer domain names that mean this CA. `exempt`: suffixes that are not asked about."""
+    """`identities`: the issuer domain names that mean this CA; without any, every `issue` property forbids.
+    `exempt`: suffixes that are not asked about.
+    """
 
     identities: tuple[str, ...]
     exempt: tuple[str, ...]
 
     def __post_init__(self) -> None:
         # An empty name would make `issue ";"`, which forbids, mean this CA.
-        if not self.identities or not all(_DOMAIN.fullmatch(name) for name in self.identities):
+        if not all(_DOMAIN.fullmatch(name) for name in self.identities):
             raise ValueError(f"CAA needs domain names that mean this CA, not {self.identities!r}")
 
 
@@ -63,6 +65,9 @@ async def check(attempt: Attempt, dns: Dns, rules: CaaRules) -> None:
         return
     # RFC 8659 §3: climb, without the root itself, to the first name that has CAA records. Nearly always there are none
     # on the whole way: the steps are asked together, which costs half of one after the other.
+    # An organisation's own servers often know its zones and nothing above: where all that is above is REFUSED, the way
+    # up ends. (A resolver says SERVFAIL when somebody else's server refuses.)
+    refused: Refused | None = None
     labels = name.split(".")
     steps = [".".join(labels[start:]) for start in range(len(labels))]
     for first in range(0, len(steps), STRIDE):
@@ -72,11 +77,12 @@ async def check(attempt: Attempt, dns: Dns, rules: CaaRules) -> None:
         )
         for step, answer in zip(stride, answers, strict=True):
             if isinstance(answer, Refused) and step != name:
-                # An organisation's own servers often know its zones and nothing above: there the way up ends. A
-                # resolver says SERVFAIL when somebody else's server refuses, so that is not taken for this.
-                return
+                refused = refused or answer
+                continue
             if isinstance(answer, BaseException):
                 raise answer
+            if refused is not None:
+                raise refused  # it was no end of the way: above it there are answers
             if answer:
                 _judge([_record(one) for one in answer], attempt, step, rules.identities)
                 return
@@ -142,12 +148,18 @@ def _method_fits(lists: list[str], challenge: ChallengeType) -> bool:
 def _judge(records: list[CaaRecord], attempt: Attempt, name: str, identities: tuple[str, ...]) -> None:
     why = forbidden(records, attempt, identities)
     if why is not None:
-        tag = "issuewild" if attempt.identifier.wildcard else "issue"
         raise Problem(
             ErrorType.CAA,
             f"The CAA records at {name} do not let this CA issue for {attempt.identifier.value}: {why}. "
-            f'If it may, publish there: 0 {tag} "{identities[0]}".',
+            f"If it may, {_remedy(attempt, identities)}.",
         )
+
+
+def _remedy(attempt: Attempt, identities: tuple[str, ...]) -> str:
+    if not identities:
+        return "ask the CA's operator to give it a name that records can name"
+    tag = "issuewild" if attempt.identifier.wildcard else "issue"
+    return f'publish there: 0 {tag} "{identities[0]}"'
 
 
 def _record(found: pycares.CAARecordData) -> CaaRecord:

@@ -29,6 +29,8 @@ Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 MAX_ADDRESSES = 4
 MAX_JUDGED = 32
 RECEIVE_SIZE = 16 * 1024
+MAX_RECEIVED = 256 * 1024
+"""Bytes of TLS on one connection: a handshake with an endless chain is none."""
 
 LOOPBACK: tuple[Address, ...] = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
 
@@ -242,6 +244,7 @@ class Connection:
         self._loop = asyncio.get_running_loop()
         self._socket = sock
         self._tls: ssl.SSLObject | None = None
+        self._received = 0
         self._from_peer = ssl.MemoryBIO()
         self._to_peer = ssl.MemoryBIO()
 
@@ -288,7 +291,12 @@ class Connection:
 
     async def _exchange(self) -> None:
         await self._send_plain(self._to_peer.read())
+        # A peer that never stops sending must neither keep the loop from its other work nor go on for ever.
+        await asyncio.sleep(0)
         if received := await self._receive_plain():
+            self._received += len(received)
+            if self._received > MAX_RECEIVED:
+                raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
             self._from_peer.write(received)
         else:
             self._from_peer.write_eof()

@@ -87,7 +87,12 @@ class Dns:
         chain = [_canonical(name)]
         while True:
             asked = chain[-1]
-            answer = await self._query(asked, kind, called)
+            try:
+                answer = await self._query(asked, kind, called)
+            except Refused as refused:
+                if asked == chain[0]:
+                    raise
+                raise Unreachable(refused.type, refused.detail) from None  # of another zone, behind a CNAME
             _follow(answer, chain, called)
             found = [
                 record.data

@@ -9,6 +9,7 @@ import ssl
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
+from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.identifiers import Identifier, IdentifierType
 from acme_ca.core.model import Attempt
 from acme_ca.core.problems import ErrorType, Problem
@@ -31,6 +32,7 @@ def unverified_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
+    context.options |= ssl.OP_NO_RENEGOTIATION
     return context
 
 
@@ -63,9 +65,10 @@ def server_name(identifier: Identifier) -> str:
 def flaw(der: bytes, identifier: Identifier, key_authorization: str) -> str | None:
     """What keeps a certificate from proving control (RFC 8737 §3), as the end of a sentence. None: it does."""
     try:
-        certificate = x509.load_der_x509_certificate(der)
-        extensions = certificate.extensions
-    except (ValueError, x509.InvalidVersion, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+        with strictly():
+            certificate = x509.load_der_x509_certificate(der)
+            extensions = certificate.extensions
+    except Unreadable:
         return "cannot be read"
     return (
         _name_flaw(extensions, identifier)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import structlog
+from structlog.typing import FilteringBoundLogger
 
 from acme_ca.config import ValidationSettings
 from acme_ca.core.identifiers import IdentifierType
@@ -18,8 +18,6 @@ from acme_ca.validation.resolver import Dns, Zones
 # One address may use this share of a try's time to accept a connection, so that there is time left for another.
 CONNECT_SHARE = 0.3
 
-log = structlog.get_logger()
-
 
 class Validator:
     """Proves control of identifiers. Nothing outlives a try: no connection, no DNS answer, no earlier result."""
@@ -32,6 +30,7 @@ class Validator:
         caa_identities: tuple[str, ...],
         caa_exempt: tuple[str, ...],
         dev: bool,
+        log: FilteringBoundLogger,
     ) -> None:
         """`dev`: names under `.localhost` mean loopback (RFC 6761). ValueError: `caa_identities` are no domain names."""
         self._settings = settings
@@ -40,6 +39,7 @@ class Validator:
         self._ports = http01.Ports(challenge=settings.http01_port, redirect=settings.redirect_ports)
         self._caa = caa.CaaRules(identities=caa_identities, exempt=caa_exempt) if caa_enabled else None
         self._dev = dev
+        self._log = log
         self._redirect_tls = tlsalpn01.unverified_context()
         self._challenge_tls = tlsalpn01.client_context()
 
@@ -67,9 +67,9 @@ class Validator:
             return problem
         except TimeoutError:
             return self._timed_out(attempt, record)
-        except Exception:
+        except Exception:  # noqa: BLE001  it is logged, and the challenge must end
             # A surprise must end the challenge like any other failure: left `processing`, it would hang the client.
-            log.exception("validation failed unexpectedly", authorization_id=attempt.authorization_id)
+            self._log.exception("validation failed unexpectedly", authz=attempt.authorization_id)
             return Problem(
                 ErrorType.SERVER_INTERNAL,
                 "The validation failed inside this CA. Try again; tell its operator.",

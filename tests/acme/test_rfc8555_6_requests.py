@@ -3,10 +3,13 @@
 import asyncio
 import io
 import json
+import re
 
 import pytest
 from aiohttp.web_request import BaseRequest
 
+from acme_ca.acme.endpoints import ROUTES
+from acme_ca.acme.urls import ID
 from acme_ca.core.problems import ErrorType
 from tests.support.client import Answer, assert_problem, assert_refused
 from tests.support.fixtures import IN_SESSION_LOOP
@@ -63,6 +66,33 @@ async def test_6_1_browsers_may_ask(ca):
     assert answer.headers["Access-Control-Allow-Origin"] == "*"
     exposed = answer.headers["Access-Control-Expose-Headers"].lower()
     assert all(name in exposed for name in ("link", "replay-nonce", "location", "retry-after"))
+
+
+EVERY_URL = [
+    "https://ca.test" + re.sub(r"{type.*}", "http-01", route.path.replace(f"{{id:{ID}}}", "0" * 32))
+    for route in ROUTES
+]
+
+
+@pytest.mark.parametrize("url", EVERY_URL)
+async def test_6_1_browsers_may_ask_first(ca, url):
+    """As they do before they send application/jose+json: without any log-in, and whatever is at the URL."""
+    asking = {
+        "Origin": "https://elsewhere.test",
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "content-type",
+    }
+    answer = await ca.client.request("OPTIONS", url, headers=asking)
+    assert (answer.status, answer.body) == (204, b"")
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert "POST" in answer.headers["Access-Control-Allow-Methods"].replace(" ", "").split(",")
+    assert answer.headers["Access-Control-Allow-Headers"].lower() == "content-type"
+    assert "Access-Control-Allow-Credentials" not in answer.headers
+
+
+async def test_6_1_where_nothing_is_browsers_find_nothing(ca):
+    answer = await ca.client.request("OPTIONS", "https://ca.test/acme/nothing")
+    assert_problem(answer, MALFORMED, status=404)
 
 
 async def test_6_1_all_urls_are_https(ca):
@@ -314,11 +344,11 @@ async def test_6_3_directory_and_nonces_by_post_as_get(ca, account, resource):
 
 
 @pytest.mark.parametrize("resource", ["new-account", "new-order", "new-authz", "key-change", "revoke-cert"])
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "PROPFIND"])
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "PROPFIND"])
 async def test_6_3_other_methods_are_405_with_allow(ca, resource, method):
     answer = await ca.client.request(method, ca.client.url(resource))
     assert answer.status == 405
-    assert answer.headers["Allow"] == "POST"
+    assert answer.headers["Allow"] == "OPTIONS,POST"
     if method != "HEAD":
         assert_problem(answer, MALFORMED, status=405)
 
@@ -331,16 +361,14 @@ async def test_6_3_get_on_what_an_account_owns_is_405(ca, account):
     for url in urls:
         answer = await ca.client.request("GET", url)
         assert_problem(answer, MALFORMED, status=405)
-        assert answer.headers["Allow"] == "POST"
+        assert answer.headers["Allow"] == "OPTIONS,POST"
 
 
-@pytest.mark.parametrize(
-    ("resource", "allow"), [("directory", "GET,HEAD,POST"), ("new-nonce", "GET,HEAD,POST")]
-)
-async def test_6_3_the_unsigned_resources_take_three_methods(ca, resource, allow):
+@pytest.mark.parametrize("resource", ["directory", "new-nonce"])
+async def test_6_3_the_unsigned_resources_are_read_too(ca, resource):
     answer = await ca.client.request("DELETE", ca.client.url(resource))
     assert_problem(answer, MALFORMED, status=405)
-    assert answer.headers["Allow"] == allow
+    assert answer.headers["Allow"] == "GET,HEAD,OPTIONS,POST"
 
 
 async def test_6_3_reading_changes_nothing(ca, account):

@@ -1,7 +1,7 @@
 """RFC 8555 §7.6: who may revoke, for which reason, and that it is done once."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import pytest
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.core.problems import ErrorType
-from tests.support.client import Account, Answer, Order, assert_problem, assert_refused
+from tests.support.client import Account, Answer, Order, assert_problem, assert_refused, key_change
 from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.issuing import NOW, csr, subject
 from tests.support.jose import Key, base64url
@@ -113,9 +113,15 @@ async def test_of_parallel_revocations_one_succeeds(account, issued):
     assert {answer.error for answer in answers if answer.status == 400} == {ErrorType.ALREADY_REVOKED}
 
 
-@pytest.mark.parametrize("reason", [0, 1, 3, 4, 5])
+@pytest.mark.parametrize("reason", [0, 3, 4, 5])
 async def test_reasons_of_subscribers(account, issued, reason):
     assert (await account.revoke(issued.der, reason=reason)).status == 200
+
+
+async def test_that_a_key_is_compromised_is_for_the_key_to_say(account, issued):
+    """Its effect is on the key, whoever else uses it."""
+    assert_problem(await account.revoke(issued.der, reason=1), ErrorType.BAD_REVOCATION_REASON, status=400)
+    assert (await account.revoke(issued.der, reason=4)).status == 200
 
 
 @pytest.mark.parametrize(
@@ -202,3 +208,69 @@ async def test_an_account_that_ended_revokes_nothing_its_certificates_keys_still
     await account.post(account.url, {"status": "deactivated"})
     assert_problem(await account.revoke(issued.der), UNAUTHORIZED, status=401)
     assert (await issued.revoke(key=issued.key)).status == 200
+
+
+# ---------------------------------------------------------------- lesson 4: keys revoked as compromised
+
+KEY_COMPROMISE = 1
+OTHER_REASONS = pytest.mark.parametrize("reason", [None, 0, 3, 4, 5])
+
+
+async def revoked_key(ca, account: Account, reason: int | None) -> Key:
+    """The key of a certificate that was revoked for this reason, or not at all."""
+    issued = await issue(ca, account)
+    if reason is not None:
+        assert (await issued.revoke(key=issued.key, reason=reason)).status == 200
+    return issued.key
+
+
+@pytest.mark.parametrize("whose", ["the same account", "another account"])
+async def test_lesson_4_a_compromised_key_is_not_certified_again(ca, account, whose):
+    """Neither for another name, nor for another account; the order is good for another key."""
+    key = await revoked_key(ca, account, KEY_COMPROMISE)
+    order = await ca.ready(account if whose == "the same account" else await ca.account())
+    answer = await order.finalize(csr(*order.names, key=key.private))
+    assert_problem(answer, ErrorType.BAD_CSR, "compromised", status=400)
+    assert (await order.read())["status"] == "ready"
+    assert (await order.finalize(csr(*order.names, key=Key.generate().private))).status == 200
+
+
+async def test_lesson_4_a_key_that_its_holder_gives_up_is_compromised_at_every_worker(ca, new_ca, account):
+    """Revoked by the key itself; an order that was ready before."""
+    issued, order = await issue(ca, account), await ca.ready(account)
+    async with new_ca(dsn=ca.dsn) as second:
+        waiting = Order(replace(account, client=second.client), order.url, order.object)
+        assert (await issued.revoke(key=issued.key, reason=KEY_COMPROMISE)).status == 200
+        answer = await waiting.finalize(csr(*order.names, key=issued.key.private))
+    assert_problem(answer, ErrorType.BAD_CSR, "compromised", status=400)
+
+
+@OTHER_REASONS
+async def test_a_key_that_was_revoked_for_another_reason_is_certified_again(ca, account, reason):
+    key = await revoked_key(ca, account, reason)
+    order = await ca.ready(account)
+    assert (await order.finalize(csr(*order.names, key=key.private))).json["status"] == "valid"
+
+
+async def test_lesson_4_a_compromised_key_is_no_accounts_key(ca, account):
+    key = await revoked_key(ca, account, KEY_COMPROMISE)
+    answer = await ca.client.post(ca.client.url("new-account"), {}, key=key)
+    assert_problem(answer, ErrorType.BAD_PUBLIC_KEY, "compromised", status=400)
+    wish = {"onlyReturnExisting": True}
+    nobody = await ca.client.post(ca.client.url("new-account"), wish, key=key)
+    assert_problem(nobody, ErrorType.ACCOUNT_DOES_NOT_EXIST)
+
+
+async def test_lesson_4_no_account_changes_to_a_compromised_key(ca, account):
+    key = await revoked_key(ca, account, KEY_COMPROMISE)
+    other = await ca.account()
+    answer = await other.post(ca.client.url("key-change"), key_change(other, key))
+    assert_problem(answer, ErrorType.BAD_PUBLIC_KEY, "compromised", status=400)
+    assert (await other.read(other.url)).status == 200, "its key is the old one still"
+
+
+@OTHER_REASONS
+async def test_a_key_that_was_revoked_for_another_reason_may_be_an_accounts(ca, account, reason):
+    first, second = [await revoked_key(ca, account, reason) for _ in range(2)]
+    made = await ca.client.register(first)
+    assert (await made.post(ca.client.url("key-change"), key_change(made, second))).status == 200

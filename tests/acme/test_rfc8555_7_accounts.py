@@ -10,7 +10,7 @@ from acme_ca.core.model import EabKey, EabKeyId
 from acme_ca.core.problems import ErrorType
 from acme_ca.storage import accounts as account_store
 from acme_ca.storage.database import Database
-from tests.support.client import Account, assert_problem, assert_refused
+from tests.support.client import Account, assert_problem, assert_refused, key_change
 from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.issuing import csr
 from tests.support.jose import Key, base64url, compact, jws, mac_jws
@@ -351,16 +351,8 @@ async def test_7_3_4_a_revoked_key_makes_no_account(bound):
 # ---------------------------------------------------------------- §7.3.5: key change
 
 
-def inner(account: Account, new: Key, *, payload: object = None, **header: object) -> dict[str, str]:
-    url = account.client.url("key-change")
-    members = {"alg": new.algorithm, "jwk": new.jwk, "url": url, **header}
-    body = {"account": account.url, "oldKey": account.key.jwk} if payload is None else payload
-    protected = {name: value for name, value in members.items() if value is not ...}
-    return jws(protected, body if isinstance(body, bytes) else compact(body), new)
-
-
 async def change_key(account: Account, new: Key, **spoiling: object):
-    return await account.post(account.client.url("key-change"), inner(account, new, **spoiling))
+    return await account.post(account.client.url("key-change"), key_change(account, new, **spoiling))
 
 
 @pytest.mark.parametrize("algorithm", ["ES256", "ES384", "EdDSA"])
@@ -448,7 +440,7 @@ async def test_7_3_5_the_inner_jws_must_be_one(ca, fresh, payload):
 async def test_7_3_5_nobody_changes_anothers_key(ca, fresh, stranger):
     """The new key's consent and the account's URL are not enough: the account's key signs the outer JWS."""
     new = Key.generate()
-    answer = await stranger.post(ca.client.url("key-change"), inner(fresh, new))
+    answer = await stranger.post(ca.client.url("key-change"), key_change(fresh, new))
     assert_problem(answer, MALFORMED)
     await assert_not_changed(ca, fresh, new)
 
@@ -472,7 +464,7 @@ async def test_7_3_6_a_deactivated_account_is_dead_everywhere(ca, fresh):
         (ca.client.url("new-nonce"), None),
         (ca.client.url("new-order"), {"identifiers": [name]}),
         (ca.client.url("new-authz"), {"identifier": name}),
-        (ca.client.url("key-change"), inner(fresh, Key.generate())),
+        (ca.client.url("key-change"), key_change(fresh, Key.generate())),
         (ca.client.url("revoke-cert"), {"certificate": "AAAA"}),
         (order.url, None),
         (order.object["finalize"], {"csr": base64url(csr(*order.names))}),

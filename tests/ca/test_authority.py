@@ -270,3 +270,23 @@ def test_a_request_holds_nothing_of_the_csr_but_the_key():
         "not_before",
         "not_after",
     }
+
+
+# ---------------------------------------------------------------- whether it could
+
+
+def test_an_issuer_with_its_key_can_sign(authority, hierarchy):
+    assert authority.can_sign(hierarchy.intermediate.id)
+
+
+def test_an_issuer_that_is_not_served_cannot_sign(authority):
+    assert not authority.can_sign(IssuerId("0" * 32))
+
+
+@pytest.mark.parametrize("key", [EC_KEY, RSA_KEY], ids=["EC", "RSA"])
+def test_an_issuer_with_another_key_cannot_sign(hierarchy, key):
+    issuer = replace(hierarchy.intermediate, key=key)
+    authority = Authority(
+        issuers={issuer.id: issuer}, public_http_url="http://ca", clock=lambda: NOW, random_bytes=os.urandom
+    )
+    assert not authority.can_sign(issuer.id)

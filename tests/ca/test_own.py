@@ -1,5 +1,6 @@
 """The server's own certificate: made when it must be, kept while it is good, replaced in one move."""
 
+import os
 import ssl
 import stat
 from dataclasses import dataclass
@@ -7,13 +8,16 @@ from datetime import datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
+from acme_ca.ca import issuers
 from acme_ca.ca.authority import Authority
+from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.own import OwnCertificate
 from acme_ca.ca.profiles import BUILT_IN
-from acme_ca.core.problems import Problem
 from acme_ca.storage import operations
 from acme_ca.storage.database import Database
+from tests.support import issuing
 from tests.support.issuing import NOW
 
 
@@ -32,23 +36,21 @@ def clock():
 
 @pytest.fixture
 async def own(database_url, hierarchy, clock, tmp_path):
-    issuer = hierarchy.intermediate
-    authority = Authority(
-        issuers={issuer.id: issuer},
-        public_http_url="http://ca.test",
-        clock=clock,
-        random_bytes=bytes_of(clock),
-    )
     async with Database.open(database_url, connections=2) as database:
-        await operations.register_issuer(database, issuer.id, der=b"", root=False, not_after=issuer.not_after)
+        await register(database, hierarchy.intermediate)
         await operations.register_profiles(database, BUILT_IN.values())
 
-        def make(host: str = "ca.test") -> OwnCertificate:
+        def make(host: str = "ca.test", issuer: Issuer = hierarchy.intermediate) -> OwnCertificate:
             return OwnCertificate(
-                tmp_path / "tls" / "server.pem",
-                host=host,
+                make.file,
+                identifier=issuing.names(host)[0],
                 database=database,
-                authority=authority,
+                authority=Authority(
+                    issuers={issuer.id: issuer},
+                    public_http_url="http://ca.test",
+                    clock=clock,
+                    random_bytes=os.urandom,
+                ),
                 issuer=issuer,
                 profile=BUILT_IN["server"],
                 clock=clock,
@@ -59,13 +61,9 @@ async def own(database_url, hierarchy, clock, tmp_path):
         yield make
 
 
-def bytes_of(clock):
-    """Serial numbers that differ from one moment to another."""
-
-    def random_bytes(size):
-        return (int(clock().timestamp()) << 64 | 1 << 127).to_bytes(size)
-
-    return random_bytes
+async def register(database: Database, issuer: Issuer) -> None:
+    der = issuer.certificate.public_bytes(Encoding.DER)
+    await operations.register_issuer(database, issuer.id, der=der, root=False, not_after=issuer.not_after)
 
 
 def served(file):
@@ -96,6 +94,25 @@ async def test_it_is_made_anew_when_it_does_not_serve(own, clock, spoil):
     assert await own("other.test" if spoil == "host" else "ca.test").renew_when_due()
 
 
+async def test_it_is_made_anew_for_another_ca_of_the_same_name(own, hierarchy, tmp_path):
+    """As after a lost data directory: the names are equal, the keys are not."""
+    other = issuers.create_hierarchy(
+        tmp_path / "other",
+        common_name="Example",
+        organization="Example Org",
+        country="DE",
+        key_type="ec",
+        password=b"correct horse",
+        now=NOW,
+    )
+    assert other.intermediate.certificate.subject == hierarchy.intermediate.certificate.subject
+    await register(own.database, other.intermediate)
+    assert await own(issuer=other.intermediate).renew_when_due()
+    assert not await own(issuer=other.intermediate).renew_when_due()
+    assert await own().renew_when_due()
+    served(own.file)[0].verify_directly_issued_by(hierarchy.intermediate.certificate)
+
+
 async def test_the_file_serves_tls_and_is_nobody_elses(own, hierarchy):
     await own().renew_when_due()
     assert stat.S_IMODE(own.file.stat().st_mode) == 0o600
@@ -121,8 +138,3 @@ async def test_it_may_be_for_an_address_or_a_single_label(own, host):
     names = served(own.file)[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert [str(name.value) for name in names] == [host]
     assert not await own(host).renew_when_due()
-
-
-def test_a_host_that_no_certificate_can_hold_is_refused(own):
-    with pytest.raises(Problem):
-        own("under_score.test")

@@ -32,6 +32,19 @@ def test_issues_a_wildcard_by_dns01(lego, hooks, new_hosts):
     assert hooks.calls.count(("present", f"_acme-challenge.{host}")) == 2
 
 
+@pytest.mark.parametrize("challenge", ["http01", "tlsalpn01"])
+def test_issues_for_an_address_from_lego_4_11_on(lego, challenge):
+    """An older one asks for an address as if it were a name, and is told."""
+    done = lego.attempt("--domains=127.0.0.1", *getattr(lego, challenge), "run")
+    if done.returncode == 0:
+        assert_good(lego.issued("127.0.0.1"), "127.0.0.1", root=lego.server.root)
+    else:
+        assert "403" in done.stdout
+        assert "urn:ietf:params:acme:error:rejectedIdentifier" in done.stdout
+        assert 'an address is an identifier of type "ip"' in done.stdout, "said to `dns` alone"
+        assert list(lego.home.glob("certificates/*")) == []
+
+
 def test_renews(lego, new_hosts):
     hosts = new_hosts(2)
     lego.run(*domains(hosts), *lego.http01, "run")

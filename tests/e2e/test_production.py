@@ -1,7 +1,6 @@
 """`acme-ca init`, then `acme-ca serve` without the development mode."""
 
 import json
-import sys
 import urllib.request
 
 import pytest
@@ -9,8 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.support.chains import assert_good
 from tests.support.clients import Lego, find
-from tests.support.server import command
-from tests.support.started import started
+from tests.support.server import SERVE, command, started
 
 pytestmark = pytest.mark.client
 
@@ -20,9 +18,8 @@ pytestmark = pytest.mark.client
 def test_a_hierarchy_of_either_kind_serves_lego(tmp_path, dns, new_hosts, key_type, kind):
     made = command(tmp_path, "init", "--cn", "Example", "--key-type", key_type)
     assert made.returncode == 0, made.stderr
-    serve = [sys.executable, "-m", "acme_ca", "serve"]
     hosts = new_hosts(2)
-    with started(serve, tmp_path, VALIDATION__RESOLVERS=dns.address) as server:
+    with started(SERVE, tmp_path, VALIDATION__RESOLVERS=dns.address) as server:
         assert "DEVELOPMENT" not in server.said()
         with urllib.request.urlopen(f"{server.http_base}/health", timeout=10) as answer:
             assert json.load(answer)["development_mode"] is False

@@ -12,8 +12,7 @@ import pytest
 
 from tests.support.chains import Issued, assert_good
 from tests.support.clients import find
-from tests.support.server import ROOT, Server
-from tests.support.started import started
+from tests.support.server import ROOT, Server, started
 
 pytestmark = pytest.mark.client
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from acme_ca.config import Section, Settings
+from acme_ca.config import Section, Settings, unknown_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -91,6 +91,12 @@ def test_the_table_knows_the_default(name):
         assert "`" not in said.replace("`PUBLIC_URL`", "")
     elif name not in {"WORKERS", "VALIDATION__CHALLENGES"}:
         assert said == f"`{default}`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=in_docs)
+def test_the_settings_that_a_page_names_exist(page):
+    names = set(re.findall(r"\bACME_CA_[A-Z0-9_]*[A-Z0-9]\b", page.read_text()))
+    assert unknown_variables(names) == []
 
 
 def test_the_readme_names_settings_as_they_are_called():

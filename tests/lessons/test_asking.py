@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from acme_ca.acme import endpoints
 from acme_ca.acme.endpoints import ROUTES
-from tests.support.client import Account, Answer, Client, Order, assert_refused, payload_bytes
+from tests.support.client import Account, Answer, Client, Order, assert_refused, key_change, payload_bytes
 from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.issuing import csr
 from tests.support.jose import Key, base64url, compact, jws, mac_jws
@@ -41,16 +41,13 @@ class Estate:
     def request(self, endpoint: str) -> tuple[str, Any]:
         """URL and payload of a request that its owner may make."""
         owner, client = self.owner, self.client
-        new = Key.generate()
-        change = {"alg": new.algorithm, "jwk": new.jwk, "url": client.url("key-change")}
-        old = compact({"account": owner.url, "oldKey": owner.key.jwk})
         requests: dict[str, tuple[str, Any]] = {
             "directory": (client.directory_url, None),
             "new_nonce": (client.url("new-nonce"), None),
             "new_account": (client.url("new-account"), {}),
             "new_order": (client.url("new-order"), {"identifiers": [DNS]}),
             "new_authz": (client.url("new-authz"), {"identifier": DNS}),
-            "key_change": (client.url("key-change"), jws(change, old, new)),
+            "key_change": (client.url("key-change"), key_change(owner, Key.generate())),
             "revoke_cert": (client.url("revoke-cert"), {"certificate": base64url(self.certificate)}),
             "account": (owner.url, {"contact": ["mailto:changed@example.test"]}),
             "orders": (f"{owner.url}/orders", None),
@@ -358,11 +355,9 @@ async def test_lesson_15_an_account_that_ended_at_another_worker_is_dead_here(ca
 async def test_lesson_10_a_key_that_was_changed_at_another_worker_opens_nothing_here(ca, second, endpoint):
     own = await make_estate(ca)
     assert (await own.owner.read(own.owner.url)).status == 200
-    url, change = own.request("key_change")
     new = Key.generate()
-    header = {"alg": new.algorithm, "jwk": new.jwk, "url": url}
-    change = jws(header, compact({"account": own.owner.url, "oldKey": own.owner.key.jwk}), new)
-    assert (await replace(own.owner, client=second.client).post(url, change)).status == 200
+    elsewhere = replace(own.owner, client=second.client)
+    assert (await elsewhere.post(ca.client.url("key-change"), key_change(own.owner, new))).status == 200
     before = await counts(ca)
     for _ in range(2):
         assert_refused(await own.owner.post(*own.request(endpoint)))

@@ -38,12 +38,13 @@ async def test_lesson_28_retry_after_in_seconds(new_ca):
 async def test_lesson_29_every_challenge_has_a_token(ca, account, wildcard, state):
     name = ca.name()
     order = await account.order(f"*.{name}" if wildcard else name)
-    if state == "valid" and not wildcard:
-        await order.prove(ca.web)
+    if state == "valid":
+        await (order.prove_by_dns(ca.dns) if wildcard else order.prove(ca.web))
     if state == "invalid":
         await account.post((await order.challenge("dns-01"))["url"], {})
         await account.settled(order.object["authorizations"][0])
     (authorization,) = await order.authorizations()
+    assert (authorization["status"], authorization.get("wildcard", False)) == (state, wildcard)
     assert authorization["challenges"]
     assert all(isinstance(challenge["token"], str) for challenge in authorization["challenges"])
 

@@ -3,14 +3,17 @@
 import asyncio
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from acme_ca.ca import profiles
+from acme_ca.core.model import ExtendedKeyUsage, Profile
 from acme_ca.core.problems import ErrorType
 from tests.support.client import Order, assert_problem
-from tests.support.fixtures import IN_SESSION_LOOP
+from tests.support.fixtures import IN_SESSION_LOOP, new_hierarchy
 from tests.support.issuing import csr
 from tests.support.jose import Key
 from tests.support.responders import CHALLENGE_PATH
@@ -136,22 +139,97 @@ async def test_a_worker_that_ends_in_order_puts_its_validations_back(new_ca, ca)
     assert settled["status"] == "valid"
 
 
-# ---------------------------------------------------------------- lesson 3, lesson 22
+# ---------------------------------------------------------------- lesson 3: what an order keeps
+
+
+async def certified(order: Order) -> tuple[int, timedelta]:
+    """Of the finalized order's certificate: how many extended key usages it has, and its life."""
+    answer = await order.finalize()
+    assert answer.status == 200, answer
+    downloaded = await order.account.read(answer.json["certificate"])
+    (leaf, *_) = x509.load_pem_x509_certificates(downloaded.body)
+    usages = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    return len(usages), leaf.not_valid_after_utc - leaf.not_valid_before_utc + profiles.SECOND
 
 
 async def test_lesson_3_an_order_keeps_its_profile(new_ca):
     """Another default profile for new orders changes none that was made before."""
-    usages = []
     async with new_ca(default_profile="mtls") as before:
         order = await before.ready(await before.account())
         async with new_ca(dsn=before.dsn, default_profile="server") as after:
             new = await after.ready(await after.account())
-            for one in (at(after, order), new):
-                answer = await one.finalize()
-                downloaded = await one.account.read(answer.json["certificate"])
-                (leaf, *_) = x509.load_pem_x509_certificates(downloaded.body)
-                usages.append(len(leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value))
-    assert usages == [2, 1]
+            assert [(await certified(one))[0] for one in (at(after, order), new)] == [2, 1]
+
+
+def second_version() -> Profile:
+    usages = (ExtendedKeyUsage.SERVER_AUTH, ExtendedKeyUsage.CLIENT_AUTH)
+    return profiles.BUILT_IN["server"].model_copy(
+        update={"version": 2, "validity": timedelta(days=7), "extended_key_usages": usages}
+    )
+
+
+async def test_lesson_3_an_order_keeps_the_version_of_its_profile(new_ca, monkeypatch):
+    """A release registers another version of the same profile, while its predecessor works beside it."""
+    first, second = (1, timedelta(days=90)), (2, timedelta(days=7))
+    async with new_ca() as before:
+        early, late = [await before.ready(await before.account()) for _ in range(2)]
+        monkeypatch.setitem(profiles.BUILT_IN, "server", second_version())
+        async with new_ca(dsn=before.dsn) as after:
+            assert await before.sql("SELECT count(*) FROM profile WHERE name = 'server'") == 2
+            new = await after.ready(await after.account())
+            assert await certified(new) == second
+            assert await certified(at(after, early)) == first
+            assert await certified(late) == first
+
+
+@pytest.fixture(scope="module")
+def successor(tmp_path_factory):
+    """A hierarchy that takes the place of the one before."""
+    return new_hierarchy(tmp_path_factory.mktemp("successor"), "Successor")
+
+
+GONE = "served no more"
+
+
+async def test_lesson_3_an_order_keeps_its_issuer(new_ca, successor):
+    """Where that is not served any more, finalize says so and the order stays as it is: no other issuer signs it."""
+    async with new_ca() as before:
+        order = await before.ready(await before.account())
+        async with new_ca(dsn=before.dsn, under=successor) as after:
+            answer = await at(after, order).finalize(failing=True)
+            assert_problem(answer, ErrorType.SERVER_INTERNAL, GONE, "place a new order", status=500)
+            assert (await at(after, order).read())["status"] == "ready"
+            (leaf, *_) = await (await after.ready(await after.account())).issue(after.web)
+            leaf.verify_directly_issued_by(successor.intermediate.certificate)
+        assert (await order.finalize()).json["status"] == "valid", "where its issuer is served"
+
+
+async def test_lesson_3_what_was_recorded_under_an_issuer_that_is_gone_ends_invalid(new_ca, successor):
+    """A crash between recording and signing, and another hierarchy at the restart: nothing stays `processing`."""
+    async with new_ca(dev=True, test={"delay_issuance": 300}) as before:
+        order = await before.ready(await before.account())
+        assert (await order.finalize()).json["status"] == "processing"
+        await before.sql("UPDATE certificate SET recorded = recorded - interval '1 hour'")
+        async with new_ca(dsn=before.dsn, under=successor) as after, at_work(after):
+            settled = await at(after, order).account.settled(order.url)
+    assert settled["status"] == "invalid"
+    assert settled["error"]["type"].endswith(":serverInternal")
+    assert GONE in settled["error"]["detail"]
+
+
+async def test_lesson_3_the_chain_of_an_issuer_that_is_gone_is_404(new_ca, successor):
+    async with new_ca() as before:
+        account = await before.account()
+        order = await account.order(before.name())
+        await order.issue(before.web)
+        async with new_ca(dsn=before.dsn, under=successor) as after:
+            seen = at(after, order)
+            answer = await seen.account.read((await seen.read())["certificate"])
+            assert_problem(answer, ErrorType.MALFORMED, GONE, status=404)
+        assert (await account.read(order.object["certificate"])).status == 200
+
+
+# ---------------------------------------------------------------- lesson 22
 
 
 async def test_lesson_22_orders_with_different_keys_stay_different(ca):

@@ -96,6 +96,15 @@ def test_a_dead_database_ends_the_server(tmp_path):
         assert get(server, "/acme/directory")
 
 
+def test_it_may_be_reached_by_an_address(tmp_path):
+    (port,) = free_ports(1)
+    base = f"https://127.0.0.1:{port}"
+    with running(tmp_path, HTTPS_LISTEN=f"127.0.0.1:{port}", PUBLIC_URL=base) as server:
+        with urllib.request.urlopen(f"{base}/acme/directory", context=server.tls(), timeout=10) as answer:
+            assert json.load(answer)["newNonce"].startswith(base)
+        assert f"{base}/acme/directory" in server.said()
+
+
 async def test_an_external_database_is_used_instead_of_the_embedded_one(tmp_path, empty_database_url):
     def serve() -> None:
         with running(tmp_path, DATABASE_URL=empty_database_url) as server:
@@ -106,11 +115,28 @@ async def test_an_external_database_is_used_instead_of_the_embedded_one(tmp_path
 
 
 def test_a_slip_of_the_pen_in_a_variable_is_named(tmp_path):
-    done = command(tmp_path, "serve", HTTPS_LISTENN="x")
-    assert done.returncode == 2
     with running(tmp_path, HTTPS_LISTENN="x") as server:
-        warnings = [json.loads(line) for line in server.log().splitlines() if "HTTPS_LISTENN" in line]
-    assert [line["level"] for line in warnings] == ["warning"]
+        assert slips(server.log()) == ["ACME_CA_HTTPS_LISTENN"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        pytest.param({}, "acme-ca init", id="there is no CA"),
+        pytest.param({"WORKERS": "0"}, "ACME_CA_WORKERS", id="a wrong setting"),
+        pytest.param({"CONFIG": "/nonexistent.toml"}, "ACME_CA_CONFIG", id="no settings file"),
+    ],
+)
+def test_a_slip_of_the_pen_is_named_also_where_the_start_is_refused(tmp_path, settings, says):
+    done = command(tmp_path, "serve", WORKRES="2", HTTPS_LISTENN="x", **settings)
+    assert slips(done.stderr) == ["ACME_CA_HTTPS_LISTENN", "ACME_CA_WORKRES"]
+    assert_refused(done, says)
+
+
+def slips(stderr: str) -> list[str]:
+    """The variables that are warned of, each once."""
+    lines = [json.loads(line) for line in stderr.splitlines() if line.startswith("{")]
+    return sorted(line["variable"] for line in lines if line["level"] == "warning" and "variable" in line)
 
 
 # ---------------------------------------------------------------- starts that are refused
@@ -220,6 +246,19 @@ async def test_a_database_of_a_newer_version_prevents_the_start(tmp_path, databa
     done = await asyncio.to_thread(command, tmp_path, "serve", "--dev", DATABASE_URL=database_url)
     assert_refused(done, "ACME_CA_DATABASE_URL")
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_host_that_no_certificate_can_hold_prevents_the_start_before_the_database_is_touched(
+    tmp_path, empty_database_url
+):
+    settings = {"DATABASE_URL": empty_database_url, "PUBLIC_URL": "https://a_b"}
+    done = await asyncio.to_thread(command, tmp_path, "serve", "--dev", **settings)
+    assert_refused(done, "ACME_CA_PUBLIC_URL")
+    assert list(tmp_path.iterdir()) == []
+    connection = await asyncpg.connect(empty_database_url)
+    made = "SELECT count(*) FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+    assert await connection.fetchval(made) == 0
+    await connection.close()
 
 
 # ---------------------------------------------------------------- the lines to paste

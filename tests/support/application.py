@@ -137,8 +137,8 @@ async def serving(
         ClientSession(connector=TCPConnector(limit=0, family=socket.AF_INET)) as session,
     ):
         yield Ca(
-            client=Client(session, server=https, public_url=PUBLIC_URL, log=captured.entries),
-            plain=Client(session, server=plain, public_url=PUBLIC_HTTP_URL),
+            client=Client(session, server=https, public_url=chosen.public_url, log=captured.entries),
+            plain=Client(session, server=plain, public_url=chosen.public_http_url),
             application=application,
             hierarchy=hierarchy,
             settings=chosen,

@@ -12,6 +12,7 @@ answer it checks what every answer must have.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ipaddress
 import json
 import re
@@ -26,6 +27,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from acme_ca.core.problems import ERROR_NAMESPACE, ErrorType
+from tests.support.dns import DnsServer
 from tests.support.issuing import csr as make_csr
 from tests.support.jose import Key, base64url, compact, jws
 from tests.support.responders import HttpResponder
@@ -258,10 +260,17 @@ class Order:
         assert (await self.read())["status"] == "ready", self.object
         return self
 
-    async def finalize(self, request: bytes | None = None) -> Answer:
+    async def prove_by_dns(self, dns: DnsServer) -> Order:
+        """By dns-01, which wildcards need; the order is `ready` then."""
+        for url in self.object["authorizations"]:
+            await prove_by_dns(self.account, url, dns)
+        assert (await self.read())["status"] == "ready", self.object
+        return self
+
+    async def finalize(self, request: bytes | None = None, **sending: Any) -> Answer:
         """`request`: a CSR in DER; None: a proper one."""
         der = request or make_csr(*self.names)
-        return await self.account.post(self.object["finalize"], {"csr": base64url(der)})
+        return await self.account.post(self.object["finalize"], {"csr": base64url(der)}, **sending)
 
     async def issue(self, web: HttpResponder, request: bytes | None = None) -> list[x509.Certificate]:
         """The chain, by way of http-01."""
@@ -279,9 +288,30 @@ async def prove(account: Account, authorization: str, web: HttpResponder) -> Non
         return
     challenge = next(offered for offered in found["challenges"] if offered["type"] == "http-01")
     web.serve_token(challenge["token"], account.key_authorization(challenge["token"]))
+    await _answer(account, challenge, authorization)
+
+
+async def prove_by_dns(account: Account, authorization: str, dns: DnsServer) -> None:
+    """RFC 8555 §8.4."""
+    found = (await account.read(authorization)).json
+    challenge = next(offered for offered in found["challenges"] if offered["type"] == "dns-01")
+    digest = hashlib.sha256(account.key_authorization(challenge["token"]).encode()).digest()
+    dns.add(f"_acme-challenge.{found['identifier']['value']}", "TXT", base64url(digest))
+    await _answer(account, challenge, authorization)
+
+
+async def _answer(account: Account, challenge: Mapping[str, Any], authorization: str) -> None:
     assert (await account.post(challenge["url"], {})).status == 200
     settled = await account.settled(authorization)
     assert settled["status"] == "valid", settled
+
+
+def key_change(account: Account, new: Key, *, payload: Any = None, **header: Any) -> dict[str, str]:
+    """The inner JWS of keyChange (RFC 8555 §7.3.5). Spoiled by another `payload`, or by `header` (...: left out)."""
+    members = {"alg": new.algorithm, "jwk": new.jwk, "url": account.client.url("key-change"), **header}
+    body = {"account": account.url, "oldKey": account.key.jwk} if payload is None else payload
+    protected = {name: value for name, value in members.items() if value is not ...}
+    return jws(protected, payload_bytes(body), new)
 
 
 def as_identifier(name: str | Mapping[str, Any]) -> Mapping[str, Any]:

@@ -4,7 +4,8 @@
     certbot.run("certonly", *certbot.http01, "-d", "www.example.test", "--cert-name", "www")
     certbot.issued("www")
 
-`run` fails the test when the command fails; `fail` when it succeeds. Both return what the command said.
+`run` fails the test when the command fails; `fail` when it succeeds. Both return what the command said. `attempt` takes
+either.
 """
 
 from __future__ import annotations
@@ -56,16 +57,16 @@ class Command:
     more_environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, *arguments: str | Path) -> str:
-        done = self._run(*arguments)
+        done = self.attempt(*arguments)
         assert done.returncode == 0, done.stdout
         return done.stdout
 
     def fail(self, *arguments: str | Path) -> str:
-        done = self._run(*arguments)
+        done = self.attempt(*arguments)
         assert done.returncode != 0, done.stdout
         return done.stdout
 
-    def _run(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def attempt(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
         ours = {"HOME": str(self.home), "PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **self._trust()}
         return subprocess.run(
             [self.command, *self._always(), *map(str, arguments)],

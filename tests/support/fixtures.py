@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,9 +25,13 @@ MakeCa = Callable[..., AbstractAsyncContextManager[Ca]]
 
 @pytest.fixture(scope="session")
 def hierarchy(tmp_path_factory) -> Hierarchy:
+    return new_hierarchy(tmp_path_factory.mktemp("hierarchy"), "Example")
+
+
+def new_hierarchy(place: Path, common_name: str) -> Hierarchy:
     return create_hierarchy(
-        tmp_path_factory.mktemp("hierarchy") / "ca",
-        common_name="Example",
+        place / "ca",
+        common_name=common_name,
         organization="Example",
         country="",
         key_type="ec",
@@ -43,14 +48,20 @@ def outside() -> Iterator[World]:
 
 @pytest.fixture(scope="session")
 def new_ca(postgres, hierarchy, outside, tmp_path_factory) -> MakeCa:
-    """`async with new_ca(eab_required=True) as ca`: a CA of its own; with `dsn`, one more worker on that database."""
+    """`async with new_ca(eab_required=True) as ca`: a CA of its own; with `dsn`, one more worker on that database; with
+    `under`, on another hierarchy.
+    """
 
     @asynccontextmanager
-    async def make(dsn: str | None = None, **settings: Any) -> AsyncIterator[Ca]:
+    async def make(
+        dsn: str | None = None, under: Hierarchy | None = None, **settings: Any
+    ) -> AsyncIterator[Ca]:
         name = None if dsn else await postgres.create()
         place = tmp_path_factory.mktemp("place")
         try:
-            async with serving(dsn or postgres.url(name), hierarchy, outside, place, **settings) as ca:
+            async with serving(
+                dsn or postgres.url(name), under or hierarchy, outside, place, **settings
+            ) as ca:
                 yield ca
         finally:
             if name:

@@ -169,3 +169,9 @@ def with_draft(prepared: PreparedCertificate, draft: x509.Certificate) -> Prepar
 def extensions_of(certificate: x509.Certificate) -> dict[str, tuple[bool, x509.ExtensionType]]:
     """By name: criticality and value."""
     return {e.oid._name: (e.critical, e.value) for e in certificate.extensions}
+
+
+def names_of(certificate: x509.Certificate) -> list[str]:
+    """Names and addresses of the subjectAltName, in their order."""
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in names]

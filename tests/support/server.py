@@ -1,4 +1,4 @@
-"""A real `acme-ca serve` in an empty place: its own data directory, its own ports, a process of its own."""
+"""A real server in an empty place: its own data directory, its own ports, a process of its own."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery staple"
 START_LIMIT = 60.0
 STOP_LIMIT = 30.0
+SERVE = (sys.executable, "-m", "acme_ca", "serve")
 
 
 @dataclass(kw_only=True)
@@ -30,6 +31,7 @@ class Server:
     http01_port: int
     tlsalpn01_port: int
     dns_port: int
+    started_by: Sequence[str | Path]
     environment: Mapping[str, str]
     process: subprocess.Popen[bytes]
 
@@ -84,7 +86,7 @@ class Server:
 
     def start_again(self) -> None:
         """After `stop`, or after its process was killed: the same place, the same ports."""
-        self.process = _launch(self.place, self.environment)
+        self.process = _launch(self.started_by, self.place, self.environment)
         self.await_ready()
 
 
@@ -129,11 +131,18 @@ def environment(
     }
 
 
-@contextmanager
-def running(place: Path, **settings: str) -> Iterator[Server]:
+def running(place: Path, **settings: str) -> AbstractContextManager[Server]:
     """A ready server in the empty folder `place`; `settings` by their names without the prefix: `EAB_REQUIRED="true"`."""
+    return started([*SERVE, "--dev"], place, **settings)
+
+
+@contextmanager
+def started(
+    words: Sequence[str | Path], place: Path, *, without: Collection[str] = (), **settings: str
+) -> Iterator[Server]:
+    """A ready server by any command, with its working directory `place`; `settings`, `without` as for `environment`."""
     ports = free_ports(5)
-    variables = environment(place, ports, settings)
+    variables = environment(place, ports, settings, without=without)
     https, http, http01, tlsalpn01, dns = ports
     server = Server(
         place=place,
@@ -142,8 +151,9 @@ def running(place: Path, **settings: str) -> Iterator[Server]:
         http01_port=http01,
         tlsalpn01_port=tlsalpn01,
         dns_port=dns,
+        started_by=words,
         environment=variables,
-        process=_launch(place, variables),
+        process=_launch(words, place, variables),
     )
     try:
         server.await_ready()
@@ -169,10 +179,12 @@ def command(
     )
 
 
-def _launch(place: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
+def _launch(
+    words: Sequence[str | Path], place: Path, variables: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     with (place / "stdout").open("wb") as stdout, (place / "stderr").open("ab") as stderr:
         return subprocess.Popen(
-            [sys.executable, "-m", "acme_ca", "serve", "--dev"],
+            words,
             env=dict(variables),
             cwd=place,
             stdin=subprocess.DEVNULL,

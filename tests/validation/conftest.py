@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+import structlog
 
 from acme_ca.config import ValidationSettings
 from acme_ca.core import identifiers
@@ -77,6 +78,7 @@ class Proving:
             caa_identities=self.caa_identities,
             caa_exempt=self.caa_exempt,
             dev=self.dev,
+            log=structlog.get_logger(),
         )
 
     async def outcome(self, attempt: Attempt = ATTEMPT, **changes: Any) -> Outcome:

@@ -190,7 +190,7 @@ def test_any_identity_of_this_ca_will_do():
     assert forbidden(PERMITTED["this CA"], ATTEMPT, ("second.test", CA)) is None
 
 
-@pytest.mark.parametrize("identities", [(), ("",), (CA, ""), (";",), ("a b",)])
+@pytest.mark.parametrize("identities", [("",), (CA, ""), (";",), ("a b",)])
 def test_identities_that_are_no_names_stop_the_start(identities):
     """An empty one would make `issue ";"`, which forbids, mean this CA."""
     with pytest.raises(ValueError, match="CAA"):
@@ -269,6 +269,34 @@ async def test_a_failing_lookup_fails_closed(dns, checking, answer, at):
     """Lesson 10."""
     dns.answer(at, answer, kind="CAA")
     assert_problem(await checking.problem(), ErrorType.DNS, "CAA", at)
+
+
+async def test_a_refusal_below_an_answer_is_no_end_of_the_way(dns, checking):
+    """Lesson 10: what a server hides in the middle may forbid."""
+    dns.answer("example.test", REFUSED, kind="CAA")
+    assert_problem(await checking.problem(), ErrorType.DNS, "CAA", "example.test")
+    dns.add("test", "CAA", (0, "issue", ";"))
+    assert (await checking.problem()).type is ErrorType.DNS
+
+
+async def test_a_refusal_behind_a_cname_is_no_end_of_the_way(checking):
+    with DnsServer(authoritative_only=True) as dns:
+        dns.add(NAME, "A", "127.0.0.1")
+        dns.add("example.test", "CNAME", "other.zone")
+        dns.answer("other.zone", REFUSED, kind="CAA")
+        dns.answer("test", REFUSED, kind="CAA")
+        elsewhere = checking.changed(caa=True, resolvers=dns.address)
+        assert_problem(await elsewhere.problem(), ErrorType.DNS, "CAA")
+
+
+async def test_a_ca_without_a_name_is_permitted_by_no_property(dns, checking):
+    """As when `public_url` has an address and caa.identities is not set."""
+    nameless = replace(checking, caa_identities=())
+    assert (await nameless.outcome()).problem is None
+    for value in (CA, ";"):
+        dns.remove(NAME, "CAA")
+        dns.add(NAME, "CAA", (0, "issue", value))
+        assert_problem(await nameless.problem(), ErrorType.CAA, "operator")
 
 
 async def test_the_way_up_ends_where_the_operators_own_servers_know_nothing(dns, checking):

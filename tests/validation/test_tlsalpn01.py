@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import ipaddress
 import socket
@@ -28,6 +30,7 @@ from tests.support.responders import (
     SilentServer,
     challenge_certificate,
 )
+from tests.support.sockets import TcpServer
 from tests.validation.conftest import ATTEMPT, NAME, assert_problem
 
 ALPN01 = replace(ATTEMPT, challenge=ChallengeType.TLS_ALPN_01)
@@ -261,6 +264,34 @@ async def test_no_tls_at_all(dns, proving):
         problem = await proving.changed(tlsalpn01_port=plain.port).problem(ALPN01)
     assert_problem(problem, ErrorType.TLS, NAME, "127.0.0.1", str(plain.port))
     assert "secret" not in problem.detail
+
+
+class FloodingServer(TcpServer):
+    """Sends HelloRequests, which a TLS 1.2 client passes over, as fast as they are taken."""
+
+    def serve(self, connection: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection.sendall(b"\x16\x03\x03\x00\x04\x00\x00\x00\x00" * 10_000)
+
+
+async def test_a_peer_that_never_stops_sending_keeps_nobody_waiting(dns, proving):
+    dns.add(NAME, "A", "127.0.0.1")
+    beats = 0
+
+    async def beat():
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.001)
+            beats += 1
+
+    heart = asyncio.create_task(beat())
+    with FloodingServer() as flood:
+        problem = await proving.changed(tlsalpn01_port=flood.port, timeout=5).problem(ALPN01)
+    heart.cancel()
+    assert_problem(problem, ErrorType.CONNECTION, NAME)
+    assert "message too long" in problem.detail, "ended by what was received, long before the time was over"
+    assert beats > 0
 
 
 async def test_a_connection_closed_in_the_handshake(dns, proving):
