@@ -13,8 +13,8 @@ from weakref import WeakValueDictionary
 import structlog
 
 from acme_ca.acme import messages
-from acme_ca.acme.jws import encode_base64url
 from acme_ca.acme.urls import Urls
+from acme_ca.core import base64url
 from acme_ca.core.identifiers import Identifier, IdentifierType
 from acme_ca.core.model import (
     Account,
@@ -105,7 +105,7 @@ class Authorizations:
             identifier=identifier,
             status=AuthorizationStatus.PENDING,
             expires=expires,
-            token=encode_base64url(self._random_bytes(TOKEN_BYTES)),
+            token=base64url.encode(self._random_bytes(TOKEN_BYTES)),
             offered=self._offered(identifier),
         )
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import binascii
 import hashlib
 import hmac
 import json
 import re
-from base64 import urlsafe_b64encode
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from josepy.errors import Error as JoseError
 from josepy.jwk import JWK, JWKEC, JWKRSA
 
-from acme_ca.core import keys
+from acme_ca.core import base64url, keys
 from acme_ca.core.model import PublicKey
 from acme_ca.core.problems import ErrorType, Problem, malformed
 
@@ -38,30 +36,7 @@ _MAC_ALGORITHMS = {"HS256": "sha256", "HS384": "sha384", "HS512": "sha512"}
 """Of external account bindings (RFC 8555 §7.3.4)."""
 
 
-# ---------------------------------------------------------------- base64url and JSON, strictly
-
-
-def decode_base64url(text: str, what: str) -> bytes:
-    """Base64url without padding, in its one canonical spelling (RFC 8555 §6.1). `what` begins the refusal's sentence."""
-    try:
-        raw = binascii.a2b_base64(
-            text.encode("ascii").translate(_FROM_URL) + b"=" * (-len(text) % 4), strict_mode=True
-        )
-    except ValueError:
-        raise malformed(f"{what} is not base64url without padding (RFC 7515 §2).") from None
-    if len(raw) % 3 and encode_base64url(raw[-(len(raw) % 3) :])[-1] != text[-1]:
-        raise malformed(
-            f"{what} is not base64url in its canonical form: its last character carries stray bits."
-        )
-    return raw
-
-
-def encode_base64url(raw: bytes) -> str:
-    return urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-# What only plain base64 knows, padding too, becomes what no base64 knows.
-_FROM_URL = bytes.maketrans(b"-_+/=", b"+/!!!")
+# ---------------------------------------------------------------- JSON, strictly
 
 
 def parse_object(raw: bytes, what: str) -> dict[str, Any]:
@@ -113,15 +88,15 @@ def parse(raw: bytes | Mapping[str, Any], what: str = "The request") -> Jws:
         )
     protected, payload, signature = members["protected"], members["payload"], members["signature"]
     header = parse_object(
-        decode_base64url(protected, f"{what}'s protected header"), f"{what}'s protected header"
+        base64url.decode(protected, f"{what}'s protected header"), f"{what}'s protected header"
     )
     if "crit" in header or "b64" in header:
         raise malformed(f'{what}\'s protected header has "crit" or "b64": no extension is supported.')
     return Jws(
         header=header,
-        payload=decode_base64url(payload, f"{what}'s payload"),
+        payload=base64url.decode(payload, f"{what}'s payload"),
         signing_input=f"{protected}.{payload}".encode(),
-        signature=decode_base64url(signature, f"{what}'s signature"),
+        signature=base64url.decode(signature, f"{what}'s signature"),
     )
 
 
@@ -225,7 +200,7 @@ def _asymmetric(value: Mapping[str, Any]) -> Jwk | None:
         return None  # before any arithmetic is spent on it
     try:
         for name in ("n", "e") if value["kty"] == "RSA" else ("x", "y"):
-            decode_base64url(value[name], name)  # josepy would overlook what is not base64url
+            base64url.decode(value[name], name)  # josepy would overlook what is not base64url
         jwk = JWK.from_json(value)
         if not isinstance(jwk, JWKEC | JWKRSA):
             return None
@@ -242,16 +217,16 @@ def _octet_key_pair(value: Mapping[str, Any]) -> Jwk | None:
     # RFC 8037, which josepy does not know
     if value.get("crv") != "Ed25519" or not isinstance(value.get("x"), str):
         return None
-    raw = decode_base64url(value["x"], 'The "x" of the JWK')
+    raw = base64url.decode(value["x"], 'The "x" of the JWK')
     if len(raw) != _ED25519_BYTES:
         return None
-    members = {"kty": "OKP", "crv": "Ed25519", "x": encode_base64url(raw)}
+    members = {"kty": "OKP", "crv": "Ed25519", "x": base64url.encode(raw)}
     return _jwk(ed25519.Ed25519PublicKey.from_public_bytes(raw), members)
 
 
 def _jwk(key: PublicKey, members: dict[str, str]) -> Jwk:
     text = json.dumps(members, sort_keys=True, separators=(",", ":"))
-    return Jwk(key=key, text=text, thumbprint=encode_base64url(hashlib.sha256(text.encode()).digest()))
+    return Jwk(key=key, text=text, thumbprint=base64url.encode(hashlib.sha256(text.encode()).digest()))
 
 
 # ---------------------------------------------------------------- external account binding (RFC 8555 §7.3.4)

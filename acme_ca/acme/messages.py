@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from acme_ca.acme.jws import decode_base64url, parse_object
+from acme_ca.acme.jws import parse_object
 from acme_ca.acme.urls import Urls
-from acme_ca.core import identifiers
+from acme_ca.core import base64url, identifiers
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import Account, Authorization, ChallengeType, Order
 from acme_ca.core.problems import ErrorType, Problem, compound, malformed
@@ -160,7 +160,7 @@ def csr_of(payload: Mapping[str, Any]) -> bytes:
     csr = payload.get("csr")
     if not isinstance(csr, str) or not csr:
         raise malformed('"csr" must be the CSR in DER, base64url without padding (RFC 8555 §7.4).')
-    return decode_base64url(csr, 'The "csr"')
+    return base64url.decode(csr, 'The "csr"')
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +178,7 @@ def revocation(payload: Mapping[str, Any]) -> Revocation:
             '"certificate" must be the certificate in DER, base64url without padding (RFC 8555 §7.6).'
         )
     return Revocation(
-        certificate=decode_base64url(certificate, 'The "certificate"'), reason=payload.get("reason", 0)
+        certificate=base64url.decode(certificate, 'The "certificate"'), reason=payload.get("reason", 0)
     )
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import datetime
 from hashlib import blake2b
 
-from acme_ca.acme.jws import decode_base64url
+from acme_ca.core import base64url
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.storage.signers import SpentNonce
 
@@ -53,7 +53,7 @@ class Nonces:
             raise bad_nonce("The request carries no nonce")
         if not isinstance(nonce, str):
             raise bad_nonce("The nonce is not a string")
-        raw = decode_base64url(nonce, "The nonce")
+        raw = base64url.decode(nonce, "The nonce")
         body, mac = raw[: _BODY.size], raw[_BODY.size :]
         if len(body) != _BODY.size or not hmac.compare_digest(mac, self._mac(body)):
             raise bad_nonce("The nonce was not issued by this server")

@@ -50,9 +50,7 @@ async def proved(ca, *records: tuple[int, str, str]) -> tuple[str, str]:
     return settled["status"], error.rpartition(":")[2]
 
 
-@pytest.mark.parametrize(
-    "issuer", ["192.0.2.1", "ca.test", "", ";"], ids=["its address", "a name", "nobody", "nobody, explicitly"]
-)
+@pytest.mark.parametrize("issuer", ["192.0.2.1", "ca.test", ";"], ids=["its address", "a name", "nobody"])
 async def test_whatever_an_issue_record_says_it_forbids(at_address, issuer):
     assert await proved(at_address, (0, "issue", issuer)) == ("invalid", "caa")
 

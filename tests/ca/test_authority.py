@@ -17,6 +17,7 @@ from acme_ca.core import keys
 from acme_ca.core.model import IssuanceRequest, IssuerId, KeyAlgorithm
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.renewal import CertId, parse_cert_id
 from tests.support.issuing import EC_KEY, NOW, RSA_KEY, extensions_of, recorded, request
 
 LONG = "a" * 60 + ".example.org"
@@ -290,3 +291,13 @@ def test_an_issuer_with_another_key_cannot_sign(hierarchy, key):
         issuers={issuer.id: issuer}, public_http_url="http://ca", clock=lambda: NOW, random_bytes=os.urandom
     )
     assert not authority.can_sign(issuer.id)
+
+
+def test_a_leaf_has_a_certificate_identifier(issue, hierarchy):
+    """RFC 9773 §4.1: what renewal information will be asked by."""
+    leaf = issue("a.example.org")
+    cert_id = CertId.of(leaf)
+    assert cert_id.serial == leaf.serial_number
+    issuer_key = extensions_of(hierarchy.intermediate.certificate)["subjectKeyIdentifier"][1].digest
+    assert cert_id.authority_key_identifier == issuer_key
+    assert parse_cert_id(str(cert_id)) == cert_id

@@ -68,10 +68,10 @@ def test_nothing_that_a_client_was_told_is_lost(tmp_path, kill):
         assert client.read(order.uri)["status"] == "valid"
         assert client.post(client.read(order.uri)["certificate"], None).text == issued.fullchain_pem
 
-        client.acme.revoke(leaf(issued), 1)
+        client.acme.revoke(leaf(issued), 4)
         kill_and_start_again()
         with pytest.raises(messages.Error) as refused:
-            client.acme.revoke(leaf(issued), 1)
+            client.acme.revoke(leaf(issued), 4)
         assert refused.value.code == "alreadyRevoked"
         assert client.issue("one.localhost", web=web).fullchain_pem
 

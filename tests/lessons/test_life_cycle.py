@@ -176,10 +176,13 @@ async def test_lesson_3_an_order_keeps_the_version_of_its_profile(new_ca, monkey
         monkeypatch.setitem(profiles.BUILT_IN, "server", second_version())
         async with new_ca(dsn=before.dsn) as after:
             assert await before.sql("SELECT count(*) FROM profile WHERE name = 'server'") == 2
-            new = await after.ready(await after.account())
-            assert await certified(new) == second
+            new, newer = [await after.ready(await after.account()) for _ in range(2)]
             assert await certified(at(after, early)) == first
             assert await certified(late) == first
+            assert await certified(new) == second
+            assert await certified(at(before, newer)) == second, (
+                "which the predecessor did not know at its start"
+            )
 
 
 @pytest.fixture(scope="module")

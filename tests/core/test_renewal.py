@@ -1,0 +1,70 @@
+"""The laws of certificate identifiers (RFC 9773 §4.1)."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from acme_ca.core import base64url
+from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.renewal import CertId, parse_cert_id
+
+KEYS = st.binary(min_size=1, max_size=64)
+SERIALS = st.integers(min_value=1, max_value=2**159 - 1)
+
+# The example of RFC 9773 §4.1.
+EXAMPLE = "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"
+EXAMPLE_KEY = bytes.fromhex("69885b6b87464041e1b37b847ba0ae2cde01c8d4")
+EXAMPLE_SERIAL = 0x87654321
+
+
+def test_the_example_of_the_rfc():
+    cert_id = CertId(authority_key_identifier=EXAMPLE_KEY, serial=EXAMPLE_SERIAL)
+    assert str(cert_id) == EXAMPLE
+    assert parse_cert_id(EXAMPLE) == cert_id
+
+
+@given(KEYS, SERIALS)
+def test_reading_is_the_inverse_of_writing(key, serial):
+    cert_id = CertId(authority_key_identifier=key, serial=serial)
+    assert parse_cert_id(str(cert_id)) == cert_id
+
+
+@given(st.text(alphabet="ABab01-_.=+/ \n", max_size=40) | st.text(max_size=40))
+def test_every_text_is_refused_or_the_one_spelling(text):
+    try:
+        cert_id = parse_cert_id(text)
+    except Problem:
+        return
+    assert str(cert_id) == text
+
+
+@given(KEYS, SERIALS, st.integers(min_value=1, max_value=3))
+def test_leading_zeros_are_another_spelling(key, serial, zeros):
+    text = str(CertId(authority_key_identifier=key, serial=serial))
+    octets = bytes(zeros) + base64url.decode(text.partition(".")[2], "It")
+    with pytest.raises(Problem):
+        parse_cert_id(f"{base64url.encode(key)}.{base64url.encode(octets)}")
+
+
+WRONG = {
+    "empty": "",
+    "a dot": ".",
+    "no serial": "aYhba4dGQEHhs3uEe6CuLN4ByNQ.",
+    "no key": ".AIdlQyE",
+    "no dot": "aYhba4dGQEHhs3uEe6CuLN4ByNQ",
+    "two dots": f"{EXAMPLE}.AA",
+    "padding": f"{EXAMPLE}=",
+    "negative serial": "aYhba4dGQEHhs3uEe6CuLN4ByNQ.h2VDIQ",
+    "zero": "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AA",
+    "a serial of 40 octets": f"aYhba4dGQEHhs3uEe6CuLN4ByNQ.{base64url.encode(bytes([1]) * 40)}",
+    "a space": f" {EXAMPLE}",
+    "NUL": "\0.\0",
+    "a lone surrogate": "\ud800.AA",
+}
+
+
+@pytest.mark.parametrize("text", WRONG.values(), ids=WRONG)
+def test_what_is_no_identifier_is_malformed(text):
+    with pytest.raises(Problem) as caught:
+        parse_cert_id(text)
+    assert caught.value.type is ErrorType.MALFORMED
