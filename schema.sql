@@ -139,6 +139,7 @@ CREATE TABLE orders (
     profile_version integer  NOT NULL,
     issuer_id    text        COLLATE "C" NOT NULL REFERENCES issuer (id),
     serial       text        COLLATE "C",
+    replaces     text        COLLATE "C",                -- certificate identifier (RFC 9773 §4.1)
     error        json,
     created      timestamptz NOT NULL,
     FOREIGN KEY (profile, profile_version) REFERENCES profile (name, version),
@@ -147,6 +148,8 @@ CREATE TABLE orders (
     CONSTRAINT orders_invalid_has_error CHECK (error IS NULL OR status = 'invalid')
 ) WITH (fillfactor = 70);
 CREATE INDEX orders_account ON orders (account_id, id);
+-- One living order replaces a certificate; when it dies the claim is released (RFC 9773 §5).
+CREATE UNIQUE INDEX orders_replaces ON orders (replaces) WHERE replaces IS NOT NULL AND status <> 'invalid';
 CREATE INDEX orders_processing ON orders (created) WHERE status = 'processing';
 CREATE INDEX orders_expires ON orders USING brin (expires) WITH (autosummarize = on);
 

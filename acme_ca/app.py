@@ -21,7 +21,17 @@ from acme_ca.acme.authentication import Authenticator
 from acme_ca.acme.authorizations import AuthorizationRules, Authorizations
 from acme_ca.acme.nonces import Nonces
 from acme_ca.acme.orders import OrderRules, Orders
-from acme_ca.acme.urls import KEY_CHANGE, NEW_ACCOUNT, NEW_AUTHZ, NEW_NONCE, NEW_ORDER, REVOKE_CERT, Urls
+from acme_ca.acme.renewals import Renewals
+from acme_ca.acme.urls import (
+    KEY_CHANGE,
+    NEW_ACCOUNT,
+    NEW_AUTHZ,
+    NEW_NONCE,
+    NEW_ORDER,
+    RENEWAL_INFO,
+    REVOKE_CERT,
+    Urls,
+)
 from acme_ca.ca import profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Hierarchy
@@ -146,6 +156,7 @@ class _Composition:
     async def _acme(self, known: Mapping[ProfileRef, Profile]) -> endpoints.Acme:
         nonces = await self._nonces()
         authorizations = self._authorizations()
+        renewals = Renewals(database=self._database, issuers=[self._hierarchy.intermediate], clock=utc_now)
         settings = self._settings
         return endpoints.Acme(
             authenticator=Authenticator(
@@ -169,8 +180,9 @@ class _Composition:
                 clock=utc_now,
                 new_id=new_id,
             ),
-            orders=self._orders(known, authorizations),
+            orders=self._orders(known, authorizations, renewals),
             authorizations=authorizations,
+            renewals=renewals,
             revocation=Revocation(database=self._database, clock=utc_now),
             issuers={self._hierarchy.intermediate.id: self._hierarchy.intermediate},
             database=self._database,
@@ -210,7 +222,9 @@ class _Composition:
             log=self._log,
         )
 
-    def _orders(self, known: Mapping[ProfileRef, Profile], authorizations: Authorizations) -> Orders:
+    def _orders(
+        self, known: Mapping[ProfileRef, Profile], authorizations: Authorizations, renewals: Renewals
+    ) -> Orders:
         settings, issuer = self._settings, self._hierarchy.intermediate
         return Orders(
             database=self._database,
@@ -221,6 +235,7 @@ class _Composition:
             default_profile=profiles.BUILT_IN[settings.default_profile].ref,
             policy=self._policy,
             authorizations=authorizations,
+            renewals=renewals,
             rules=OrderRules(
                 max_identifiers=settings.max_identifiers,
                 lifetime=timedelta(seconds=settings.validation.authorization_lifetime),
@@ -249,6 +264,7 @@ class _Composition:
             "newAuthz": base + NEW_AUTHZ,
             "revokeCert": base + REVOKE_CERT,
             "keyChange": base + KEY_CHANGE,
+            "renewalInfo": base + RENEWAL_INFO,
             "meta": meta,
         }
 

@@ -23,6 +23,7 @@ from acme_ca.acme.authentication import (
 from acme_ca.acme.authorizations import Authorizations
 from acme_ca.acme.nonces import Nonces
 from acme_ca.acme.orders import Orders
+from acme_ca.acme.renewals import Renewals, already_replaced
 from acme_ca.acme.urls import Urls
 from acme_ca.ca.issuers import Issuer
 from acme_ca.core.model import (
@@ -36,6 +37,7 @@ from acme_ca.core.model import (
     Order,
 )
 from acme_ca.core.problems import Problem, malformed, unauthorized
+from acme_ca.core.renewal import parse_cert_id
 from acme_ca.core.states import AuthorizationStatus, OrderStatus
 from acme_ca.http import ACCOUNT, json_response, meet_expectation, read_body
 from acme_ca.revocation.revoke import ByAccount, ByKey, Revocation
@@ -62,6 +64,7 @@ class Acme:
     accounts: Accounts
     orders: Orders
     authorizations: Authorizations
+    renewals: Renewals
     revocation: Revocation
     issuers: Mapping[IssuerId, Issuer]
     database: Database
@@ -141,7 +144,9 @@ async def new_order(acme: Acme, request: AccountRequest, _: Parameters) -> web.R
     credential = _credential(request)
     signer, order = await acme.orders.create(credential, messages.payload_of(request.payload))
     await acme.authenticator.confirm(signer, credential)
-    return _order(acme, _present(order), status=201)
+    if order is None:
+        raise already_replaced()
+    return _order(acme, order, status=201)
 
 
 async def order(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
@@ -236,6 +241,21 @@ async def revoke_cert(acme: Acme, request: SignedRequest, _: Parameters) -> web.
     return web.Response()
 
 
+# ---------------------------------------------------------------- renewal information
+
+
+async def renewal_info(acme: Acme, request: web.Request) -> web.Response:
+    """RFC 9773 §4: asked by everyone and often, so that it may be kept and is not signed."""
+    found = await acme.renewals.info(parse_cert_id(request.match_info["cert_id"]))
+    seconds = str(int(found.interval.total_seconds()))
+    body = messages.renewal_info_object(found.window)
+    tag = f'"{found.window.start.timestamp():.0f}-{found.window.end.timestamp():.0f}"'
+    headers = {"Retry-After": seconds, "ETag": tag, "Cache-Control": f"public, max-age={seconds}"}
+    if request.headers.get("If-None-Match") == tag:
+        return web.Response(status=304, headers=headers)
+    return json_response(body, headers=headers)
+
+
 # ---------------------------------------------------------------- directory and nonces
 
 
@@ -277,6 +297,7 @@ def add_routes(application: web.Application, acme: Acme) -> None:
         application.router.add_post(route.path, _signed(acme, route), expect_handler=meet_expectation)
     for path, endpoint in ((urls.DIRECTORY, directory), (urls.NEW_NONCE, new_nonce)):
         application.router.add_get(path, _unsigned(acme, endpoint), allow_head=False)
+    application.router.add_get(f"{urls.RENEWAL_INFO}/{{cert_id}}", _renewal_info(acme))
     for path in dict.fromkeys(route.path for route in ROUTES):
         application.router.add_route("OPTIONS", path, _preflight)
     application.router.add_head(urls.DIRECTORY, _unsigned(acme, directory))
@@ -318,6 +339,13 @@ def _unsigned(acme: Acme, endpoint: Endpoint) -> Callable[[web.Request], Awaitab
     return handle
 
 
+def _renewal_info(acme: Acme) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        return await renewal_info(acme, request)
+
+    return handle
+
+
 async def _preflight(_request: web.Request) -> web.Response:
     """For scripts of other origins, which ask before they send application/jose+json (RFC 8555 §6.1, CORS)."""
     allowed = {
@@ -339,9 +367,10 @@ def common_headers(acme: Acme) -> Callable[[web.Request, web.StreamResponse], No
         if not request.path.startswith("/acme/"):
             return
         headers = response.headers
-        headers["Replay-Nonce"] = acme.nonces.mint()
         headers.add("Link", index)
-        headers["Cache-Control"] = "no-store"
+        if "Cache-Control" not in headers:  # what may be kept must not hold a nonce
+            headers["Replay-Nonce"] = acme.nonces.mint()
+            headers["Cache-Control"] = "no-store"
         headers["Access-Control-Allow-Origin"] = "*"
         headers["Access-Control-Expose-Headers"] = "Link, Replay-Nonce, Location, Retry-After"
 

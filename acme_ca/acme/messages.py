@@ -15,6 +15,7 @@ from acme_ca.core import base64url, identifiers
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import Account, Authorization, ChallengeType, Order
 from acme_ca.core.problems import ErrorType, Problem, compound, malformed
+from acme_ca.core.renewal import CertId, SuggestedWindow, parse_cert_id
 from acme_ca.core.states import AuthorizationStatus, ChallengeStatus, OrderStatus
 
 MAX_CONTACT = 320
@@ -95,6 +96,7 @@ class NewOrder:
     identifiers: tuple[Identifier, ...]
     not_before: datetime | None
     not_after: datetime | None
+    replaces: CertId | None
 
 
 def new_order(payload: Mapping[str, Any], *, most: int) -> NewOrder:
@@ -102,7 +104,17 @@ def new_order(payload: Mapping[str, Any], *, most: int) -> NewOrder:
         identifiers=_identifiers(payload.get("identifiers"), most),
         not_before=_timestamp(payload, "notBefore"),
         not_after=_timestamp(payload, "notAfter"),
+        replaces=_replaces(payload.get("replaces")),
     )
+
+
+def _replaces(value: Any) -> CertId | None:
+    """RFC 9773 §5."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise malformed('"replaces" must be the identifier of a certificate (RFC 9773 §4.1).')
+    return parse_cert_id(value)
 
 
 def _identifiers(value: Any, most: int) -> tuple[Identifier, ...]:
@@ -182,6 +194,11 @@ def revocation(payload: Mapping[str, Any]) -> Revocation:
     )
 
 
+def renewal_info_object(window: SuggestedWindow) -> dict[str, Any]:
+    """RFC 9773 §4.2."""
+    return {"suggestedWindow": {"start": timestamp(window.start), "end": timestamp(window.end)}}
+
+
 def wants_deactivation(payload: Mapping[str, Any]) -> bool:
     return payload.get("status") == "deactivated"
 
@@ -219,6 +236,8 @@ def order_object(order: Order, urls: Urls) -> dict[str, Any]:
         members["notBefore"] = timestamp(order.not_before)
     if order.not_after is not None:
         members["notAfter"] = timestamp(order.not_after)
+    if order.replaces is not None:
+        members["replaces"] = order.replaces
     if order.error is not None:
         members["error"] = order.error
     if order.status is OrderStatus.VALID and order.serial is not None:

@@ -12,6 +12,7 @@ import structlog
 
 from acme_ca.acme import messages
 from acme_ca.acme.authorizations import Authorizations
+from acme_ca.acme.renewals import Renewals
 from acme_ca.ca import lint, profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Issuer
@@ -65,6 +66,7 @@ class Orders:
         default_profile: ProfileRef,
         policy: NamePolicy,
         authorizations: Authorizations,
+        renewals: Renewals,
         rules: OrderRules,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
@@ -78,6 +80,7 @@ class Orders:
         self._default_profile = default_profile
         self._policy = policy
         self._authorizations = authorizations
+        self._renewals = renewals
         self._rules = rules
         self._clock = clock
         self._new_id = new_id
@@ -93,6 +96,10 @@ class Orders:
         now = self._clock()
         profile = self._profiles[self._default_profile]
         issuer = self._issuers[self._active_issuer]
+        if wish.replaces is not None:
+            await self._renewals.check_replaceable(
+                wish.replaces, account=credential.account, identifiers=wish.identifiers
+            )
         profiles.validity(
             profile,
             now=now,
@@ -111,6 +118,7 @@ class Orders:
             not_after=wish.not_after,
             profile=profile.ref,
             issuer=issuer.id,
+            replaces=None if wish.replaces is None else str(wish.replaces),
         )
         proposals = [
             self._authorizations.propose(credential.account, identifier, expires=order.expires)

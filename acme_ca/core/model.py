@@ -112,6 +112,8 @@ class Order:
     profile: ProfileRef
     issuer: IssuerId
     serial: Serial | None = None
+    replaces: str | None = None
+    """The identifier of the certificate that this order's is to replace (RFC 9773 §5)."""
     error: dict[str, Any] | None = None
 
 
@@ -239,6 +241,7 @@ class Certificate:
     account_id: AccountId | None
     identifiers: tuple[Identifier, ...]
     der: bytes | None = field(repr=False)
+    not_before: datetime
     not_after: datetime
     revoked: datetime | None
 

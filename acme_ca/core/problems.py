@@ -18,6 +18,7 @@ class ErrorType(StrEnum):
     """The error tokens of RFC 8555 §6.7 that this server sends."""
 
     ACCOUNT_DOES_NOT_EXIST = "accountDoesNotExist"
+    ALREADY_REPLACED = "alreadyReplaced"
     ALREADY_REVOKED = "alreadyRevoked"
     BAD_CSR = "badCSR"
     BAD_NONCE = "badNonce"

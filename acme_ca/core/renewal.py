@@ -1,8 +1,10 @@
-"""What renewal information names certificates by (RFC 9773 §4.1)."""
+"""Renewal information (RFC 9773): what certificates are called by, and when they are best renewed."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from cryptography import x509
 
@@ -54,3 +56,47 @@ def parse_cert_id(text: str) -> CertId:
             "This is no certificate identifier: base64url of the AKI, a dot, base64url of the serial (RFC 9773 §4.1)."
         )
     return cert_id
+
+
+# ---------------------------------------------------------------- when to renew (§4.2)
+
+LONGEST_INTERVAL = timedelta(hours=6)
+SHORTEST_INTERVAL = timedelta(minutes=1)
+_ASKED_IN_A_LIFE = 60
+_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuggestedWindow:
+    """A client renews at a moment of its choice between the two; at once, when the window is over."""
+
+    start: datetime
+    end: datetime
+
+
+def suggested_window(
+    cert_id: CertId, *, not_before: datetime, not_after: datetime, revoked: datetime | None
+) -> SuggestedWindow:
+    """In the last third of the life, and over when a sixth is left. Each certificate has its own place in between, so
+    that certificates which were made together are not renewed together. A revoked one's window is the past.
+    """
+    if revoked is not None:
+        return SuggestedWindow(start=revoked - _DAY, end=revoked)
+    life = not_after - not_before
+    start = not_before + life * 2 / 3 + life / 12 * _spread(cert_id)
+    return SuggestedWindow(start=_whole(start), end=_whole(start + life / 12))
+
+
+def polling_interval(*, not_before: datetime, not_after: datetime) -> timedelta:
+    """How long a client waits before it asks again (§4.3): a fraction of the life, six hours at most."""
+    return min(LONGEST_INTERVAL, max(SHORTEST_INTERVAL, (not_after - not_before) / _ASKED_IN_A_LIFE))
+
+
+def _spread(cert_id: CertId) -> float:
+    """From 0 to 1, the same for the same certificate at every replica."""
+    digest = hashlib.sha256(str(cert_id).encode()).digest()
+    return int.from_bytes(digest[:4]) / 2**32
+
+
+def _whole(time: datetime) -> datetime:
+    return time.replace(microsecond=0)

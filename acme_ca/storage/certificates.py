@@ -9,7 +9,7 @@ from acme_ca.core.model import Certificate, LintedCertificate, RecordedCertifica
 from acme_ca.storage.database import Database, Row
 
 COLUMNS = """
-    c.serial, c.issuer_id, c.account_id AS certificate_account, c.identifiers, c.der, c.not_after, c.revoked"""
+    c.serial, c.issuer_id, c.account_id AS certificate_account, c.identifiers, c.der, c.not_before, c.not_after, c.revoked"""
 
 
 def certificate_of(row: Row) -> Certificate:
@@ -19,6 +19,7 @@ def certificate_of(row: Row) -> Certificate:
         account_id=row["certificate_account"],
         identifiers=tuple(map(Identifier.from_text, row["identifiers"])),
         der=row["der"],
+        not_before=row["not_before"],
         not_after=row["not_after"],
         revoked=row["revoked"],
     )

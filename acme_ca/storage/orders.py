@@ -34,7 +34,7 @@ ORDER_SOURCE = """
 
 ORDER_COLUMNS = """
     o.id AS order_id, o.account_id AS order_account, o.status AS order_status, o.identifiers, o.authzs, o.expires, o.not_before,
-    o.not_after, o.profile, o.profile_version, o.issuer_id, o.serial, o.error, o.authz_statuses, o.authz_expires"""
+    o.not_after, o.profile, o.profile_version, o.issuer_id, o.serial, o.replaces, o.error, o.authz_statuses, o.authz_expires"""
 
 AUTHORIZATION_COLUMNS = """
     z.id AS authz_id, z.account_id AS authz_account, z.identifier, z.status AS authz_status, z.expires, z.token, z.offered,
@@ -62,6 +62,7 @@ def order_of(row: Row, now: datetime) -> Order:
         profile=ProfileRef(name=row["profile"], version=row["profile_version"]),
         issuer=row["issuer_id"],
         serial=row["serial"],
+        replaces=row["replaces"],
         error=from_json(row["error"]),
     )
 
@@ -101,10 +102,12 @@ _CREATE_ORDER = f"""{ACTING}, proposed AS (
     FROM chosen WHERE held_id IS NULL
 ), ordered AS (
     INSERT INTO orders (id, account_id, status, identifiers, authzs, expires, not_before, not_after, profile,
-                        profile_version, issuer_id, created)
+                        profile_version, issuer_id, created, replaces)
     SELECT $13, acting.id, 'pending', $7::text[],
-           (SELECT array_agg(coalesce(held_id, id) ORDER BY place) FROM chosen), $12, $14, $15, $16, $17, $18, $11
-    FROM acting RETURNING authzs
+           (SELECT array_agg(coalesce(held_id, id) ORDER BY place) FROM chosen), $12, $14, $15, $16, $17, $18, $11, $19
+    FROM acting
+    ON CONFLICT (replaces) WHERE replaces IS NOT NULL AND status <> 'invalid' DO NOTHING
+    RETURNING authzs
 )
 SELECT {SIGNER_COLUMNS}, ordered.authzs, (SELECT bool_and(held_id IS NOT NULL) FROM chosen) AS ready
 FROM signer a LEFT JOIN ordered ON true"""
@@ -121,7 +124,7 @@ async def create_order(
 ) -> tuple[Signer, Order | None]:
     """Store a new order of the signer. `authorizations` are proposals, one for each identifier, in their order: where
     the account holds a valid one that was validated after `reusable_since`, the order takes that and the proposal is
-    dropped. No order: the signer could not act.
+    dropped. No order: the signer could not act, or another living order replaces the same certificate.
     """
     row = await database.fetchrow(
         _CREATE_ORDER,
@@ -139,6 +142,7 @@ async def create_order(
         order.profile.name,
         order.profile.version,
         order.issuer,
+        order.replaces,
     )
     assert row is not None, "a LEFT JOIN on a constant row gives a row"  # noqa: S101
     signer = signer_of(row)
@@ -146,6 +150,17 @@ async def create_order(
         return signer, None
     status = OrderStatus.READY if row["ready"] else OrderStatus.PENDING
     return signer, replace(order, status=status, authorizations=tuple(row["authzs"]))
+
+
+async def release_replaced(database: Database, cert_id: str, *, now: datetime) -> None:
+    """End the order that replaces a certificate if it is dead: expired, or one of its authorizations is."""
+    await database.execute(
+        """UPDATE orders o SET status = 'invalid' WHERE replaces = $1 AND status = 'pending' AND (expires <= $2 OR
+               cardinality(authzs) > (SELECT count(*) FROM authz z WHERE z.id = ANY (o.authzs)
+                                      AND z.status IN ('pending', 'valid') AND z.expires > $2))""",
+        cert_id,
+        now,
+    )
 
 
 async def create_authorization(database: Database, authorization: Authorization, *, now: datetime) -> None:

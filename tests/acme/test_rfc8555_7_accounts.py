@@ -40,6 +40,7 @@ async def test_7_1_1_the_directory(ca):
         "newAuthz": "https://ca.test/acme/new-authz",
         "revokeCert": "https://ca.test/acme/revoke-cert",
         "keyChange": "https://ca.test/acme/key-change",
+        "renewalInfo": "https://ca.test/acme/renewal-info",
         "meta": {"externalAccountRequired": False, "caaIdentities": ["ca.test"]},
     }
 

@@ -56,7 +56,7 @@ def test_a_problem_reads_as_text_in_a_log():
 
 def test_the_error_tokens_are_the_rfcs():
     """RFC 8555 §6.7; the IANA registry of ACME error types begins with these."""
-    registered = """accountDoesNotExist alreadyRevoked badCSR badNonce badPublicKey badRevocationReason caa compound
+    registered = """alreadyReplaced accountDoesNotExist alreadyRevoked badCSR badNonce badPublicKey badRevocationReason caa compound
         badSignatureAlgorithm connection dns externalAccountRequired incorrectResponse invalidContact malformed tls
         orderNotReady rateLimited rejectedIdentifier serverInternal unauthorized unsupportedContact
         unsupportedIdentifier userActionRequired"""

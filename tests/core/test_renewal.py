@@ -1,12 +1,14 @@
 """The laws of certificate identifiers (RFC 9773 §4.1)."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from acme_ca.core import base64url
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.core.renewal import CertId, parse_cert_id
+from acme_ca.core.renewal import CertId, parse_cert_id, polling_interval, suggested_window
 
 KEYS = st.binary(min_size=1, max_size=64)
 SERIALS = st.integers(min_value=1, max_value=2**159 - 1)
@@ -68,3 +70,43 @@ def test_what_is_no_identifier_is_malformed(text):
     with pytest.raises(Problem) as caught:
         parse_cert_id(text)
     assert caught.value.type is ErrorType.MALFORMED
+
+
+# ---------------------------------------------------------------- the window (§4.2)
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+LIVES = st.timedeltas(min_value=timedelta(minutes=5), max_value=timedelta(days=3650))
+
+
+@given(SERIALS, LIVES)
+def test_the_window_lies_in_the_last_third_and_leaves_a_sixth(serial, life):
+    cert_id = CertId(authority_key_identifier=EXAMPLE_KEY, serial=serial)
+    window = suggested_window(cert_id, not_before=NOW, not_after=NOW + life, revoked=None)
+    second = timedelta(seconds=1)
+    assert NOW + life * 2 / 3 - second <= window.start < window.end <= NOW + life * 5 / 6 + second
+
+
+def test_certificates_made_together_are_not_renewed_together():
+    life = timedelta(days=90)
+    ids = [CertId(authority_key_identifier=EXAMPLE_KEY, serial=serial) for serial in range(1, 201)]
+    starts = {suggested_window(one, not_before=NOW, not_after=NOW + life, revoked=None).start for one in ids}
+    assert len(starts) == len(ids)
+    assert max(starts) - min(starts) > life / 12 * 0.9
+
+
+def test_a_revoked_certificates_window_is_the_past():
+    cert_id = CertId(authority_key_identifier=EXAMPLE_KEY, serial=1)
+    window = suggested_window(cert_id, not_before=NOW, not_after=NOW + timedelta(days=90), revoked=NOW)
+    assert window.start < window.end <= NOW
+
+
+@pytest.mark.parametrize(
+    ("life", "interval"),
+    [
+        (timedelta(days=90), timedelta(hours=6)),
+        (timedelta(days=7), timedelta(hours=2, minutes=48)),
+        (timedelta(minutes=30), timedelta(minutes=1)),
+    ],
+)
+def test_short_lives_are_asked_about_more_often(life, interval):
+    assert polling_interval(not_before=NOW, not_after=NOW + life) == interval

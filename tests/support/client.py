@@ -119,10 +119,14 @@ class Client:
         assert answer.headers.get("Retry-After", "1").isdigit(), "seconds, never a date (lesson 28)"
         if not url.startswith(f"{self.public_url}/acme/") or url.startswith("http:"):
             return
+        assert self.directory_url in answer.links("index")
+        if answer.headers["Cache-Control"].startswith("public"):
+            assert "Replay-Nonce" not in answer.headers, "what may be kept holds no nonce"
+            assert "/renewal-info/" in url
+            return
         assert answer.nonce not in self.nonces
         self.nonces.add(answer.nonce)
         self._unused[answer.nonce] = None
-        assert self.directory_url in answer.links("index")
         assert answer.headers["Cache-Control"] == "no-store"
         if answer.status >= 400:
             assert answer.content_type == "application/problem+json", answer

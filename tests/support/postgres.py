@@ -11,7 +11,13 @@ from acme_ca.storage.embedded import EmbeddedPostgres
 SCHEMA = Path(__file__).resolve().parents[2] / "schema.sql"
 TEMPLATE = "template_acme"
 # A test's data is worth nothing after a crash.
-QUICK = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "32MB", "autovacuum": "off"}
+QUICK = {
+    "fsync": "off",
+    "full_page_writes": "off",
+    "shared_buffers": "32MB",
+    "autovacuum": "off",
+    "max_connections": "200",
+}
 
 
 class Cluster:

@@ -1,0 +1,170 @@
+"""RFC 9773: when to renew, and orders that say what they replace."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import pytest_asyncio
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from acme_ca.core.problems import ErrorType
+from acme_ca.core.renewal import CertId
+from acme_ca.storage.database import Database
+from tests.support.client import assert_problem
+from tests.support.fixtures import IN_SESSION_LOOP
+
+pytestmark = IN_SESSION_LOOP
+
+MALFORMED = ErrorType.MALFORMED
+
+
+class Issued:
+    def __init__(self, names, leaf):
+        self.names = names
+        self.leaf = leaf
+        self.der = leaf.public_bytes(Encoding.DER)
+        self.cert_id = str(CertId.of(leaf))
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def issued(ca, account):
+    order = await account.order(ca.name())
+    leaf, *_ = await order.issue(ca.web)
+    return Issued(order.names, leaf)
+
+
+async def renewal_info(ca, cert_id, **headers):
+    directory = (await ca.client.request("GET", ca.client.url("directory"))).json
+    return await ca.client.request("GET", f"{directory['renewalInfo']}/{cert_id}", headers=headers)
+
+
+def when(text):
+    return datetime.fromisoformat(text)
+
+
+# ---------------------------------------------------------------- §4 renewal information
+
+
+async def test_4_2_the_window_is_in_the_last_third_of_the_life(ca, issued):
+    answer = await renewal_info(ca, issued.cert_id)
+    assert (answer.status, answer.content_type) == (200, "application/json")
+    window = answer.json["suggestedWindow"]
+    begin, end = issued.leaf.not_valid_before_utc, issued.leaf.not_valid_after_utc
+    third = begin + (end - begin) * 2 / 3
+    assert third - timedelta(seconds=1) <= when(window["start"]) < when(window["end"]) < end
+
+
+async def test_4_3_when_to_ask_again(ca, issued):
+    """Seconds, never a date (lesson 28)."""
+    answer = await renewal_info(ca, issued.cert_id)
+    assert answer.headers["Retry-After"] == "21600"
+
+
+async def test_it_may_be_kept_and_so_has_no_nonce(ca, issued):
+    answer = await renewal_info(ca, issued.cert_id)
+    assert answer.headers["Cache-Control"] == "public, max-age=21600"
+    assert "Replay-Nonce" not in answer.headers
+    again = await renewal_info(ca, issued.cert_id, **{"If-None-Match": answer.headers["ETag"]})
+    assert (again.status, again.body) == (304, b"")
+    other = await renewal_info(ca, issued.cert_id, **{"If-None-Match": '"other"'})
+    assert other.status == 200
+
+
+async def test_4_2_a_revoked_certificate_is_to_be_renewed_at_once(ca, account, issued):
+    before = (await renewal_info(ca, issued.cert_id)).headers["ETag"]
+    assert (await account.revoke(issued.der)).status == 200
+    answer = await renewal_info(ca, issued.cert_id, **{"If-None-Match": before})
+    assert answer.status == 200
+    assert when(answer.json["suggestedWindow"]["end"]) <= datetime.now(UTC)
+
+
+@pytest.mark.parametrize(
+    "text", ["x", "AAAA", "a.b.c", "..", "%00", "AA.AA%3D", "a" * 3000, "%ff.%fe", "AA.hw"]
+)
+async def test_4_1_what_is_no_identifier_is_malformed(ca, text):
+    answer = await renewal_info(ca, text)
+    assert answer.status in {400, 404}
+    assert_problem(answer, MALFORMED)
+
+
+async def test_4_1_an_unknown_certificate_is_404(ca, issued):
+    key = CertId.of(issued.leaf).authority_key_identifier
+    strangers = [
+        CertId(authority_key_identifier=key, serial=issued.leaf.serial_number ^ 1),
+        CertId(authority_key_identifier=key[::-1], serial=issued.leaf.serial_number),
+    ]
+    for stranger in strangers:
+        assert_problem(await renewal_info(ca, stranger), MALFORMED, status=404)
+
+
+async def test_it_takes_get_alone(ca, issued):
+    url = f"https://ca.test/acme/renewal-info/{issued.cert_id}"
+    assert_problem(await ca.client.request("DELETE", url), MALFORMED, status=405)
+
+
+# ---------------------------------------------------------------- §5 replaces
+
+
+async def test_5_an_order_replaces_a_certificate_and_says_so(ca, account, issued):
+    order = await account.order(*issued.names, replaces=issued.cert_id)
+    assert order.object["replaces"] == issued.cert_id
+    assert (await order.read())["replaces"] == issued.cert_id
+    assert "replaces" not in (await account.order(*issued.names)).object
+
+
+async def test_5_a_certificate_is_replaced_once(ca, account, issued):
+    first = await account.order(*issued.names, replaces=issued.cert_id)
+    refused = await account.new_order(*issued.names, replaces=issued.cert_id)
+    assert_problem(refused, ErrorType.ALREADY_REPLACED, status=409)
+    await first.issue(ca.web)
+    refused = await account.new_order(*issued.names, replaces=issued.cert_id)
+    assert_problem(refused, ErrorType.ALREADY_REPLACED, status=409)
+
+
+async def test_5_of_parallel_orders_one_replaces(ca, account, issued):
+    answers = await asyncio.gather(
+        *(account.new_order(*issued.names, replaces=issued.cert_id) for _ in range(8))
+    )
+    assert sorted(answer.status for answer in answers) == [201] + [409] * 7
+
+
+@pytest.mark.parametrize("death", ["failed", "deactivated", "expired"])
+async def test_lesson_21_the_claim_of_a_dead_order_is_released(ca, account, issued, death):
+    """Lesson 21."""
+    extra = ca.name()
+    order = await account.order(*issued.names, extra, replaces=issued.cert_id)
+    fresh = order.object["authorizations"][-1]
+    if death == "deactivated":
+        assert (await account.post(fresh, {"status": "deactivated"})).status == 200
+    elif death == "failed":
+        challenge = next(c for c in (await account.read(fresh)).json["challenges"] if c["type"] == "http-01")
+        ca.web.serve_token(challenge["token"], "wrong")
+        await account.post(challenge["url"], {})
+        assert (await account.settled(fresh))["status"] == "invalid"
+    else:
+        async with Database.open(ca.dsn, connections=1) as database:
+            await database.execute(
+                "UPDATE orders SET expires = now() WHERE id = $1", order.url.rpartition("/")[2]
+            )
+    assert (await order.read())["status"] == "invalid"
+    again = await account.order(*issued.names, replaces=issued.cert_id)
+    assert again.object["replaces"] == issued.cert_id
+
+
+async def test_5_another_accounts_certificate_is_not_replaced(ca, issued):
+    stranger = await ca.account()
+    refused = await stranger.new_order(*issued.names, replaces=issued.cert_id)
+    assert_problem(refused, ErrorType.UNAUTHORIZED, status=403)
+
+
+async def test_5_one_name_must_be_shared(ca, account, issued):
+    assert_problem(await account.new_order(ca.name(), replaces=issued.cert_id), MALFORMED, status=400)
+    shared = await account.new_order(ca.name(), *issued.names, replaces=issued.cert_id)
+    assert shared.status == 201
+
+
+@pytest.mark.parametrize("value", [1, True, [], {}, "", "x", "AA.AA", "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"])
+async def test_5_what_is_no_certificate_of_this_ca_cannot_be_replaced(ca, account, value):
+    refused = await account.new_order(ca.name(), replaces=value)
+    assert refused.status in {400, 404}
+    assert_problem(refused, MALFORMED)
