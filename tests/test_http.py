@@ -61,6 +61,7 @@ FORBIDDEN = {
     ErrorType.CAA,
 }
 STATUSES = {kind: 403 if kind in FORBIDDEN else 400 for kind in ErrorType} | {
+    ErrorType.ALREADY_REPLACED: 409,
     ErrorType.SERVER_INTERNAL: 500,
 }
 
