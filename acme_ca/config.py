@@ -242,7 +242,10 @@ class Settings(BaseSettings):
     """The base of every ACME URL; its host is in the server's own certificate."""
     public_http_url: str = "http://localhost:8080"
     """The base of the addresses in certificates (AIA)."""
-    workers: Annotated[int, Field(ge=1, le=256)] = Field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    workers: Annotated[int, Field(ge=1, le=256)] = Field(
+        default_factory=lambda: max(1, min(4, (os.cpu_count() or 1) // 2))
+    )
+    """Processes that serve. Half the processors, four at most: PostgreSQL needs the others as much."""
     ca_password: SecretStr | None = None
     ca_password_file: Path | None = None
     eab_required: bool = False

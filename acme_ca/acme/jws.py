@@ -24,10 +24,10 @@ from acme_ca.core.problems import ErrorType, Problem, malformed
 
 _MEMBERS = {"protected", "payload", "signature"}
 
-_ECDSA: dict[str, tuple[str, hashes.HashAlgorithm]] = {
-    "ES256": ("secp256r1", hashes.SHA256()),
-    "ES384": ("secp384r1", hashes.SHA384()),
-    "ES512": ("secp521r1", hashes.SHA512()),
+_ECDSA: dict[str, tuple[str, ec.ECDSA]] = {
+    "ES256": ("secp256r1", ec.ECDSA(hashes.SHA256())),
+    "ES384": ("secp384r1", ec.ECDSA(hashes.SHA384())),
+    "ES512": ("secp521r1", ec.ECDSA(hashes.SHA512())),
 }
 ALGORITHMS = (*_ECDSA, "RS256", "EdDSA")
 """Of account keys and certificate keys, in the order of preference that `badSignatureAlgorithm` tells."""
@@ -129,14 +129,13 @@ def verify(key: PublicKey, jws: Jws) -> None:
 
 
 def _verify_ecdsa(key: ec.EllipticCurvePublicKey, algorithm: str, jws: Jws) -> None:
-    curve, digest = _ECDSA.get(algorithm, ("", hashes.SHA256()))
-    if key.curve.name != curve:
+    if algorithm not in _ECDSA or key.curve.name != _ECDSA[algorithm][0]:
         raise _wrong_algorithm(algorithm)
     size = (key.key_size + 7) // 8
     if len(jws.signature) != 2 * size:  # R and S, each as long as the field (RFC 7518 §3.4)
         raise InvalidSignature
     r, s = int.from_bytes(jws.signature[:size]), int.from_bytes(jws.signature[size:])
-    key.verify(encode_dss_signature(r, s), jws.signing_input, ec.ECDSA(digest))
+    key.verify(encode_dss_signature(r, s), jws.signing_input, _ECDSA[algorithm][1])
 
 
 def _wrong_algorithm(algorithm: str) -> Problem:
