@@ -214,6 +214,9 @@ class Authorizations:
         except DatabaseUnavailable as error:  # the attempt falls due and is made again
             self._log.error("validation not recorded", authz=attempt.authorization_id, reason=str(error))
             return None
+        except Exception:  # noqa: BLE001  as before; nobody else may be waiting for this task's failure
+            self._log.exception("validation not recorded", authz=attempt.authorization_id)
+            return None
         self._log.info(
             "validation",
             authz=attempt.authorization_id,
