@@ -45,6 +45,7 @@ CREATE TABLE eab_key (
     id           text        COLLATE "C" NOT NULL PRIMARY KEY,
     hmac_key     bytea       NOT NULL CHECK (octet_length(hmac_key) >= 32),
     owner        text        NOT NULL,
+    service      text        COLLATE "C",                -- its accounts share profiles and may replace each other's certificates
     max_accounts integer     CHECK (max_accounts > 0),   -- NULL: any number
     accounts     integer     NOT NULL DEFAULT 0 CHECK (accounts >= 0),
     created      timestamptz NOT NULL,
@@ -70,11 +71,36 @@ CREATE INDEX account_eab_key ON account (eab_key_id) WHERE eab_key_id IS NOT NUL
 
 -- ------------------------------------------------------------------ issuers and profiles
 
+-- Every CA certificate that this server knows. `active` intermediates sign what new orders ask for, the one activated
+-- last; `retired` ones sign status only. Roots and cross-signed certificates sign no leaves and are `active` till retired.
 CREATE TABLE issuer (
-    id           text        COLLATE "C" NOT NULL PRIMARY KEY,
+    id           text        COLLATE "C" NOT NULL PRIMARY KEY,  -- first half of the SHA-256 of the certificate
     der          bytea       NOT NULL UNIQUE,
-    root         boolean     NOT NULL,
-    not_after    timestamptz NOT NULL
+    kind         text        NOT NULL CHECK (kind IN ('root', 'intermediate', 'cross')),
+    parent_id    text        COLLATE "C" REFERENCES issuer (id),     -- NULL: signed by itself, or by one not known here
+    spki_sha256  bytea       NOT NULL,
+    key_uri      text,                                   -- where its key is; NULL: not within reach
+    state        text        NOT NULL CHECK (state IN ('staged', 'active', 'retired')),
+    open_shard   integer     NOT NULL DEFAULT 0 CHECK (open_shard >= 0),  -- the CRL shard of new certificates
+    not_before   timestamptz NOT NULL,
+    not_after    timestamptz NOT NULL,
+    created      timestamptz NOT NULL,
+    activated    timestamptz,
+    retired      timestamptz,
+    revoked      timestamptz,                            -- as a certificate of its parent
+    reason       smallint    CHECK (reason BETWEEN 0 AND 10 AND reason NOT IN (6, 7)),
+    CONSTRAINT issuer_root_has_no_parent CHECK (kind <> 'root' OR parent_id IS NULL),
+    CONSTRAINT issuer_active_has_date CHECK (state <> 'active' OR activated IS NOT NULL),
+    CONSTRAINT issuer_retired_has_date CHECK ((state = 'retired') = (retired IS NOT NULL)),
+    CONSTRAINT issuer_reason_with_date CHECK ((revoked IS NULL) = (reason IS NULL))
+);
+
+-- Keys made for issuers whose certificate another CA signs, until it is installed.
+CREATE TABLE issuer_request (
+    spki_sha256  bytea       NOT NULL PRIMARY KEY,
+    csr          bytea       NOT NULL,
+    key_uri      text        NOT NULL,
+    created      timestamptz NOT NULL
 );
 
 CREATE TABLE profile (
@@ -82,6 +108,7 @@ CREATE TABLE profile (
     version      integer     NOT NULL CHECK (version > 0),
     body         jsonb       NOT NULL,                   -- acme_ca.core.model.Profile
     created      timestamptz NOT NULL DEFAULT now(),
+    withdrawn    timestamptz,                            -- new orders cannot ask for it any more
     PRIMARY KEY (name, version)
 );
 
@@ -168,16 +195,28 @@ CREATE TABLE certificate (
     spki_sha256  bytea       NOT NULL,
     not_before   timestamptz NOT NULL,
     not_after    timestamptz NOT NULL,
+    shard        integer     NOT NULL CHECK (shard >= 0),            -- of its issuer's CRL, for ever
     recorded     timestamptz NOT NULL,
     tbs          bytea,
     der          bytea,
     revoked      timestamptz,
-    reason       smallint    CHECK (reason BETWEEN 0 AND 10 AND reason <> 7),  -- RFC 5280 §5.3.1
+    reason       smallint    CHECK (reason BETWEEN 0 AND 10 AND reason <> 7),  -- RFC 5280 §5.3.1; 6: on hold
+    invalid_since timestamptz,                           -- invalidityDate (§5.3.2), where somebody knows it
+    comment      text,                                   -- of who revoked it
+    status_changed timestamptz,                          -- when last revoked, held, released, or given another reason
+    window_start timestamptz,                            -- renewal window that an operator set (RFC 9773 §4.2)
+    window_end   timestamptz,
+    explanation_url text,                                -- why (§4.2)
     FOREIGN KEY (profile, profile_version) REFERENCES profile (name, version),
     CONSTRAINT certificate_tbs_or_der CHECK ((tbs IS NULL) <> (der IS NULL)),
-    CONSTRAINT certificate_reason_with_date CHECK ((revoked IS NULL) = (reason IS NULL))
+    CONSTRAINT certificate_reason_with_date CHECK ((revoked IS NULL) = (reason IS NULL)),
+    CONSTRAINT certificate_revoked_is_changed CHECK (revoked IS NULL OR status_changed IS NOT NULL),
+    CONSTRAINT certificate_window_whole CHECK ((window_start IS NULL) = (window_end IS NULL) AND window_start < window_end)
 ) WITH (fillfactor = 60);
 CREATE INDEX certificate_account ON certificate (account_id, recorded);
+-- What CRLs are made of.
+CREATE INDEX certificate_status ON certificate (issuer_id, shard, not_after) WHERE status_changed IS NOT NULL;
+CREATE INDEX certificate_recorded ON certificate USING brin (recorded) WITH (autosummarize = on);
 -- Keys that were revoked as compromised are never certified again.
 CREATE INDEX certificate_compromised ON certificate (spki_sha256) WHERE reason = 1;
 

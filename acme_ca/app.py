@@ -37,16 +37,19 @@ from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Hierarchy
 from acme_ca.ca.own import OwnCertificate
 from acme_ca.config import ConfigurationError, Settings, ValidationSettings
-from acme_ca.core import identifiers
+from acme_ca.core import identifiers, keys
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import Profile, ProfileRef
+from acme_ca.core.model import IssuerKind, Profile, ProfileRef
 from acme_ca.core.problems import Problem
+from acme_ca.core.states import IssuerState
 from acme_ca.log import Logger
 from acme_ca.public import Public
 from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage import database as store
+from acme_ca.storage import issuers as issuer_store
 from acme_ca.storage import operations
 from acme_ca.storage.database import Database
+from acme_ca.storage.issuers import IssuerRecord
 from acme_ca.tasks import Background, Loop
 from acme_ca.validation.validator import Validator
 
@@ -73,14 +76,30 @@ async def prepare(settings: Settings, hierarchy: Hierarchy, *, dsn: str) -> None
     _own_identifier(settings)  # before anything is written
     await store.migrate(dsn)
     async with Database.open(dsn, connections=1) as database:
-        for issuer, root in ((hierarchy.root, True), (hierarchy.intermediate, False)):
-            certificate = issuer.certificate.public_bytes(Encoding.DER)
-            await operations.register_issuer(
-                database, issuer.id, der=certificate, root=root, not_after=issuer.not_after
-            )
+        await register(database, hierarchy, now=utc_now())
         await operations.register_profiles(database, profiles.BUILT_IN.values())
         own = _own_certificate(settings, hierarchy, database, _authority(settings, hierarchy))
         await own.renew_when_due()
+
+
+async def register(database: Database, hierarchy: Hierarchy, *, now: datetime) -> None:
+    """Make root and intermediate known to the database: the intermediate is at once in use."""
+    root = hierarchy.root
+    for issuer, kind in ((root, IssuerKind.ROOT), (hierarchy.intermediate, IssuerKind.INTERMEDIATE)):
+        record = IssuerRecord(
+            id=issuer.id,
+            der=issuer.certificate.public_bytes(Encoding.DER),
+            kind=kind,
+            parent_id=None if kind is IssuerKind.ROOT else root.id,
+            spki_sha256=keys.spki_sha256(issuer.public_key),
+            key_uri=f"file:{kind}.key",
+            state=IssuerState.ACTIVE,
+            not_before=issuer.certificate.not_valid_before_utc,
+            not_after=issuer.not_after,
+            created=now,
+            activated=now,
+        )
+        await issuer_store.register(database, record, actor="server")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

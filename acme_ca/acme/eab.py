@@ -21,12 +21,15 @@ class EabKeys:
         self._clock = clock
         self._random_bytes = random_bytes
 
-    async def create(self, *, owner: str, max_accounts: int | None) -> EabKey:
-        """A new key for `owner`, a note for operators. `max_accounts` None: for any number of accounts."""
+    async def create(self, *, owner: str, service: str | None, max_accounts: int | None) -> EabKey:
+        """A new key for `owner`, a note for operators. `service`: whose accounts are made with it, for profiles and
+        replacements. `max_accounts` None: for any number of accounts.
+        """
         key = EabKey(
             id=EabKeyId(self._random_bytes(KEY_ID_BYTES).hex()),
             hmac_key=self._random_bytes(HMAC_KEY_BYTES),
             owner=owner,
+            service=service,
             max_accounts=max_accounts,
             accounts=0,
             created=self._clock(),

@@ -168,6 +168,7 @@ class Orders:
             public_key=public_key,
             profile=profile,
             issuer=order.issuer,
+            shard=0,
             not_before=order.not_before,
             not_after=order.not_after,
         )

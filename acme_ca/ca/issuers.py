@@ -28,6 +28,7 @@ from acme_ca.ca.keystore import KeyKind, KeyStoreError, PrivateKey
 from acme_ca.core import keys
 from acme_ca.core.model import IssuerId, KeyAlgorithm
 
+IssuerKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 SignatureHash = hashes.SHA256 | hashes.SHA384
 
 ROOT_LIFETIME = timedelta(days=3652)
@@ -71,6 +72,13 @@ class Issuer:
     @property
     def not_after(self) -> datetime:
         return self.certificate.not_valid_after_utc
+
+    @property
+    def public_key(self) -> IssuerKey:
+        """Of one of the kinds that issuers have."""
+        key = self.certificate.public_key()
+        assert isinstance(key, IssuerKey)  # noqa: S101
+        return key
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

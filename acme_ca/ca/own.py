@@ -62,6 +62,7 @@ class OwnCertificate:
             public_key=key.public_key(),
             profile=self._profile,
             issuer=self._issuer.id,
+            shard=0,
             not_before=None,
             not_after=None,
         )

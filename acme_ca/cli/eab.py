@@ -29,6 +29,12 @@ app = typer.Typer(help="Keys for external account binding.", no_args_is_help=Tru
 def create(
     *,
     owner: Annotated[str, typer.Option(help="For whom it is: a note for operators.")],
+    service: Annotated[
+        str | None,
+        typer.Option(
+            help="Its accounts may use this service's profiles and replace each other's certificates."
+        ),
+    ] = None,
     max_accounts: Annotated[
         int | None,
         typer.Option(min=1, help="How many accounts may be made with it; any number without this."),
@@ -39,7 +45,9 @@ def create(
 ) -> None:
     """Make a key. Its HMAC key is shown now and never again."""
     settings = load_settings(config_file, data=data)
-    key = _with_keys(settings, lambda keys: keys.create(owner=owner, max_accounts=max_accounts))
+    key = _with_keys(
+        settings, lambda keys: keys.create(owner=owner, service=service, max_accounts=max_accounts)
+    )
     hmac_key = urlsafe_b64encode(key.hmac_key).decode().rstrip("=")
     if as_json:
         typer.echo(json.dumps({"kid": key.id, "hmac_key": hmac_key}))
@@ -65,10 +73,12 @@ def list_keys(
     table.add_column("accounts", no_wrap=True)
     table.add_column("created (UTC)", no_wrap=True)
     table.add_column("revoked (UTC)", no_wrap=True)
+    table.add_column("service", no_wrap=True)
     table.add_column("owner", overflow="fold")
     for key in keys:
         accounts = f"{key.accounts} of {key.max_accounts}" if key.max_accounts else str(key.accounts)
-        table.add_row(key.id, accounts, _minute(key.created), _minute(key.revoked), key.owner)
+        times = _minute(key.created), _minute(key.revoked)
+        table.add_row(key.id, accounts, *times, key.service or "", key.owner)
     console().print(table)
 
 
@@ -93,6 +103,7 @@ def _facts(key: EabKey) -> dict[str, Any]:
     return {
         "kid": key.id,
         "owner": key.owner,
+        "service": key.service,
         "accounts": key.accounts,
         "max_accounts": key.max_accounts,
         "created": key.created.isoformat(timespec="seconds"),

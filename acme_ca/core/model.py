@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from typing import Any, NewType, Self
 
 from cryptography import x509
@@ -25,6 +25,27 @@ Serial = NewType("Serial", str)
 """A certificate's serial number: 32 lower-case hexadecimal digits. The one spelling in rows, URLs, logs and JSON."""
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+
+class IssuerKind(StrEnum):
+    ROOT = "root"
+    INTERMEDIATE = "intermediate"
+    CROSS = "cross"
+    """Another certificate of a CA that has one here already: part of alternate chains only."""
+
+
+class RevocationReason(IntEnum):
+    """RFC 5280 §5.3.1, those that make sense for what this CA issues. A hold is the one that can be released."""
+
+    UNSPECIFIED = 0
+    KEY_COMPROMISE = 1
+    CA_COMPROMISE = 2
+    AFFILIATION_CHANGED = 3
+    SUPERSEDED = 4
+    CESSATION_OF_OPERATION = 5
+    CERTIFICATE_HOLD = 6
+    PRIVILEGE_WITHDRAWN = 9
+    AA_COMPROMISE = 10
 
 
 class ChallengeType(StrEnum):
@@ -61,6 +82,7 @@ class EabKey:
     id: EabKeyId
     hmac_key: bytes = field(repr=False)
     owner: str
+    service: str | None
     max_accounts: int | None
     accounts: int
     created: datetime
@@ -189,6 +211,8 @@ class IssuanceRequest:
     public_key: PublicKey
     profile: Profile
     issuer: IssuerId
+    shard: int
+    """Of the issuer's CRL that will list the certificate, should it be revoked."""
     not_before: datetime | None
     not_after: datetime | None
 
@@ -240,10 +264,13 @@ class Certificate:
     issuer: IssuerId
     account_id: AccountId | None
     identifiers: tuple[Identifier, ...]
+    profile: ProfileRef
+    shard: int
     der: bytes | None = field(repr=False)
     not_before: datetime
     not_after: datetime
     revoked: datetime | None
+    reason: RevocationReason | None
 
 
 # ---------------------------------------------------------------- validation

@@ -48,6 +48,17 @@ class ChallengeStatus(StrEnum):
     INVALID = "invalid"
 
 
+class IssuerState(StrEnum):
+    """Not of the RFC: what an issuer's key is used for."""
+
+    STAGED = "staged"
+    """Made, and published; signs nothing yet."""
+    ACTIVE = "active"
+    RETIRED = "retired"
+    """Signs status only: CRLs and OCSP responders."""
+    EXPIRED = "expired"
+
+
 ACCOUNT_TRANSITIONS: dict[AccountStatus, frozenset[AccountStatus]] = {
     AccountStatus.VALID: frozenset({AccountStatus.DEACTIVATED, AccountStatus.REVOKED}),
     AccountStatus.DEACTIVATED: frozenset(),
@@ -90,6 +101,19 @@ CHALLENGE_TRANSITIONS: dict[ChallengeStatus, frozenset[ChallengeStatus]] = {
     ChallengeStatus.VALID: frozenset(),
     ChallengeStatus.INVALID: frozenset(),
 }
+
+ISSUER_TRANSITIONS: dict[IssuerState, frozenset[IssuerState]] = {
+    IssuerState.STAGED: frozenset({IssuerState.ACTIVE, IssuerState.RETIRED, IssuerState.EXPIRED}),
+    IssuerState.ACTIVE: frozenset({IssuerState.RETIRED, IssuerState.EXPIRED}),
+    # back into service when its successor fails
+    IssuerState.RETIRED: frozenset({IssuerState.ACTIVE, IssuerState.EXPIRED}),
+    IssuerState.EXPIRED: frozenset(),
+}
+
+
+def issuer_state(stored: IssuerState, *, not_after: datetime, now: datetime) -> IssuerState:
+    """The state of an issuer at `now`: one past its end is `expired`, whatever is stored."""
+    return IssuerState.EXPIRED if not_after <= now else stored
 
 
 def authorization_status(

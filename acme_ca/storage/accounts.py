@@ -148,13 +148,13 @@ async def change_key(
 
 # ---------------------------------------------------------------- EAB keys
 
-_EAB_KEY = "id, hmac_key, owner, max_accounts, accounts, created, revoked"
+_EAB_KEY = "id, hmac_key, owner, service, max_accounts, accounts, created, revoked"
 
 
 async def create_eab_key(database: Database, key: EabKey) -> None:
     async with database.transaction() as connection:
         await connection.execute(
-            f"INSERT INTO eab_key ({_EAB_KEY}) VALUES ($1, $2, $3, $4, $5, $6, $7)",
+            f"INSERT INTO eab_key ({_EAB_KEY}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
             *(getattr(key, column.strip()) for column in _EAB_KEY.split(",")),
         )
         await operations.record_event(
@@ -163,7 +163,7 @@ async def create_eab_key(database: Database, key: EabKey) -> None:
             event="eab-key.created",
             actor="operator",
             object_=f"eab_key:{key.id}",
-            detail={"owner": key.owner, "max_accounts": key.max_accounts},
+            detail={"owner": key.owner, "service": key.service, "max_accounts": key.max_accounts},
         )
 
 

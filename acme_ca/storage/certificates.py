@@ -5,11 +5,20 @@ from __future__ import annotations
 from datetime import datetime
 
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import Certificate, LintedCertificate, RecordedCertificate, Serial, SignedCertificate
+from acme_ca.core.model import (
+    Certificate,
+    LintedCertificate,
+    ProfileRef,
+    RecordedCertificate,
+    RevocationReason,
+    Serial,
+    SignedCertificate,
+)
 from acme_ca.storage.database import Database, Row
 
 COLUMNS = """
-    c.serial, c.issuer_id, c.account_id AS certificate_account, c.identifiers, c.der, c.not_before, c.not_after, c.revoked"""
+    c.serial, c.issuer_id, c.account_id AS certificate_account, c.identifiers, c.der, c.not_before, c.not_after, c.revoked,
+    c.profile, c.profile_version, c.shard, c.reason"""
 
 
 def certificate_of(row: Row) -> Certificate:
@@ -18,10 +27,13 @@ def certificate_of(row: Row) -> Certificate:
         issuer=row["issuer_id"],
         account_id=row["certificate_account"],
         identifiers=tuple(map(Identifier.from_text, row["identifiers"])),
+        profile=ProfileRef(name=row["profile"], version=row["profile_version"]),
+        shard=row["shard"],
         der=row["der"],
         not_before=row["not_before"],
         not_after=row["not_after"],
         revoked=row["revoked"],
+        reason=None if row["reason"] is None else RevocationReason(row["reason"]),
     )
 
 
@@ -55,8 +67,8 @@ async def record_own(
     request = prepared.request
     await database.fetchrow_durably(
         """INSERT INTO certificate (serial, issuer_id, profile, profile_version, identifiers, spki_sha256, not_before,
-                                    not_after, recorded, tbs)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) RETURNING true""",
+                                    not_after, recorded, tbs, shard)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING true""",
         prepared.serial,
         request.issuer,
         request.profile.name,
@@ -67,6 +79,7 @@ async def record_own(
         prepared.not_after,
         now,
         prepared.tbs,
+        request.shard,
     )
     return RecordedCertificate(serial=prepared.serial, issuer=request.issuer, tbs=prepared.tbs)
 
@@ -88,7 +101,7 @@ async def revoke(database: Database, serial: Serial, *, reason: int, actor: str,
     """Take a certificate back. False: it was revoked before."""
     row = await database.fetchrow_durably(
         """WITH gone AS (
-               UPDATE certificate SET revoked = $2, reason = $3 WHERE serial = $1 AND revoked IS NULL RETURNING serial
+               UPDATE certificate SET revoked = $2, reason = $3, status_changed = $2 WHERE serial = $1 AND revoked IS NULL RETURNING serial
            )
            INSERT INTO audit_event (at, event, actor, object, detail)
            SELECT $2, 'certificate.revoked', $4, 'certificate:' || serial, json_build_object('reason', $3::smallint)

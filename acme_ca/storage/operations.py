@@ -1,4 +1,4 @@
-"""What keeps the server going: nonce epochs, shared secrets, leases, audit events, profiles and issuers, retention."""
+"""What keeps the server going: nonce epochs, shared secrets, leases, audit events, profiles, retention."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from acme_ca.core.model import IssuerId, Profile
+from acme_ca.core.model import Profile
 from acme_ca.storage.database import Database, to_json
 
 if TYPE_CHECKING:
@@ -77,19 +77,7 @@ async def release_leases(database: Database, holder: str) -> None:
     await database.execute("DELETE FROM lease WHERE holder = $1", holder)
 
 
-# ---------------------------------------------------------------- issuers and profiles
-
-
-async def register_issuer(
-    database: Database, issuer: IssuerId, *, der: bytes, root: bool, not_after: datetime
-) -> None:
-    await database.execute(
-        "INSERT INTO issuer (id, der, root, not_after) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
-        issuer,
-        der,
-        root,
-        not_after,
-    )
+# ---------------------------------------------------------------- profiles
 
 
 async def register_profiles(database: Database, profiles: Iterable[Profile]) -> None:

@@ -374,8 +374,8 @@ async def claim_and_record(
                RETURNING o.*
            )
            INSERT INTO certificate (serial, issuer_id, account_id, order_id, profile, profile_version, identifiers,
-                                    spki_sha256, not_before, not_after, recorded, tbs)
-           SELECT $2, issuer_id, account_id, id, profile, profile_version, identifiers, $4, $5, $6, $3, $7
+                                    spki_sha256, not_before, not_after, recorded, tbs, shard)
+           SELECT $2, issuer_id, account_id, id, profile, profile_version, identifiers, $4, $5, $6, $3, $7, $8
            FROM claimed RETURNING true""",
         order.id,
         prepared.serial,
@@ -384,6 +384,7 @@ async def claim_and_record(
         prepared.not_before,
         prepared.not_after,
         prepared.tbs,
+        prepared.request.shard,
     )
     if row is None:
         return None

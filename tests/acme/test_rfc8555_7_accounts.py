@@ -230,6 +230,7 @@ async def add_eab_key(ca, name: str, *, most: int | None = None) -> None:
             id=EabKeyId(name),
             hmac_key=SECRET,
             owner="x",
+            service=None,
             max_accounts=most,
             accounts=0,
             created=NOW,

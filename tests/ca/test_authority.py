@@ -268,6 +268,7 @@ def test_a_request_holds_nothing_of_the_csr_but_the_key():
         "public_key",
         "profile",
         "issuer",
+        "shard",
         "not_before",
         "not_after",
     }

@@ -15,10 +15,12 @@ from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.own import OwnCertificate
 from acme_ca.ca.profiles import BUILT_IN
+from acme_ca.storage import issuers as issuer_store
 from acme_ca.storage import operations
 from acme_ca.storage.database import Database
 from tests.support import issuing
 from tests.support.issuing import NOW
+from tests.support.records import issuer_record
 
 
 @dataclass
@@ -63,7 +65,7 @@ async def own(database_url, hierarchy, clock, tmp_path):
 
 async def register(database: Database, issuer: Issuer) -> None:
     der = issuer.certificate.public_bytes(Encoding.DER)
-    await operations.register_issuer(database, issuer.id, der=der, root=False, not_after=issuer.not_after)
+    await issuer_store.register(database, issuer_record(issuer.id, der=der), actor="server")
 
 
 def served(file):
@@ -128,7 +130,7 @@ async def test_it_is_recorded_like_any_other(own):
     assert row["account_id"] is None
     assert row["identifiers"] == ["dns:ca.test"]
     assert x509.load_der_x509_certificate(row["der"]) == served(own.file)[0]
-    event = await own.database.fetchrow("SELECT * FROM audit_event")
+    event = await own.database.fetchrow("SELECT * FROM audit_event ORDER BY id DESC LIMIT 1")
     assert (event["event"], event["actor"]) == ("certificate.issued", "server")
 
 

@@ -91,6 +91,7 @@ async def test_lesson_26_a_pattern_in_the_kid_of_a_binding_is_no_key(ca, pattern
                 id=EabKeyId("pattern-key"),
                 hmac_key=SECRET,
                 owner="x",
+                service=None,
                 max_accounts=None,
                 accounts=0,
                 created=NOW,

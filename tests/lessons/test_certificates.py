@@ -68,6 +68,7 @@ def issued(issuer, der: bytes, *, policy: NamePolicy | None = None) -> x509.Cert
             public_key=request.public_key,
             profile=SERVER,
             issuer=issuer.id,
+            shard=0,
             not_before=None,
             not_after=None,
         )

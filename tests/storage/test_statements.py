@@ -155,6 +155,7 @@ async def test_an_eab_key_is_used_up_by_as_many_accounts_as_it_may_make(database
         id=EabKeyId("kid"),
         hmac_key=bytes(32),
         owner="o",
+        service=None,
         max_accounts=uses,
         accounts=0,
         created=NOW,

@@ -126,6 +126,7 @@ def request(
         public_key=public_key or EC_KEY.public_key(),
         profile=profile,
         issuer=issuer,
+        shard=0,
         not_before=not_before,
         not_after=not_after,
     )

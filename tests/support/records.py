@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,6 +23,7 @@ from acme_ca.core.model import (
     ChallengeType,
     IssuanceRequest,
     IssuerId,
+    IssuerKind,
     LintedCertificate,
     Order,
     OrderId,
@@ -28,9 +31,10 @@ from acme_ca.core.model import (
     PreparedCertificate,
     serial_text,
 )
-from acme_ca.core.states import AccountStatus, AuthorizationStatus, OrderStatus
-from acme_ca.storage import accounts, operations, orders
+from acme_ca.core.states import AccountStatus, AuthorizationStatus, IssuerState, OrderStatus
+from acme_ca.storage import accounts, issuers, operations, orders
 from acme_ca.storage.database import Database
+from acme_ca.storage.issuers import IssuerRecord
 from acme_ca.storage.signers import Credential, SpentNonce
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -48,12 +52,28 @@ def new_id() -> str:
 async def stocked(dsn: str) -> AsyncIterator[Database]:
     """A database with an issuer and the built-in profiles."""
     async with Database.open(dsn, connections=10) as database:
-        await operations.register_issuer(
-            database, ISSUER, der=b"issuer", root=False, not_after=NOW + 900 * DAY
-        )
+        await issuers.register(database, issuer_record(), actor="server")
         await operations.register_profiles(database, BUILT_IN.values())
         await operations.nonce_epoch(database, EPOCH)
         yield database
+
+
+def issuer_record(id_: IssuerId = ISSUER, **fields: Any) -> IssuerRecord:
+    """An active intermediate; `fields` win."""
+    record = IssuerRecord(
+        id=id_,
+        der=b"issuer " + id_.encode(),
+        kind=IssuerKind.INTERMEDIATE,
+        parent_id=None,
+        spki_sha256=id_.encode(),
+        key_uri=None,
+        state=IssuerState.ACTIVE,
+        not_before=NOW - DAY,
+        not_after=NOW + 900 * DAY,
+        created=NOW,
+        activated=NOW,
+    )
+    return replace(record, **fields)
 
 
 def credential(owner: Account, *, epoch: int = EPOCH) -> Credential:
@@ -166,6 +186,7 @@ def linted(owned: Order, draft: x509.Certificate) -> LintedCertificate:
         public_key=ec.generate_private_key(ec.SECP256R1()).public_key(),
         profile=BUILT_IN["server"],
         issuer=ISSUER,
+        shard=0,
         not_before=None,
         not_after=None,
     )

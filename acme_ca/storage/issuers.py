@@ -1,0 +1,100 @@
+"""CA certificates: their keys' places and what they are used for. Never deleted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from acme_ca.core.model import IssuerId, IssuerKind, RevocationReason
+from acme_ca.core.states import ISSUER_TRANSITIONS, IssuerState
+from acme_ca.storage.database import Database, Row, to_json
+
+_COLUMNS = """
+    id, der, kind, parent_id, spki_sha256, key_uri, state, open_shard, not_before, not_after, created, activated, retired,
+    revoked, reason"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerRecord:
+    """A CA certificate as it is stored. `state`: the stored one, see `core.states.issuer_state`."""
+
+    id: IssuerId
+    der: bytes = field(repr=False)
+    kind: IssuerKind
+    parent_id: IssuerId | None
+    spki_sha256: bytes = field(repr=False)
+    key_uri: str | None
+    state: IssuerState
+    open_shard: int = 0
+    not_before: datetime
+    not_after: datetime
+    created: datetime
+    activated: datetime | None = None
+    retired: datetime | None = None
+    revoked: datetime | None = None
+    reason: RevocationReason | None = None
+
+
+async def all_issuers(database: Database) -> list[IssuerRecord]:
+    """Oldest first."""
+    rows = await database.fetch(f"SELECT {_COLUMNS} FROM issuer ORDER BY created, id")
+    return [_record_of(row) for row in rows]
+
+
+async def register(
+    database: Database, issuer: IssuerRecord, *, actor: str, detail: Mapping[str, Any] | None = None
+) -> bool:
+    """Make a CA certificate known, with its audit event. False: it is known already, and left as it is."""
+    row = await database.fetchrow_durably(
+        """WITH made AS (
+               INSERT INTO issuer (id, der, kind, parent_id, spki_sha256, key_uri, state, not_before, not_after, created,
+                                   activated)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING id
+           )
+           INSERT INTO audit_event (at, event, actor, object, detail)
+           SELECT $10, 'issuer.registered', $12, 'issuer:' || id, $13 FROM made RETURNING true""",
+        issuer.id,
+        issuer.der,
+        issuer.kind,
+        issuer.parent_id,
+        issuer.spki_sha256,
+        issuer.key_uri,
+        issuer.state,
+        issuer.not_before,
+        issuer.not_after,
+        issuer.created,
+        issuer.activated,
+        actor,
+        to_json({"kind": issuer.kind, "state": issuer.state, "key_uri": issuer.key_uri, **(detail or {})}),
+    )
+    return row is not None
+
+
+async def change_state(
+    database: Database, issuer: IssuerId, to: IssuerState, *, actor: str, now: datetime
+) -> bool:
+    """Along ISSUER_TRANSITIONS. False: there is no such issuer, or no such way from its state."""
+    origins = [state for state, ends in ISSUER_TRANSITIONS.items() if to in ends]
+    row = await database.fetchrow_durably(
+        """WITH changed AS (
+               UPDATE issuer SET state = $2, activated = CASE WHEN $2 = 'active' THEN $3 ELSE activated END,
+                   retired = CASE WHEN $2 = 'retired' THEN $3 END
+               WHERE id = $1 AND state = ANY ($4) AND not_after > $3 RETURNING id
+           )
+           INSERT INTO audit_event (at, event, actor, object, detail)
+           SELECT $3, 'issuer.' || $2, $5, 'issuer:' || id, '{}' FROM changed RETURNING true""",
+        issuer,
+        to,
+        now,
+        origins,
+        actor,
+    )
+    return row is not None
+
+
+def _record_of(row: Row) -> IssuerRecord:
+    fields = {**row, "kind": IssuerKind(row["kind"]), "state": IssuerState(row["state"])}
+    fields["reason"] = None if row["reason"] is None else RevocationReason(row["reason"])
+    return IssuerRecord(**fields)
