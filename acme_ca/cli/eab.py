@@ -73,12 +73,10 @@ def list_keys(
     table.add_column("accounts", no_wrap=True)
     table.add_column("created (UTC)", no_wrap=True)
     table.add_column("revoked (UTC)", no_wrap=True)
-    table.add_column("service", no_wrap=True)
     table.add_column("owner", overflow="fold")
     for key in keys:
         accounts = f"{key.accounts} of {key.max_accounts}" if key.max_accounts else str(key.accounts)
-        times = _minute(key.created), _minute(key.revoked)
-        table.add_row(key.id, accounts, *times, key.service or "", key.owner)
+        table.add_row(key.id, accounts, _minute(key.created), _minute(key.revoked), _owner(key))
     console().print(table)
 
 
@@ -93,6 +91,10 @@ def revoke(
     if not _with_keys(load_settings(config_file, data=data), lambda keys: keys.revoke(kid)):
         raise ConfigurationError(f"There is no key {kid!r}, or it was revoked before: see acme-ca eab list.")
     console().print(f"Revoked: {kid}")
+
+
+def _owner(key: EabKey) -> str:
+    return f"{key.owner} ({key.service})" if key.service else key.owner
 
 
 def _minute(time: datetime | None) -> str:
