@@ -34,7 +34,7 @@ from acme_ca.acme.urls import (
 )
 from acme_ca.ca import profiles
 from acme_ca.ca.authority import Authority
-from acme_ca.ca.issuers import Hierarchy
+from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.own import OwnCertificate
 from acme_ca.config import ConfigurationError, Settings, ValidationSettings
 from acme_ca.core import identifiers, keys

@@ -11,7 +11,7 @@ from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca import __version__
-from acme_ca.ca.issuers import Hierarchy
+from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.http import json_response
 from acme_ca.storage.database import Database, DatabaseUnavailable
 

@@ -11,8 +11,14 @@ from typing import Literal
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca import config, log
-from acme_ca.ca import issuers
-from acme_ca.ca.issuers import Hierarchy, IssuerError, UnsuitableName
+from acme_ca.ca.hierarchy import (
+    Hierarchy,
+    UnsuitableName,
+    create_hierarchy,
+    load_certificates,
+    load_hierarchy,
+)
+from acme_ca.ca.issuers import IssuerError
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import datadir
 
@@ -41,7 +47,7 @@ def load(settings: Settings) -> Hierarchy:
     if exists(settings):
         datadir.make(settings.data)
         with _refusals_name_settings():
-            return issuers.load_hierarchy(place(settings), password.encode(), now=datetime.now(UTC))
+            return load_hierarchy(place(settings), password.encode(), now=datetime.now(UTC))
     if not settings.dev:
         raise _missing(settings)
     log.get().warning(
@@ -61,7 +67,7 @@ def create(
         )
     with datadir.unchanged_when_refused(settings.data), _refusals_name_settings():
         datadir.make(settings.data)
-        hierarchy = issuers.create_hierarchy(
+        hierarchy = create_hierarchy(
             place(settings),
             common_name=common_name,
             organization=organization,
@@ -79,7 +85,7 @@ def certificates(settings: Settings) -> Hierarchy:
     if not exists(settings):
         raise _missing(settings)
     with _refusals_name_settings():
-        return issuers.load_certificates(place(settings))
+        return load_certificates(place(settings))
 
 
 def publish_root(settings: Settings, hierarchy: Hierarchy) -> Path:

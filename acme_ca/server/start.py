@@ -12,7 +12,7 @@ from functools import partial
 
 from acme_ca import app, log
 from acme_ca.ca import profiles
-from acme_ca.ca.issuers import Hierarchy
+from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import database, datadir, hierarchy, sockets, welcome
 from acme_ca.server.sockets import Listeners

@@ -18,7 +18,7 @@ from aiohttp import web
 
 from acme_ca import http, log
 from acme_ca.app import Application
-from acme_ca.ca.issuers import Hierarchy
+from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.config import Settings
 from acme_ca.log import Logger
 from acme_ca.server.sockets import BACKLOG, Listeners

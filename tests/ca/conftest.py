@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from acme_ca.ca import issuers
+from acme_ca.ca import hierarchy as hierarchies
 from acme_ca.ca.authority import Authority
-from acme_ca.ca.issuers import Hierarchy
+from acme_ca.ca.hierarchy import Hierarchy
 from tests.support.issuing import NOW
 
 PASSWORD = b"correct horse"
@@ -15,7 +15,7 @@ PASSWORD = b"correct horse"
 def directory(request, tmp_path_factory) -> Path:
     """Where a hierarchy of each key type lies. Not to be changed."""
     directory = tmp_path_factory.mktemp(request.param) / "ca"
-    issuers.create_hierarchy(
+    hierarchies.create_hierarchy(
         directory,
         common_name="Example",
         organization="Example Org",
@@ -29,7 +29,7 @@ def directory(request, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def hierarchy(directory) -> Hierarchy:
-    return issuers.load_hierarchy(directory, PASSWORD, now=NOW)
+    return hierarchies.load_hierarchy(directory, PASSWORD, now=NOW)
 
 
 @pytest.fixture(scope="session")

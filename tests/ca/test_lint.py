@@ -14,7 +14,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 from acme_ca.ca import lint, profiles
 from acme_ca.ca.authority import Authority
-from acme_ca.ca.issuers import Hierarchy
+from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.keystore import PrivateKey
 from acme_ca.core.model import IssuerId, LintedCertificate, PreparedCertificate
 from acme_ca.core.policy import NamePolicy

@@ -10,7 +10,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from acme_ca.ca import issuers
+from acme_ca.ca import hierarchy as hierarchies
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.own import OwnCertificate
@@ -98,7 +98,7 @@ async def test_it_is_made_anew_when_it_does_not_serve(own, clock, spoil):
 
 async def test_it_is_made_anew_for_another_ca_of_the_same_name(own, hierarchy, tmp_path):
     """As after a lost data directory: the names are equal, the keys are not."""
-    other = issuers.create_hierarchy(
+    other = hierarchies.create_hierarchy(
         tmp_path / "other",
         common_name="Example",
         organization="Example Org",

@@ -8,7 +8,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from acme_ca.ca import issuers, lint, profiles
+from acme_ca.ca import hierarchy as hierarchies
+from acme_ca.ca import lint, profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.core import csr as requests
 from acme_ca.core import keys
@@ -43,7 +44,7 @@ CA_USAGE = {
 
 @pytest.fixture(scope="module")
 def issuer(tmp_path_factory):
-    return issuers.create_hierarchy(
+    return hierarchies.create_hierarchy(
         tmp_path_factory.mktemp("lessons") / "ca",
         common_name="Example",
         organization="",

@@ -19,7 +19,7 @@ from yarl import URL
 
 from acme_ca import http
 from acme_ca.app import Application, prepare
-from acme_ca.ca.issuers import Hierarchy
+from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.config import Settings
 from tests.support.client import Account, Client, Order
 from tests.support.dns import DnsServer

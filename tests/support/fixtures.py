@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from acme_ca.ca.issuers import Hierarchy, create_hierarchy
+from acme_ca.ca.hierarchy import Hierarchy, create_hierarchy
 from tests.support.application import Ca, World, serving, world
 from tests.support.client import Account
 

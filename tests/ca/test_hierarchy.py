@@ -7,8 +7,10 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from acme_ca.ca import issuers, keystore
-from acme_ca.ca.issuers import Hierarchy, HierarchyExists, IssuerError
+from acme_ca.ca import hierarchy as hierarchies
+from acme_ca.ca import keystore
+from acme_ca.ca.hierarchy import Hierarchy, HierarchyExists
+from acme_ca.ca.issuers import IssuerError, signature_hash
 from tests.ca.conftest import PASSWORD
 from tests.support.issuing import NOW, extensions_of
 
@@ -24,7 +26,7 @@ def create(directory, **changes) -> Hierarchy:
         "password": PASSWORD,
         "now": NOW,
     }
-    return issuers.create_hierarchy(directory, **(asked | changes))
+    return hierarchies.create_hierarchy(directory, **(asked | changes))
 
 
 # ---------------------------------------------------------------- what is made
@@ -114,7 +116,7 @@ def test_files_are_private(directory):
 
 def test_what_is_made_is_what_is_loaded(tmp_path):
     made = create(tmp_path / "with spaces" / "ca")
-    loaded = issuers.load_hierarchy(tmp_path / "with spaces" / "ca", PASSWORD, now=NOW)
+    loaded = hierarchies.load_hierarchy(tmp_path / "with spaces" / "ca", PASSWORD, now=NOW)
     assert loaded.root == made.root
     assert (loaded.intermediate.id, loaded.intermediate.chain_pem) == (
         made.intermediate.id,
@@ -125,14 +127,14 @@ def test_what_is_made_is_what_is_loaded(tmp_path):
 def test_certificates_are_read_without_a_password_or_key(tmp_path, directory):
     for name in ("root.pem", "intermediate.pem"):
         shutil.copy(directory / name, tmp_path)
-    loaded = issuers.load_certificates(tmp_path)
+    loaded = hierarchies.load_certificates(tmp_path)
     assert loaded.intermediate.key is None
 
 
 def test_serving_needs_no_root_key(tmp_path):
     create(tmp_path / "ca")
     (tmp_path / "ca" / "root.key").unlink()
-    assert issuers.load_hierarchy(tmp_path / "ca", PASSWORD, now=NOW).intermediate.key
+    assert hierarchies.load_hierarchy(tmp_path / "ca", PASSWORD, now=NOW).intermediate.key
 
 
 @pytest.mark.parametrize("occupant", ["hierarchy", "file in it", "file"])
@@ -178,7 +180,8 @@ def test_of_two_at_once_one_wins(tmp_path):
     (winner,) = [outcome for outcome in outcomes if isinstance(outcome, Hierarchy)]
     assert all(isinstance(outcome, Hierarchy | HierarchyExists) for outcome in outcomes)
     assert (
-        issuers.load_hierarchy(tmp_path / "ca", PASSWORD, now=NOW).intermediate.id == winner.intermediate.id
+        hierarchies.load_hierarchy(tmp_path / "ca", PASSWORD, now=NOW).intermediate.id
+        == winner.intermediate.id
     )
     assert list(tmp_path.iterdir()) == [tmp_path / "ca"]
 
@@ -232,7 +235,7 @@ def spoil_no_ca(place) -> None:
         .not_valid_after(NOW + timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(extensions_of(intermediate)["keyUsage"][1], critical=True)
-        .sign(root_key, issuers.signature_hash(root_key.public_key()))
+        .sign(root_key, signature_hash(root_key.public_key()))
     )
     (place / "intermediate.pem").write_bytes(leaf.public_bytes(Encoding.PEM))
 
@@ -262,18 +265,18 @@ def test_a_spoiled_hierarchy_is_refused(tmp_path, spoil, why):
     create(place)
     spoil(place)
     with pytest.raises(IssuerError) as refused:
-        issuers.load_hierarchy(place, PASSWORD, now=NOW)
+        hierarchies.load_hierarchy(place, PASSWORD, now=NOW)
     assert why in str(refused.value)
 
 
 def test_a_wrong_password(directory):
     with pytest.raises(IssuerError, match=r"intermediate\.key cannot be opened: the password is wrong"):
-        issuers.load_hierarchy(directory, b"wrong", now=NOW)
+        hierarchies.load_hierarchy(directory, b"wrong", now=NOW)
 
 
 def test_an_expired_hierarchy_can_be_looked_at_but_not_used(directory):
     with pytest.raises(IssuerError, match=r"intermediate\.pem expired on"):
-        issuers.load_hierarchy(directory, PASSWORD, now=NOW + timedelta(days=1826))
+        hierarchies.load_hierarchy(directory, PASSWORD, now=NOW + timedelta(days=1826))
     with pytest.raises(IssuerError, match="valid only from"):
-        issuers.load_hierarchy(directory, PASSWORD, now=datetime(2020, 1, 1, tzinfo=UTC))
-    assert issuers.load_certificates(directory)
+        hierarchies.load_hierarchy(directory, PASSWORD, now=datetime(2020, 1, 1, tzinfo=UTC))
+    assert hierarchies.load_certificates(directory)
