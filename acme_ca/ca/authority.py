@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from acme_ca.ca import issuers, profiles
-from acme_ca.core import keys
+from acme_ca.core import der, keys
 from acme_ca.core.identifiers import Identifier, IdentifierType
 from acme_ca.core.model import (
     ExtendedKeyUsage,
@@ -90,8 +90,7 @@ class Authority:
 
         Raises `Problem` (`serverInternal`) when the issuer is no longer served.
         """
-        der = self._desk(recorded.issuer).sign(recorded)
-        return SignedCertificate(serial=recorded.serial, der=der)
+        return SignedCertificate(serial=recorded.serial, der=self._desk(recorded.issuer).sign(recorded))
 
     def can_sign(self, issuer_id: IssuerId) -> bool:
         """Whether the issuer's key is there and is its certificate's: signs and verifies bytes that are no certificate."""
@@ -137,7 +136,7 @@ class _Desk:
             key=issuer.key,
             throw_away_key=_like(public_key),
             hash=issuers.signature_hash(public_key),
-            signature_algorithm=_signature_algorithm(public_key),
+            signature_algorithm=signature_algorithm(public_key),
             authority_key_identifier=x509.AuthorityKeyIdentifier(
                 issuers.key_identifier(issuer.certificate), None, None
             ),
@@ -145,13 +144,13 @@ class _Desk:
         )
 
     def prove(self) -> None:
-        signature = _signature(self.key, _PROOF, self.hash)
+        proof = signature(self.key, _PROOF, self.hash)
         public_key = self.certificate.public_key()
         if isinstance(public_key, ec.EllipticCurvePublicKey):
-            public_key.verify(signature, _PROOF, ec.ECDSA(self.hash))
+            public_key.verify(proof, _PROOF, ec.ECDSA(self.hash))
         else:
             assert isinstance(public_key, rsa.RSAPublicKey)  # noqa: S101  issuers have no other kind
-            public_key.verify(signature, _PROOF, padding.PKCS1v15(), self.hash)
+            public_key.verify(proof, _PROOF, padding.PKCS1v15(), self.hash)
 
     def draft(self, builder: x509.CertificateBuilder) -> x509.Certificate:
         return (
@@ -163,16 +162,17 @@ class _Desk:
 
     def sign(self, recorded: RecordedCertificate) -> bytes:
         """The DER certificate: SEQUENCE { tbsCertificate, signatureAlgorithm, signatureValue } (RFC 5280 §4.1)."""
-        signature = _signature(self.key, recorded.tbs, self.hash)
-        der = _tlv(0x30, recorded.tbs + self.signature_algorithm + _tlv(0x03, b"\0" + signature))
-        certificate = x509.load_der_x509_certificate(der)
+        signed = der.signed(
+            recorded.tbs, self.signature_algorithm, signature(self.key, recorded.tbs, self.hash)
+        )
+        certificate = x509.load_der_x509_certificate(signed)
         certificate.verify_directly_issued_by(self.certificate)
         if (
             certificate.tbs_certificate_bytes != recorded.tbs
             or serial_text(certificate.serial_number) != recorded.serial
         ):
             raise RuntimeError(f"what was signed is not what was recorded as {recorded.serial}")
-        return der
+        return signed
 
 
 # ---------------------------------------------------------------- the leaf
@@ -264,24 +264,16 @@ def _like(public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> PrivateKe
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
-def _signature_algorithm(public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> bytes:
-    """The DER AlgorithmIdentifier: RFC 5758 §3.2 for ECDSA, RFC 4055 §5 for RSA."""
+def signature_algorithm(public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> bytes:
+    """The DER AlgorithmIdentifier of `signature`: RFC 5758 §3.2 for ECDSA, RFC 4055 §5 for RSA."""
     if isinstance(public_key, rsa.RSAPublicKey):
         return bytes.fromhex("300d06092a864886f70d01010b0500")
     last = "02" if isinstance(issuers.signature_hash(public_key), hashes.SHA256) else "03"
     return bytes.fromhex("300a06082a8648ce3d0403" + last)
 
 
-def _signature(key: PrivateKey, tbs: bytes, hash_: SignatureHash) -> bytes:
+def signature(key: PrivateKey, tbs: bytes, hash_: SignatureHash) -> bytes:
+    """`hash_`: the one that goes with the key (`issuers.signature_hash`)."""
     if isinstance(key, ec.EllipticCurvePrivateKey):
         return key.sign(tbs, ec.ECDSA(hash_))
     return key.sign(tbs, padding.PKCS1v15(), hash_)
-
-
-def _tlv(tag: int, content: bytes) -> bytes:
-    """One DER value: tag, definite length, content (X.690 §8.1.3, §10.1)."""
-    length = len(content)
-    if length < 0x80:  # noqa: PLR2004  the short form
-        return bytes((tag, length)) + content
-    octets = length.to_bytes((length.bit_length() + 7) // 8)
-    return bytes((tag, 0x80 | len(octets))) + octets + content

@@ -1,4 +1,7 @@
-"""Reading what strangers encoded: cryptography raises and warns in many ways, here they are one."""
+"""DER (X.690): reading what strangers encoded, and writing what cryptography has no builder for.
+
+cryptography raises and warns in many ways; here they are one.
+"""
 
 from __future__ import annotations
 
@@ -41,3 +44,21 @@ def strictly() -> Iterator[None]:
             yield
     except _PARSE_ERRORS as error:
         raise Unreadable(str(error)) from error
+
+
+# ---------------------------------------------------------------- writing
+
+
+def tlv(tag: int, *contents: bytes) -> bytes:
+    """One value: tag, definite length, contents (X.690 §8.1.3, §10.1)."""
+    content = contents[0] if len(contents) == 1 else b"".join(contents)
+    length = len(content)
+    if length < 0x80:  # noqa: PLR2004  the short form
+        return bytes((tag, length)) + content
+    octets = length.to_bytes((length.bit_length() + 7) // 8)
+    return bytes((tag, 0x80 | len(octets))) + octets + content
+
+
+def signed(tbs: bytes, algorithm: bytes, signature: bytes, *rest: bytes) -> bytes:
+    """What X.509 calls SIGNED: SEQUENCE { tbs, AlgorithmIdentifier, BIT STRING, … }."""
+    return tlv(0x30, tbs, algorithm, tlv(0x03, b"\0", signature), *rest)
