@@ -1,15 +1,21 @@
 """Where private keys live. A key store hands out cryptography's own types, so whoever signs knows no store.
 
-The only store for now is a file: PKCS #8 in PEM, encrypted with AES-256. Another (an HSM, a cloud) will hand out its
-own subclasses of the same two types, and nothing but its opening differs (design, decision 9).
+A key is named by a URI. `file:` is PKCS #8 in PEM, encrypted with AES-256, and lives here. The others are modules of
+their own, imported when the first of their URIs is opened: what they need is an optional extra. Their keys are the
+forwarding types of `remotekey`.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
+import re
 import stat
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import Protocol, cast
+from urllib.parse import unquote
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -20,8 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-if TYPE_CHECKING:
-    from pathlib import Path
+from acme_ca.ca.remotekey import RemoteEcKey, RemoteRsaKey
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -29,7 +34,11 @@ _MAX_SIZE = 64 * 1024
 
 
 class KeyStoreError(Exception):
-    """A key cannot be had or kept: one sentence for the operator, naming the file."""
+    """A key cannot be had, kept or used: one sentence for the operator, naming the key, without secrets."""
+
+
+class KeyUnavailable(KeyStoreError):  # noqa: N818  the name says it
+    """The store cannot be reached now. It may be back later: the next use of the key tries again."""
 
 
 class KeyKind(StrEnum):
@@ -37,6 +46,94 @@ class KeyKind(StrEnum):
     EC_P384 = "ec-p384"
     RSA_2048 = "rsa-2048"
     RSA_4096 = "rsa-4096"
+
+
+# ---------------------------------------------------------------- the door
+
+
+class RemoteStore(Protocol):
+    """What a module of a store offers. Its keys are RemoteEcKey or RemoteRsaKey."""
+
+    def open_key(self, uri: str, *, password: bytes) -> PrivateKey: ...
+
+    def create_key(self, uri: str, kind: KeyKind, *, password: bytes) -> tuple[str, PrivateKey]: ...
+
+
+def open_key(uri: str, *, directory: Path, password: bytes) -> PrivateKey:
+    """The key that a URI names. Blocks for a remote store; call it after the fork (see `pkcs11`).
+
+    `directory`: where a relative `file:` name lies. `password`: of a file, or the PIN of a token whose URI names none.
+    Raises KeyStoreError, KeyUnavailable among them.
+    """
+    if _scheme(uri) == _FILE:
+        return load(_path(uri, directory), password)
+    return _remote(uri).open_key(uri, password=password)
+
+
+def create_key(uri: str, kind: KeyKind, *, directory: Path, password: bytes) -> tuple[str, PrivateKey]:
+    """Make a key in the store that the URI names; never in the place of another.
+
+    The URI that is returned is the one to keep: it finds this very key again, and has no secret in it. In a remote
+    store the key is made inside and cannot leave. Raises KeyStoreError, KeyUnavailable among them.
+    """
+    if _scheme(uri) == _FILE:
+        key = generate(kind)
+        save(_path(uri, directory), key, password)
+        return uri, key
+    return _remote(uri).create_key(uri, kind, password=password)
+
+
+def may_block(key: PrivateKey) -> bool:
+    """Whether a signature asks another process or machine: then it is made in a thread, not in the event loop."""
+    return isinstance(key, RemoteEcKey | RemoteRsaKey)
+
+
+_FILE = "file"
+_URI = re.compile(r"([a-z0-9]+):[!-~]+", re.ASCII)
+_MAX_URI = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class _Extra:
+    """The module of a store, and what to install for it."""
+
+    module: str
+    extra: str
+
+
+_REMOTE: dict[str, _Extra] = {}
+
+
+def _scheme(uri: str) -> str:
+    match = _URI.fullmatch(uri) if len(uri) <= _MAX_URI else None
+    if match is None:
+        raise KeyStoreError("The key URI is malformed: it is scheme:…, printable ASCII without spaces.")
+    if match[1] != _FILE and match[1] not in _REMOTE:
+        known = ", ".join(f"{scheme}:" for scheme in (_FILE, *_REMOTE))
+        raise KeyStoreError(f"There is no key store {match[1]}: — the key URI begins with one of {known}.")
+    return match[1]
+
+
+def _remote(uri: str) -> RemoteStore:
+    scheme = _scheme(uri)
+    needs = _REMOTE[scheme]
+    try:
+        return cast("RemoteStore", importlib.import_module(needs.module))
+    except ImportError:
+        raise KeyStoreError(
+            f'Keys in {scheme}: need more software; install it with: pip install "acme-ca[{needs.extra}]".'
+        ) from None
+
+
+# ---------------------------------------------------------------- files
+
+
+def _path(uri: str, directory: Path) -> Path:
+    """`file:name` lies in the directory; `file:/path` and `file:///path` are absolute (RFC 8089)."""
+    name = unquote(uri.removeprefix("file:")).removeprefix("//")
+    if not name.strip("/") or "\0" in name or (uri.startswith("file://") and not name.startswith("/")):
+        raise KeyStoreError("The key URI is malformed: it is file:NAME or file:/PATH.")
+    return directory / name
 
 
 def generate(kind: KeyKind) -> PrivateKey:

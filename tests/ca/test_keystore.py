@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import (
 from acme_ca.ca import keystore
 from acme_ca.ca.keystore import KeyKind, KeyStoreError
 from tests.support.issuing import EC_KEY
+from tests.support.keystores import assert_is_of_kind, assert_signs
 
 PASSWORD = b"correct horse"
 
@@ -119,3 +120,59 @@ def assert_refused(path, password: bytes, why: str) -> None:
     assert str(path) in sentence
     assert why in sentence
     assert "correct horse" not in sentence
+
+
+# ---------------------------------------------------------------- by URI
+
+
+@pytest.mark.parametrize("kind", [KeyKind.EC_P256, KeyKind.EC_P384, KeyKind.RSA_2048])
+def test_a_key_is_created_and_opened_by_its_uri(tmp_path, kind):
+    uri, created = keystore.create_key("file:a.key", kind, directory=tmp_path, password=PASSWORD)
+    opened = keystore.open_key(uri, directory=tmp_path, password=PASSWORD)
+    assert uri == "file:a.key"
+    assert (tmp_path / "a.key").is_file()
+    assert opened.public_key() == created.public_key()
+    assert_is_of_kind(opened, kind)
+    assert_signs(opened)
+    assert not keystore.may_block(opened)
+
+
+@pytest.mark.parametrize("form", ["file:{}", "file://{}"])
+def test_an_absolute_name(tmp_path, form):
+    keystore.save(tmp_path / "a key", EC_KEY, PASSWORD)
+    uri = form.format(str(tmp_path / "a%20key"))
+    assert keystore.open_key(uri, directory=tmp_path / "elsewhere", password=PASSWORD)
+
+
+def test_creating_never_takes_another_keys_place(tmp_path):
+    keystore.create_key("file:a.key", KeyKind.EC_P256, directory=tmp_path, password=PASSWORD)
+    before = (tmp_path / "a.key").read_bytes()
+    with pytest.raises(KeyStoreError, match="exists"):
+        keystore.create_key("file:a.key", KeyKind.EC_P256, directory=tmp_path, password=PASSWORD)
+    assert (tmp_path / "a.key").read_bytes() == before
+
+
+BAD_URIS = {
+    "empty": ("", "malformed"),
+    "no scheme": ("intermediate.key", "malformed"),
+    "nothing after the scheme": ("file:", "malformed"),
+    "a space": ("file:a key", "malformed"),
+    "not ASCII": ("file:ä", "malformed"),
+    "endless": ("file:" + "a" * 5000, "malformed"),
+    "a folder": ("file:/", "malformed"),
+    "a host": ("file://host/a.key", "malformed"),
+    "an octet that no name has": ("file:a%00b", "malformed"),
+    "unknown": ("tpm:key", "There is no key store tpm:"),
+    "the scheme in capitals": ("FILE:a.key", "malformed"),
+}
+
+
+@pytest.mark.parametrize(("uri", "why"), BAD_URIS.values(), ids=BAD_URIS)
+def test_a_bad_uri_is_told_in_a_sentence(tmp_path, uri, why):
+    for act in (
+        lambda: keystore.open_key(uri, directory=tmp_path, password=PASSWORD),
+        lambda: keystore.create_key(uri, KeyKind.EC_P256, directory=tmp_path, password=PASSWORD),
+    ):
+        with pytest.raises(KeyStoreError, match=why) as refused:
+            act()
+        assert "\n" not in str(refused.value)
