@@ -10,7 +10,9 @@ def _nothing_installed(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
 
 
-@pytest.mark.parametrize("client", ["certbot", "lego", "openssl", "curl", "setpriv"])
+@pytest.mark.parametrize(
+    "client", ["certbot", "lego", "openssl", "curl", "setpriv", "certtool", "ocsptool", "java", "javac"]
+)
 def test_is_skipped_and_the_reason_says_how_to_get_it(monkeypatch, client):
     monkeypatch.delenv("ACME_CA_REQUIRE_CLIENTS", raising=False)
     with pytest.raises(pytest.skip.Exception, match=f"{client} is not installed: .* install"):

@@ -34,6 +34,10 @@ _INSTALL = {
     "openssl": "apt-get install openssl",
     "curl": "apt-get install curl",
     "setpriv": "apt-get install util-linux",
+    "certtool": "apt-get install gnutls-bin",
+    "ocsptool": "apt-get install gnutls-bin",
+    "java": "apt-get install openjdk-17-jdk-headless",
+    "javac": "apt-get install openjdk-17-jdk-headless",
 }
 
 

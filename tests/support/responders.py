@@ -55,7 +55,10 @@ class Credentials:
 
 
 class HttpResponder(TcpServer):
-    """A web server for http-01. Unknown paths get 404; `requests` keeps what came. With `tls` it speaks https."""
+    """A web server for http-01. Unknown paths get 404; `requests` keeps what came. With `tls` it speaks https.
+
+    What is served at a path that ends in a slash is served for what stands behind the slash, too.
+    """
 
     def __init__(self, host: str = "127.0.0.1", port: int = 0, *, tls: Credentials | None = None) -> None:
         self.requests: list[Request] = []
@@ -101,7 +104,8 @@ class HttpResponder(TcpServer):
         if request is None:
             return
         self.requests.append(request)
-        script = self._routes.get(request.target.partition("?")[0], _NOT_FOUND)
+        path = request.target.partition("?")[0]
+        script = self._routes.get(path) or self._routes.get(path.rpartition("/")[0] + "/", _NOT_FOUND)
         for part in script.parts:
             stream.sendall(part)
             time.sleep(script.pause)
