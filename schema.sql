@@ -136,9 +136,11 @@ CREATE TABLE authz (
 ) WITH (fillfactor = 70);
 CREATE INDEX authz_reusable ON authz (account_id, identifier) WHERE status = 'valid';
 CREATE INDEX authz_attempt ON authz (attempt_due) WHERE attempt_due IS NOT NULL;
-CREATE INDEX authz_expires ON authz USING brin (expires) WITH (autosummarize = on);
+-- What `retention` takes away, and what `evidence_retention` does: whichever row is due is found without the kept ones.
+CREATE INDEX authz_dead ON authz (expires) WHERE validated IS NULL;
+CREATE INDEX authz_evidence ON authz (expires) WHERE validated IS NOT NULL;
 
--- What validators asked, of which address, and what came back. Kept after the authorization for `retention`.
+-- What validators asked, of which address, and what came back. Deleted with the authorization.
 CREATE TABLE validation (
     id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     authz_id     text        COLLATE "C" NOT NULL,
@@ -150,7 +152,6 @@ CREATE TABLE validation (
     record       json        NOT NULL
 );
 CREATE INDEX validation_authz ON validation (authz_id);
-CREATE INDEX validation_at ON validation USING brin (at);
 
 -- `ready` is not stored: a pending order is ready when all its authorizations are valid (core/states.py).
 CREATE TABLE orders (
@@ -178,7 +179,8 @@ CREATE INDEX orders_account ON orders (account_id, id);
 -- One living order replaces a certificate; when it dies the claim is released (RFC 9773 §5).
 CREATE UNIQUE INDEX orders_replaces ON orders (replaces) WHERE replaces IS NOT NULL AND status <> 'invalid';
 CREATE INDEX orders_processing ON orders (created) WHERE status = 'processing';
-CREATE INDEX orders_expires ON orders USING brin (expires) WITH (autosummarize = on);
+CREATE INDEX orders_dead ON orders (expires) WHERE status IN ('pending', 'invalid');
+CREATE INDEX orders_evidence ON orders (expires) WHERE status = 'valid';
 
 -- ------------------------------------------------------------------ certificates
 
@@ -216,7 +218,8 @@ CREATE TABLE certificate (
 CREATE INDEX certificate_account ON certificate (account_id, recorded);
 -- What CRLs are made of.
 CREATE INDEX certificate_status ON certificate (issuer_id, shard, not_after) WHERE status_changed IS NOT NULL;
-CREATE INDEX certificate_recorded ON certificate USING brin (recorded) WITH (autosummarize = on);
+-- In the order in which the audit reads them.
+CREATE INDEX certificate_recorded ON certificate (recorded, serial);
 -- Keys that were revoked as compromised are never certified again.
 CREATE INDEX certificate_compromised ON certificate (spki_sha256) WHERE reason = 1;
 
@@ -232,3 +235,10 @@ CREATE TABLE audit_event (
     detail       json        NOT NULL DEFAULT '{}'
 );
 CREATE INDEX audit_event_object ON audit_event (object);
+
+-- Certificates recorded since then have their orders, authorizations and successful validation records here. Those of
+-- earlier ones may be gone (`evidence_retention`). No row: nothing was ever deleted.
+CREATE TABLE evidence (
+    only_row    boolean     NOT NULL PRIMARY KEY DEFAULT true CHECK (only_row),
+    complete_since timestamptz NOT NULL
+);

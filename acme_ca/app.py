@@ -307,8 +307,12 @@ class _Composition:
         await operations.delete_expired_nonces(self._database, utc_now())
 
     async def _delete_dead(self) -> None:
-        before = utc_now() - timedelta(seconds=self._settings.retention)
-        while await operations.delete_dead(self._database, before):
+        now, settings = utc_now(), self._settings
+        dead_before = now - timedelta(seconds=settings.retention)
+        evidence_before = now - timedelta(seconds=settings.evidence_retention)
+        while await operations.delete_dead(
+            self._database, dead_before=dead_before, evidence_before=evidence_before
+        ):
             pass
 
 

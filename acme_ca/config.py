@@ -259,7 +259,9 @@ class Settings(BaseSettings):
     shutdown_grace: Seconds = 10.0
     """Seconds that requests and validations under way get to finish after SIGTERM."""
     retention: Seconds = 30 * 86400.0
-    """How long dead orders, authorizations and validation records are kept."""
+    """How long dead orders and authorizations are kept, with their validation records."""
+    evidence_retention: Seconds = 400 * 86400.0
+    """How long that is kept which a certificate was issued on: its order, the authorizations and their records."""
 
     validation: ValidationSettings = ValidationSettings()
     caa: CaaSettings = CaaSettings()
@@ -332,6 +334,12 @@ class Settings(BaseSettings):
             raise ValueError(
                 "ACME_CA_TEST__… make the server misbehave and need the development mode (--dev)"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _evidence_outlives_the_dead(self) -> Self:
+        if self.evidence_retention < self.retention:
+            raise ValueError("ACME_CA_EVIDENCE_RETENTION: it must not be less than ACME_CA_RETENTION")
         return self
 
     @property

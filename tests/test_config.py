@@ -213,6 +213,7 @@ WRONG = {
     "ACME_CA_ORDERS_PAGE": ["0", "1001"],
     "ACME_CA_SHUTDOWN_GRACE": ["0", "-1", "soon", "inf", "nan"],
     "ACME_CA_RETENTION": ["0", "nan", "1e12"],
+    "ACME_CA_EVIDENCE_RETENTION": ["0", "nan", "86400"],
     "ACME_CA_VALIDATION": ["x", "[]", "1"],
     "ACME_CA_VALIDATION__HTTP01_PORT": ["0", "65536", "http"],
     "ACME_CA_VALIDATION__TLSALPN01_PORT": ["0"],

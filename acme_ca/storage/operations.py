@@ -101,19 +101,48 @@ async def profiles(database: Database) -> list[Profile]:
 
 _BATCH = 5000
 
+# ARRAY makes of every deletion a look-up by key, however many rows are kept.
+_DELETE_ORDERS = f"""
+    DELETE FROM orders WHERE id = ANY (ARRAY(
+        SELECT id FROM orders WHERE expires < $1 AND {{}} ORDER BY expires LIMIT {_BATCH}))"""
+_DELETE_AUTHORIZATIONS = f"""
+    WITH dead AS (
+        SELECT id FROM authz WHERE expires < $1 AND {{}} ORDER BY expires LIMIT {_BATCH}
+    ), records AS (
+        DELETE FROM validation WHERE authz_id = ANY (ARRAY(SELECT id FROM dead))
+    )
+    DELETE FROM authz WHERE id = ANY (ARRAY(SELECT id FROM dead))"""
+DELETE_DEAD = (
+    _DELETE_ORDERS.format("status IN ('pending', 'invalid')"),
+    _DELETE_AUTHORIZATIONS.format("validated IS NULL"),
+)
+DELETE_EVIDENCE = (
+    _DELETE_ORDERS.format("status = 'valid'"),
+    _DELETE_AUTHORIZATIONS.format("validated IS NOT NULL"),
+)
 
-async def delete_dead(database: Database, before: datetime) -> int:
-    """Delete a batch of orders, authorizations and validation records that ended before `before`.
 
-    Certificates, accounts and audit events stay. Returns how many rows went; 0: nothing is left to do.
+async def delete_dead(database: Database, *, dead_before: datetime, evidence_before: datetime) -> int:
+    """Delete a batch of orders, authorizations and validation records.
+
+    What came to nothing goes when it ended before `dead_before`; what a certificate was issued on, when it ended before
+    `evidence_before`: valid orders, and authorizations that were validated. Certificates, accounts and audit events
+    stay. Returns how many orders and authorizations went; 0: nothing is left to do.
     """
+    await _note_deletion(database, evidence_before)
     gone = 0
-    for statement in (
-        f"""DELETE FROM orders WHERE id IN (
-                SELECT id FROM orders WHERE expires < $1 AND status <> 'processing' LIMIT {_BATCH})""",
-        f"""DELETE FROM authz WHERE id IN (
-                SELECT id FROM authz WHERE expires < $1 LIMIT {_BATCH})""",
-        f"DELETE FROM validation WHERE id IN (SELECT id FROM validation WHERE at < $1 ORDER BY id LIMIT {_BATCH})",
-    ):
-        gone += await database.execute(statement, before)
+    for statement in DELETE_DEAD:
+        gone += await database.execute(statement, dead_before)
+    for statement in DELETE_EVIDENCE:
+        gone += await database.execute(statement, evidence_before)
     return gone
+
+
+async def _note_deletion(database: Database, evidence_before: datetime) -> None:
+    """Before anything goes: an auditor must not take for missing what was deleted in order."""
+    await database.execute(
+        """INSERT INTO evidence (complete_since) VALUES ($1)
+           ON CONFLICT (only_row) DO UPDATE SET complete_since = excluded.complete_since
+           WHERE evidence.complete_since < excluded.complete_since""",
+        evidence_before,
+    )

@@ -28,7 +28,7 @@ async def test_lesson_25_what_is_dead_goes_and_certificates_stay(new_ca):
         await order.issue(ca.web)
         await ca.sql("UPDATE nonce SET expires = 1")
         for column in ("orders SET expires", "authz SET expires", "validation SET at"):
-            await ca.sql(f"UPDATE {column} = now() - interval '1 year'")
+            await ca.sql(f"UPDATE {column} = now() - interval '2 years'")
         task = asyncio.create_task(ca.application.background())
         for table in ("nonce", "orders", "authz", "validation"):
             await gone(ca, table)

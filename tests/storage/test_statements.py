@@ -405,16 +405,70 @@ async def test_client_strings_are_compared_as_they_are(database, owner, text):
 
 async def test_dead_orders_go_and_certificates_stay(database, owner, draft):
     """Lesson 25."""
-    order = await records.order(database, owner, "a.example")
-    await records.validate(database, owner, order)
-    await orders.claim_and_record(database, order, records.linted(order, draft), spki_sha256=b"k", now=NOW)
+    processing = await records.order(database, owner, "a.example")
+    await records.validate(database, owner, processing)
+    await records.claim(database, processing, draft)
     abandoned = await records.order(database, owner, "b.example")
     assert await records.answer(database, owner, abandoned.authorizations[0], ChallengeType.HTTP_01)
-    assert await operations.delete_dead(database, NOW) == 0
-    gone = await operations.delete_dead(database, NOW + 30 * DAY)
-    assert gone == 4, "the pending order, two authorizations, one validation record; not the processing order"
-    assert await database.fetchval("SELECT count(*) FROM authz") == 0, "an attempt that nobody ended goes too"
-    assert await database.fetchval("SELECT count(*) FROM certificate") == 1
+    failed = await records.order(database, owner, "c.example")
+    await records.validate(database, owner, failed, outcome=REFUSED)
+    assert await deleted(database, dead_before=NOW, evidence_before=NOW) == 0
+    assert await deleted(database, dead_before=NOW + 30 * DAY, evidence_before=NOW) == 4
+    assert await left(database) == {"orders": 1, "authz": 1, "validation": 1, "certificate": 1}
+    assert await deleted(database, dead_before=NOW + 30 * DAY, evidence_before=NOW + 30 * DAY) == 1
+    assert await left(database) == {"orders": 1, "authz": 0, "validation": 0, "certificate": 1}, "processing"
+
+
+async def test_what_a_certificate_was_issued_on_is_kept_longer(database, owner, draft):
+    order = await records.order(database, owner, "a.example", "b.example")
+    await records.validate(database, owner, order)
+    await records.issue(database, order, draft)
+    assert await deleted(database, dead_before=NOW + 399 * DAY, evidence_before=NOW) == 0
+    assert await left(database) == {"orders": 1, "authz": 2, "validation": 2, "certificate": 1}
+    assert await deleted(database, dead_before=NOW + 399 * DAY, evidence_before=NOW + 399 * DAY) == 3
+    assert await left(database) == {"orders": 0, "authz": 0, "validation": 0, "certificate": 1}
+
+
+async def test_how_far_back_evidence_is_complete_is_known_before_any_goes(database):
+    await deleted(database, dead_before=NOW, evidence_before=NOW)
+    await deleted(database, dead_before=NOW, evidence_before=NOW - DAY)
+    assert await database.fetchval("SELECT complete_since FROM evidence") == NOW, "it never goes back"
+
+
+async def test_deletion_does_not_look_at_what_is_kept(database, owner):
+    """Lesson 34: among twenty thousand rows of each table."""
+    await database.execute(
+        """WITH kept AS (
+               INSERT INTO authz (id, account_id, identifier, status, expires, token, offered, challenge, validated, created)
+               SELECT lpad(n::text, 32, '0'), $1, 'dns:a.example', 'valid', $2, 't', '{dns-01}', 'dns-01', $2, $2
+               FROM generate_series(1, 20000) n RETURNING *
+           ), records AS (
+               INSERT INTO validation (authz_id, account_id, identifier, challenge, at, record)
+               SELECT id, account_id, identifier, challenge, validated, '[]' FROM kept
+           )
+           INSERT INTO orders (id, account_id, status, identifiers, authzs, expires, profile, profile_version, issuer_id,
+                               serial, created)
+           SELECT id, account_id, 'valid', ARRAY[identifier], ARRAY[id], expires, 'server', 1, $3, id, created FROM kept""",
+        owner.id,
+        NOW,
+        records.ISSUER,
+    )
+    await database.fetch("ANALYZE")
+    for statement in (*operations.DELETE_DEAD, *operations.DELETE_EVIDENCE):
+        plan = await database.fetch("EXPLAIN " + statement.replace("$1", f"'{NOW}'"))
+        told = "\n".join(row[0] for row in plan)
+        assert "Index Scan" in told
+        assert "Seq Scan" not in told, told
+
+
+async def deleted(database: Database, *, dead_before, evidence_before) -> int:
+    """How many orders and authorizations go."""
+    return await operations.delete_dead(database, dead_before=dead_before, evidence_before=evidence_before)
+
+
+async def left(database: Database) -> dict[str, int]:
+    tables = ("orders", "authz", "validation", "certificate")
+    return {table: await database.fetchval(f"SELECT count(*) FROM {table}") for table in tables}
 
 
 async def test_a_lease_has_one_holder_until_it_expires(database):

@@ -29,10 +29,13 @@ from acme_ca.core.model import (
     OrderId,
     Outcome,
     PreparedCertificate,
+    RecordedCertificate,
+    Serial,
+    SignedCertificate,
     serial_text,
 )
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, IssuerState, OrderStatus
-from acme_ca.storage import accounts, issuers, operations, orders
+from acme_ca.storage import accounts, certificates, issuers, operations, orders
 from acme_ca.storage.database import Database
 from acme_ca.storage.issuers import IssuerRecord
 from acme_ca.storage.signers import Credential, SpentNonce
@@ -199,3 +202,21 @@ def linted(owned: Order, draft: x509.Certificate) -> LintedCertificate:
         draft=draft,
     )
     return LintedCertificate(prepared)
+
+
+async def claim(database: Database, owned: Order, draft: x509.Certificate) -> RecordedCertificate:
+    """Record a certificate for a ready order: it is `processing` now."""
+    certificate = linted(owned, draft)
+    recorded = await orders.claim_and_record(
+        database, owned, certificate, spki_sha256=certificate.prepared.serial.encode(), now=NOW
+    )
+    assert recorded is not None
+    return recorded
+
+
+async def issue(database: Database, owned: Order, draft: x509.Certificate) -> Serial:
+    """Make a ready order `valid`, with some bytes for a certificate."""
+    recorded = await claim(database, owned, draft)
+    signed = SignedCertificate(serial=recorded.serial, der=b"signed " + recorded.serial.encode())
+    assert await certificates.store(database, signed, now=NOW)
+    return recorded.serial
