@@ -69,6 +69,16 @@ CREATE TABLE account (
 );
 CREATE INDEX account_eab_key ON account (eab_key_id) WHERE eab_key_id IS NOT NULL;
 
+-- ------------------------------------------------------------------ blocked keys
+
+-- The operator's block list: keys that are neither certified nor an account's.
+CREATE TABLE blocked_key (
+    spki_sha256  bytea       NOT NULL PRIMARY KEY CHECK (octet_length(spki_sha256) = 32),
+    comment      text        NOT NULL,
+    actor        text        NOT NULL,
+    created      timestamptz NOT NULL
+);
+
 -- ------------------------------------------------------------------ issuers and profiles
 
 -- Every CA certificate that this server knows. `active` intermediates sign what new orders ask for, the one activated
@@ -220,6 +230,8 @@ CREATE INDEX certificate_account ON certificate (account_id, recorded);
 CREATE INDEX certificate_status ON certificate (issuer_id, shard, not_after) WHERE status_changed IS NOT NULL;
 -- In the order in which the audit reads them.
 CREATE INDEX certificate_recorded ON certificate (recorded, serial);
+-- Which certificates hold a key. A hash index: half the size of a tree over random digests.
+CREATE INDEX certificate_key ON certificate USING hash (spki_sha256);
 -- Keys that were revoked as compromised are never certified again.
 CREATE INDEX certificate_compromised ON certificate (spki_sha256) WHERE reason = 1;
 
@@ -231,7 +243,7 @@ CREATE TABLE audit_event (
     at           timestamptz NOT NULL,
     event        text        NOT NULL,
     actor        text        NOT NULL,                   -- 'account:…', 'key:…', 'operator', 'server'
-    object       text        NOT NULL,                   -- 'account:…', 'order:…', 'certificate:…', 'eab_key:…'
+    object       text        NOT NULL,                   -- 'account:…', 'order:…', 'certificate:…', 'eab_key:…', 'key:…'
     detail       json        NOT NULL DEFAULT '{}'
 );
 CREATE INDEX audit_event_object ON audit_event (object);

@@ -13,7 +13,7 @@ from acme_ca.acme.urls import Urls
 from acme_ca.core.model import Account, AccountId, EabKeyId
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
 from acme_ca.core.states import AccountStatus
-from acme_ca.storage import accounts, certificates
+from acme_ca.storage import accounts
 from acme_ca.storage.database import Database
 
 
@@ -54,7 +54,6 @@ class Accounts:
         if self._rules.terms_of_service and not wish.terms_agreed:
             raise self._terms_not_agreed(self._rules.terms_of_service)
         contact = messages.contacts(wish.contact, most=self._rules.max_contacts)
-        await self._check_not_compromised(request.key)
         binding = await self._binding(wish.binding, request.key)
         account = Account(
             id=AccountId(self._new_id()),
@@ -134,15 +133,7 @@ class Accounts:
             raise malformed('The "oldKey" is not the account\'s present key.')
         return await self._replace_key(request.account, new)
 
-    async def _check_not_compromised(self, key: Jwk) -> None:
-        if await certificates.is_compromised(self._database, key.spki_sha256):
-            raise Problem(
-                ErrorType.BAD_PUBLIC_KEY,
-                "A certificate with this key was revoked because the key is compromised: make a fresh key.",
-            )
-
     async def _replace_key(self, account: Account, new: Jwk) -> Account:
-        await self._check_not_compromised(new)
         holder: AccountId | None = account.id
         if new.thumbprint != account.thumbprint:
             holder = await accounts.change_key(

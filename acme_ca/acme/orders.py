@@ -33,6 +33,7 @@ from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem, compound
 from acme_ca.core.states import OrderStatus
 from acme_ca.storage import certificates, operations, orders
+from acme_ca.storage import keys as key_store
 from acme_ca.storage.database import Database, DatabaseUnavailable
 from acme_ca.storage.signers import Credential, Signer
 
@@ -181,16 +182,8 @@ class Orders:
             raise _not_issuable() from None
 
     async def _why_not(self, order: Order, spki_sha256: bytes) -> Problem:
-        if await orders.is_account_key(self._database, spki_sha256):
-            return Problem(
-                ErrorType.BAD_CSR,
-                "The CSR's key is the key of an ACME account: make the certificate a key of its own (RFC 8555 §11.1).",
-            )
-        if await certificates.is_compromised(self._database, spki_sha256):
-            return Problem(
-                ErrorType.BAD_CSR,
-                "A certificate with the CSR's key was revoked because the key is compromised: make a fresh key.",
-            )
+        if objection := await key_store.objection(self._database, spki_sha256):
+            return Problem(ErrorType.BAD_CSR, f"The key in the CSR is refused: {objection}.")
         return _not_ready(order)
 
     async def _issue(self, order: Order, recorded: RecordedCertificate) -> Order:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 from base64 import urlsafe_b64encode
@@ -14,10 +13,9 @@ import typer
 from rich.table import Table
 
 from acme_ca.acme.eab import EabKeys
-from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, load_settings
+from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, in_database, load_settings
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.core.model import EabKey
-from acme_ca.server import database
 from acme_ca.storage.database import Database
 
 T = TypeVar("T")
@@ -114,11 +112,7 @@ def _facts(key: EabKey) -> dict[str, Any]:
 
 
 def _with_keys(settings: Settings, act: Callable[[EabKeys], Awaitable[T]]) -> T:
-    async def work(dsn: str) -> T:
-        async with Database.open(dsn, connections=1) as opened:
-            return await act(
-                EabKeys(database=opened, clock=lambda: datetime.now(UTC), random_bytes=os.urandom)
-            )
+    def work(opened: Database) -> Awaitable[T]:
+        return act(EabKeys(database=opened, clock=lambda: datetime.now(UTC), random_bytes=os.urandom))
 
-    with database.reached(settings) as dsn:
-        return asyncio.run(work(dsn))
+    return in_database(settings, work)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import SecretStr
@@ -13,6 +15,10 @@ from rich.console import Console
 
 from acme_ca import config, log
 from acme_ca.config import Settings
+from acme_ca.server import database
+from acme_ca.storage.database import Database
+
+T = TypeVar("T")
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", metavar="FILE", help="Settings file (TOML). [ACME_CA_CONFIG]")
@@ -46,3 +52,14 @@ def console() -> Console:
     """For output that a person may copy from: as wide as it needs, when it does not go to a terminal."""
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=200)
+
+
+def in_database(settings: Settings, act: Callable[[Database], Awaitable[T]]) -> T:
+    """What `act` returns for the database of the settings. Raises ConfigurationError when it cannot be used."""
+
+    async def work(dsn: str) -> T:
+        async with Database.open(dsn, connections=1) as opened:
+            return await act(opened)
+
+    with database.reached(settings) as dsn:
+        return asyncio.run(work(dsn))

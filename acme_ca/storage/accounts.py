@@ -10,8 +10,9 @@ import asyncpg
 from acme_ca.core.model import Account, AccountId, EabKey, EabKeyId
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import AccountStatus
-from acme_ca.storage import operations
+from acme_ca.storage import keys, operations
 from acme_ca.storage.database import Database, Row, to_json
+from acme_ca.storage.keys import Objection
 from acme_ca.storage.signers import ACCOUNT_COLUMNS, account_of
 
 if TYPE_CHECKING:
@@ -28,13 +29,15 @@ async def create(
 ) -> tuple[Account, bool]:
     """Create the account and use up its EAB key, or find the one that has its key already.
 
-    Returns the account and whether it is new. Raises Problem when the EAB key cannot be used (any more).
+    Returns the account and whether it is new. Raises Problem when the key is refused, or the EAB key cannot be used
+    (any more).
     """
     async with database.transaction() as connection:
         created = await connection.fetchval(
-            """INSERT INTO account (id, status, jwk, thumbprint, spki_sha256, contact, terms_agreed, eab_key_id, eab_binding,
-                                    created, created_from)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING id""",
+            f"""INSERT INTO account (id, status, jwk, thumbprint, spki_sha256, contact, terms_agreed, eab_key_id, eab_binding,
+                                     created, created_from)
+                SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11 WHERE NOT {keys.REFUSED.format("$5")}
+                ON CONFLICT DO NOTHING RETURNING id""",
             account.id,
             account.status,
             account.jwk,
@@ -51,10 +54,8 @@ async def create(
             row = await connection.fetchrow(
                 f"SELECT {ACCOUNT_COLUMNS} FROM account a WHERE thumbprint = $1", account.thumbprint
             )
-            if row is None:  # whoever had the key has just changed to another
-                raise Problem(
-                    ErrorType.MALFORMED, "The key was another account's until now: try again.", status=409
-                )
+            if row is None:
+                raise await _why_not(connection, spki_sha256)
             return account_of(row), False
         if account.eab_key_id is not None:
             await _use_up(connection, account.eab_key_id)
@@ -67,6 +68,21 @@ async def create(
             detail={"contact": list(account.contact), "eab_key": account.eab_key_id, "from": client},
         )
     return account, True
+
+
+async def _why_not(connection: Connection, spki_sha256: bytes) -> Problem:
+    """Why no account was made with this key, which none has."""
+    if refusal := await _refusal(connection, spki_sha256):
+        return refusal
+    # whoever had the key has just changed to another
+    return Problem(ErrorType.MALFORMED, "The key was another account's until now: try again.", status=409)
+
+
+async def _refusal(database: Database | Connection, spki_sha256: bytes) -> Problem | None:
+    objection = await keys.objection(database, spki_sha256)
+    if objection is None or objection is Objection.ACCOUNT:
+        return None
+    return Problem(ErrorType.BAD_PUBLIC_KEY, f"The account key is refused: {objection}.")
 
 
 async def _use_up(connection: Connection, key: EabKeyId) -> None:
@@ -114,13 +130,13 @@ async def change_key(
 ) -> AccountId | None:
     """Replace the account's key (RFC 8555 §7.3.5). Returns the id of the account that has the new key already, or None.
 
-    Raises Problem when the key was changed or the account ended in the meantime.
+    Raises Problem when the new key is refused, or the key was changed or the account ended in the meantime.
     """
     try:
         row = await database.fetchrow_durably(
-            """WITH changed AS (
+            f"""WITH changed AS (
                    UPDATE account SET jwk = $3, thumbprint = $4, spki_sha256 = $5
-                   WHERE id = $1 AND thumbprint = $2 AND status = 'valid' RETURNING id
+                   WHERE id = $1 AND thumbprint = $2 AND status = 'valid' AND NOT {keys.REFUSED.format("$5")} RETURNING id
                )
                INSERT INTO audit_event (at, event, actor, object, detail)
                SELECT $6, 'account.key-changed', 'account:' || id, 'account:' || id,
@@ -140,7 +156,7 @@ async def change_key(
             return holder
         row = None  # whoever had the key has just changed to another
     if row is None:
-        raise Problem(
+        raise await _refusal(database, spki_sha256) or Problem(
             ErrorType.UNAUTHORIZED, "The account's key was changed meanwhile, or the account has ended."
         )
     return None

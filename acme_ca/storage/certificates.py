@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from acme_ca.core.identifiers import Identifier
@@ -89,23 +90,38 @@ async def find(database: Database, serial: Serial) -> Certificate | None:
     return certificate_of(row) if row else None
 
 
-async def is_compromised(database: Database, spki_sha256: bytes) -> bool:
-    """Whether a certificate with this key was revoked for keyCompromise (RFC 5280 §5.3.1)."""
-    found: bool = await database.fetchval(
-        "SELECT EXISTS (SELECT FROM certificate WHERE spki_sha256 = $1 AND reason = 1)", spki_sha256
+async def living_with_keys(
+    database: Database, spki_sha256s: Sequence[bytes], *, now: datetime
+) -> list[Certificate]:
+    """Certificates that hold one of these keys, have not expired, and are not revoked or on hold only; oldest first."""
+    rows = await database.fetch(
+        f"""SELECT {COLUMNS} FROM certificate c
+            WHERE c.spki_sha256 = ANY ($1) AND c.not_after > $2 AND (c.revoked IS NULL OR c.reason = 6)
+            ORDER BY c.recorded, c.serial""",
+        spki_sha256s,
+        now,
     )
-    return found
+    return [certificate_of(row) for row in rows]
 
 
 async def revoke(database: Database, serial: Serial, *, reason: int, actor: str, now: datetime) -> bool:
-    """Take a certificate back. False: it was revoked before."""
+    """Take a certificate back. False: it was revoked before.
+
+    A key that is compromised is no account's any more: the account that has it ends in the same statement.
+    """
     row = await database.fetchrow_durably(
         """WITH gone AS (
-               UPDATE certificate SET revoked = $2, reason = $3, status_changed = $2 WHERE serial = $1 AND revoked IS NULL RETURNING serial
+               UPDATE certificate SET revoked = $2, reason = $3, status_changed = $2 WHERE serial = $1 AND revoked IS NULL
+               RETURNING serial, spki_sha256
+           ), ended AS (
+               UPDATE account SET status = 'revoked' FROM gone
+               WHERE $3 = 1 AND account.spki_sha256 = gone.spki_sha256 AND status = 'valid' RETURNING id
            )
            INSERT INTO audit_event (at, event, actor, object, detail)
-           SELECT $2, 'certificate.revoked', $4, 'certificate:' || serial, json_build_object('reason', $3::smallint)
-           FROM gone RETURNING true""",
+           SELECT $2, 'certificate.revoked', $4, 'certificate:' || serial, json_build_object('reason', $3::smallint) FROM gone
+           UNION ALL
+           SELECT $2, 'account.revoked', $4, 'account:' || id, json_build_object('why', 'its key is compromised') FROM ended
+           RETURNING true""",
         serial,
         now,
         reason,

@@ -357,7 +357,8 @@ async def claim_and_record(
     """Win the order for this certificate and write down what will be signed: one durable statement.
 
     Exactly one caller gets a RecordedCertificate, and only while every authorization of the order is valid and the key
-    belongs to no account (RFC 8555 §11.1) and was not revoked as compromised. None: one of these does not hold any more.
+    belongs to no account (RFC 8555 §11.1), is not blocked and was not revoked as compromised. None: one of these does not
+    hold (any more).
     """
     prepared = certificate.prepared
     row = await database.fetchrow_durably(
@@ -369,6 +370,7 @@ async def claim_and_record(
                           -- OFFSET 0 keeps the look-up one by primary key, whatever the planner thinks of partial indexes
                           SELECT status, expires FROM authz WHERE authz.id = wanted.id OFFSET 0) z)
                  AND NOT EXISTS (SELECT FROM account WHERE spki_sha256 = $4)
+                 AND NOT EXISTS (SELECT FROM blocked_key WHERE spki_sha256 = $4)
                  AND NOT EXISTS (SELECT FROM certificate WHERE spki_sha256 = $4 AND reason = 1)
                  AND EXISTS (SELECT FROM account a WHERE a.id = o.account_id AND a.status = 'valid')
                RETURNING o.*
@@ -389,13 +391,6 @@ async def claim_and_record(
     if row is None:
         return None
     return RecordedCertificate(serial=prepared.serial, issuer=prepared.request.issuer, tbs=prepared.tbs)
-
-
-async def is_account_key(database: Database, spki_sha256: bytes) -> bool:
-    found: bool = await database.fetchval(
-        "SELECT EXISTS (SELECT FROM account WHERE spki_sha256 = $1)", spki_sha256
-    )
-    return found
 
 
 async def fail(database: Database, order: OrderId, error: dict[str, Any]) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from acme_ca.core.model import AccountId, ChallengeType, EabKey, EabKeyId, Outcome
+from acme_ca.core.model import AccountId, ChallengeType, EabKey, EabKeyId, Outcome, Serial
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, OrderStatus
-from acme_ca.storage import accounts, certificates, operations, orders, resources, signers
+from acme_ca.storage import accounts, certificates, keys, operations, orders, resources, signers
 from acme_ca.storage.database import Database
+from acme_ca.storage.keys import Objection
 from acme_ca.storage.resources import Resource
 from acme_ca.storage.signers import Credential, SpentNonce
 from tests.support import records
@@ -208,6 +209,117 @@ async def test_a_key_in_use_names_its_holder(database, owner):
     assert holder == other.id
 
 
+# ---------------------------------------------------------------- keys (lesson 4)
+
+KEY = b"k" * 32
+OBJECTIONS = {
+    "blocked": Objection.BLOCKED,
+    "compromised": Objection.COMPROMISED,
+    "account key": Objection.ACCOUNT,
+}
+
+
+async def claimed_with(database: Database, owner, draft, key: bytes) -> Serial:
+    """The serial number of a certificate with the key."""
+    order = await records.order(database, owner, "claimed.example")
+    await records.validate(database, owner, order)
+    linted = records.linted(order, draft)
+    recorded = await orders.claim_and_record(database, order, linted, spki_sha256=key, now=NOW)
+    assert recorded is not None
+    return recorded.serial
+
+
+async def compromise(database: Database, owner, draft, key: bytes) -> None:
+    serial = await claimed_with(database, owner, draft, key)
+    assert await certificates.revoke(database, serial, reason=1, actor="operator", now=NOW)
+
+
+async def create_with(database: Database, key: bytes) -> AccountId:
+    made = records.Account(
+        id=AccountId(records.new_id()), status=AccountStatus.VALID, jwk="{}", thumbprint=key.hex()
+    )
+    account, _ = await accounts.create(database, made, spki_sha256=key, now=NOW, client="")
+    return account.id
+
+
+async def status_of(database: Database, account: AccountId) -> AccountStatus:
+    found = await accounts.find(database, account)
+    assert found is not None
+    return found.status
+
+
+@pytest.mark.parametrize("how", ["blocked", "compromised"])
+@pytest.mark.parametrize("wish", ["newAccount", "keyChange"])
+async def test_no_account_gets_a_key_that_is_refused(database, owner, draft, how, wish):
+    """In the very statement that would give it: nothing can come between a check and it."""
+    if how == "blocked":
+        await keys.block(database, [KEY], comment="", actor="operator", now=NOW)
+    else:
+        await compromise(database, owner, draft, KEY)
+    act = (
+        create_with(database, KEY)
+        if wish == "newAccount"
+        else accounts.change_key(database, owner, jwk="{}", thumbprint="n", spki_sha256=KEY, now=NOW)
+    )
+    with pytest.raises(Problem) as refused:
+        await act
+    assert refused.value.type is ErrorType.BAD_PUBLIC_KEY
+    assert OBJECTIONS[how] in refused.value.detail
+    assert await database.fetchval("SELECT count(*) FROM account WHERE spki_sha256 = $1", KEY) == 0
+
+
+async def test_an_account_whose_key_is_blocked_ends(database, owner):
+    account = await create_with(database, KEY)
+    done = await keys.block(database, [KEY], comment="leaked", actor="operator", now=NOW)
+    assert done.accounts == (account,)
+    assert await status_of(database, account) is AccountStatus.REVOKED
+    assert await status_of(database, owner.id) is AccountStatus.VALID
+    event = "SELECT object FROM audit_event WHERE event = 'account.revoked' AND actor = 'operator'"
+    assert await database.fetchval(event) == f"account:{account}"
+
+
+@pytest.mark.parametrize(("reason", "ends"), [(1, True), (0, False), (4, False)])
+async def test_an_account_whose_key_is_revoked_as_compromised_ends(database, owner, draft, reason, ends):
+    """A certificate's key may become an account's, as long as it is good."""
+    serial = await claimed_with(database, owner, draft, KEY)
+    account = await create_with(database, KEY)
+    assert await certificates.revoke(database, serial, reason=reason, actor="key:x", now=NOW)
+    assert await status_of(database, account) is (AccountStatus.REVOKED if ends else AccountStatus.VALID)
+    assert await status_of(database, owner.id) is AccountStatus.VALID
+    event = "SELECT count(*) FROM audit_event WHERE event = 'account.revoked' AND actor = 'key:x'"
+    assert await database.fetchval(event) == int(ends)
+
+
+async def test_blocking_is_done_once_and_told_once(database):
+    wanted = [KEY, KEY, b"l" * 32]
+    first, again = [
+        await keys.block(database, wanted, comment=f"{n}", actor="operator", now=NOW) for n in range(2)
+    ]
+    assert (sorted(first.keys), again.keys) == ([KEY, b"l" * 32], ())
+    assert [found.comment for found in await keys.blocked(database, now=NOW)] == ["0", "0"]
+    events = "SELECT count(*) FROM audit_event WHERE event = 'key.blocked'"
+    assert await database.fetchval(events) == 2
+    assert [await keys.unblock(database, KEY, actor="operator", now=NOW) for _ in range(2)] == [True, False]
+    unblocked = "SELECT object FROM audit_event WHERE event = 'key.unblocked'"
+    assert await database.fetchval(unblocked) == f"key:{KEY.hex()}"
+    assert await create_with(database, KEY)
+
+
+@pytest.mark.parametrize(
+    ("fate", "living"),
+    [("", True), (", revoked = $1, reason = 6", True), (", revoked = $1, reason = 4", False)],
+)
+async def test_living_certificates_with_a_key(database, owner, draft, fate, living):
+    """On hold is alive: it may be released. Expired or revoked is not."""
+    serial = await claimed_with(database, owner, draft, KEY)
+    await database.execute(f"UPDATE certificate SET status_changed = $1{fate}", NOW)
+    await keys.block(database, [KEY], comment="", actor="operator", now=NOW)
+    found = await certificates.living_with_keys(database, [b"x" * 32, KEY], now=NOW)
+    assert [one.serial for one in found] == ([serial] if living else [])
+    assert [one.living for one in await keys.blocked(database, now=NOW)] == [int(living)]
+    assert await certificates.living_with_keys(database, [KEY], now=NOW + 91 * DAY) == []
+
+
 # ---------------------------------------------------------------- orders
 
 
@@ -335,7 +447,9 @@ async def test_of_fifty_claims_one_wins(database, owner, draft):
     assert await database.fetchval("SELECT array_agg(serial) FROM certificate") == [won[0].serial]
 
 
-@pytest.mark.parametrize("spoilt", ["pending", "deactivated", "expired", "account key", "account ended"])
+@pytest.mark.parametrize(
+    "spoilt", ["pending", "deactivated", "expired", "account key", "account ended", "blocked", "compromised"]
+)
 async def test_no_claim_unless_all_is_in_order(database, owner, draft, spoilt):
     """Fail closed: at the last moment, in the statement itself."""
     order = await records.order(database, owner, "a.example", "b.example")
@@ -345,14 +459,18 @@ async def test_no_claim_unless_all_is_in_order(database, owner, draft, spoilt):
         await orders.deactivate_authorization(database, order.authorizations[1], now=NOW)
     if spoilt == "account ended":
         await accounts.update(database, owner.id, contact=None, status=AccountStatus.DEACTIVATED, now=NOW)
-    key = owner.thumbprint.encode() if spoilt == "account key" else b"key"
+    if spoilt == "blocked":
+        await keys.block(database, [KEY], comment="", actor="operator", now=NOW)
+    if spoilt == "compromised":
+        await compromise(database, owner, draft, KEY)
+    key = owner.thumbprint.encode() if spoilt == "account key" else KEY
     now = NOW + 8 * DAY if spoilt == "expired" else NOW
     claim = await orders.claim_and_record(
         database, order, records.linted(order, draft), spki_sha256=key, now=now
     )
     assert claim is None
-    assert await database.fetchval("SELECT count(*) FROM certificate") == 0
-    assert await orders.is_account_key(database, key) is (spoilt == "account key")
+    assert await database.fetchval("SELECT count(*) FROM certificate WHERE order_id = $1", order.id) == 0
+    assert await keys.objection(database, key) is OBJECTIONS.get(spoilt)
 
 
 async def test_a_crash_after_recording_leaves_what_can_be_resumed_and_revoked(database, owner, draft):
