@@ -101,7 +101,7 @@ class _Extra:
     extra: str
 
 
-_REMOTE: dict[str, _Extra] = {}
+_REMOTE: dict[str, _Extra] = {"pkcs11": _Extra("acme_ca.ca.pkcs11", "pkcs11")}
 
 
 def _scheme(uri: str) -> str:

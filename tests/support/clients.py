@@ -38,6 +38,7 @@ _INSTALL = {
     "ocsptool": "apt-get install gnutls-bin",
     "java": "apt-get install openjdk-17-jdk-headless",
     "javac": "apt-get install openjdk-17-jdk-headless",
+    "softhsm2-util": "apt-get install softhsm2",
 }
 
 
