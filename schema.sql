@@ -235,6 +235,16 @@ CREATE INDEX certificate_key ON certificate USING hash (spki_sha256);
 -- Keys that were revoked as compromised are never certified again.
 CREATE INDEX certificate_compromised ON certificate (spki_sha256) WHERE reason = 1;
 
+-- ------------------------------------------------------------------ CRLs
+
+-- Shards whose CRL has to be made anew: written by the statement that revokes, deleted by the one that stores the CRL.
+CREATE TABLE crl_due (
+    id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    issuer_id    text        COLLATE "C" NOT NULL REFERENCES issuer (id),
+    shard        integer     NOT NULL CHECK (shard >= 0),
+    at           timestamptz NOT NULL
+);
+
 -- ------------------------------------------------------------------ audit
 
 -- Who did what to which object, written in the transaction of the act.

@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from acme_ca import __version__
+from tests.support import records
 from tests.support.server import PASSWORD, command, environment, free_ports
 
 
@@ -248,6 +249,42 @@ async def test_an_eab_key_that_is_not_there_is_named(tmp_path, empty_database_ur
     settings = {"DATABASE_URL": empty_database_url}
     done = await asyncio.to_thread(command, tmp_path, "eab", "revoke", "nobodys-key", **settings)
     assert_refused(done, "nobodys-key")
+
+
+# ---------------------------------------------------------------- single certificates
+
+
+async def test_a_certificate_is_held_released_and_revoked(tmp_path, database_url):
+    async with records.stocked(database_url) as database:
+        serial = await records.certificate(database)
+    colons = ":".join(serial[place : place + 2] for place in range(0, 32, 2)).upper()
+
+    def cert(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return command(tmp_path, "cert", *arguments, DATABASE_URL=database_url)
+
+    def shown() -> tuple[str, str, str]:
+        facts = json.loads(cert("info", serial, "--json").stdout)
+        return facts["status"], facts["reason"], facts["comment"]
+
+    def act() -> None:
+        assert shown() == ("good", None, None)
+        assert cert("hold", colons, "--comment", "lost?").stdout == f"On hold: {serial}\n"
+        assert shown() == ("on hold", "certificateHold", "lost?")
+        assert cert("release", serial).returncode == 0
+        assert shown() == ("good", None, None)
+        since = ("--invalid-since", "2024-02-29", "--comment", "stolen")
+        assert cert("revoke", serial, "--reason", "superseded", *since).returncode == 0
+        assert shown() == ("revoked", "superseded", "stolen")
+        assert "2024-02-29T00:00:00+00:00" in cert("info", serial).stdout
+        assert cert("revoke", serial, "--reason", "keyCompromise").returncode == 0
+        assert shown() == ("revoked", "keyCompromise", "stolen")
+        assert_refused(cert("revoke", serial), "revoked already")
+        assert_refused(cert("release", serial), "not on hold")
+        assert_refused(cert("info", "1"), "no certificate with this serial number")
+        assert_refused(cert("info", "one"), "hexadecimal digits")
+        assert cert("revoke", serial, "--reason", "certificateHold").returncode == 2
+
+    await asyncio.to_thread(act)
 
 
 # ---------------------------------------------------------------- what the tests share

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from acme_ca import __version__, server
 from acme_ca.ca.issuers import Issuer
-from acme_ca.cli import blocklist, eab
+from acme_ca.cli import blocklist, cert, eab
 from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, load_settings, with_password
 from acme_ca.config import ConfigurationError
 from acme_ca.core.model import serial_text
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 ca = typer.Typer(help="The certificates of the CA itself.", no_args_is_help=True)
 app.add_typer(ca, name="ca")
+app.add_typer(cert.app, name="cert")
 app.add_typer(eab.app, name="eab")
 app.add_typer(blocklist.app, name="blocklist")
 

@@ -1,4 +1,4 @@
-"""What the commands share: options, settings, the password, the console."""
+"""What the commands share: options, settings, the password, the database, the console."""
 
 from __future__ import annotations
 

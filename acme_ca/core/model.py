@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
@@ -56,6 +57,17 @@ class ChallengeType(StrEnum):
 
 def serial_text(number: int) -> Serial:
     return Serial(f"{number:032x}")
+
+
+def read_serial(text: str) -> Serial | None:
+    """A serial number as people and programs write it: hexadecimal, with or without colons, `0x` and leading zeros.
+    None: it is none that this CA gives.
+    """
+    digits = text.strip().lower().removeprefix("0x").replace(":", "")
+    return serial_text(int(digits, 16)) if _SERIAL.fullmatch(digits) else None
+
+
+_SERIAL = re.compile(r"0*[0-9a-f]{1,32}", re.ASCII)
 
 
 # ---------------------------------------------------------------- accounts
@@ -271,6 +283,10 @@ class Certificate:
     not_after: datetime
     revoked: datetime | None
     reason: RevocationReason | None
+    invalid_since: datetime | None = None
+    """When it became invalid, as far as whoever revoked it knows (RFC 5280 §5.3.2)."""
+    comment: str | None = None
+    """Of who revoked it."""
 
 
 # ---------------------------------------------------------------- validation

@@ -8,23 +8,20 @@ from datetime import datetime
 
 from cryptography import x509
 
-from acme_ca.core import keys
+from acme_ca.core import keys, revocation
 from acme_ca.core.der import Unreadable, strictly
-from acme_ca.core.model import AccountId, Certificate, PublicKey, serial_text
+from acme_ca.core.model import (
+    AccountId,
+    Certificate,
+    PublicKey,
+    RevocationReason,
+    Serial,
+    serial_text,
+)
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
+from acme_ca.core.revocation import KEY_COMPROMISE, SUBSCRIBER_REASONS, reason_name
 from acme_ca.storage import certificates, orders
 from acme_ca.storage.database import Database
-
-KEY_COMPROMISE = 1
-"""Its effect reaches beyond the certificate: the key is never accepted again."""
-SUBSCRIBER_REASONS = {
-    0: "unspecified",
-    1: "keyCompromise",
-    3: "affiliationChanged",
-    4: "superseded",
-    5: "cessationOfOperation",
-}
-"""The reason codes that a subscriber may give; the others are statements of the CA or its operators."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +38,33 @@ class ByKey:
     key: PublicKey
 
 
+@dataclass(frozen=True, slots=True)
+class ByOperator:
+    """Revoked by an operator, or in one's name. `name`: who, where it is known."""
+
+    name: str | None = None
+
+    @property
+    def actor(self) -> str:
+        return f"operator:{self.name}" if self.name else "operator"
+
+
 class Revocation:
+    """The one room for everybody who takes certificates back."""
+
     def __init__(self, *, database: Database, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._clock = clock
 
+    # ------------------------------------------------------------ subscribers
+
     async def revoke(self, der: bytes, *, by: ByAccount | ByKey, reason: object) -> None:
-        """Raises Problem: `malformed`, `unauthorized`, `badRevocationReason`, `alreadyRevoked`."""
-        code = _reason(reason)
-        if code == KEY_COMPROMISE and not isinstance(by, ByKey):
+        """RFC 8555 §7.6. The certificate's own key may call itself compromised also when it is revoked already.
+
+        Raises Problem: `malformed`, `unauthorized`, `badRevocationReason`, `alreadyRevoked`.
+        """
+        given = _subscriber_reason(reason)
+        if given is KEY_COMPROMISE and not isinstance(by, ByKey):
             raise Problem(
                 ErrorType.BAD_REVOCATION_REASON,
                 "That a key is compromised is shown by signing with it: sign the revocation with the certificate's own key "
@@ -58,11 +73,61 @@ class Revocation:
         certificate = await self._find(der)
         actor = await self._authorize(certificate, der, by)
         if not await certificates.revoke(
-            self._database, certificate.serial, reason=code, actor=actor, now=self._clock()
+            self._database, certificate.serial, reason=given, actor=actor, now=self._clock()
         ):
-            raise Problem(
-                ErrorType.ALREADY_REVOKED, "This certificate is revoked already; nothing is left to do."
-            )
+            raise await self._refusal(certificate.serial, given)
+
+    # ------------------------------------------------------------ operators
+
+    async def find(self, serial: Serial) -> Certificate:
+        """Raises Problem (`malformed`, 404)."""
+        certificate = await certificates.find(self._database, serial)
+        if certificate is None:
+            raise malformed("There is no certificate with this serial number.", status=404)
+        return certificate
+
+    async def take_back(
+        self,
+        serial: Serial,
+        *,
+        by: ByOperator,
+        reason: RevocationReason,
+        invalid_since: datetime | None = None,
+        comment: str | None = None,
+    ) -> None:
+        """Revoke for good or put on hold, also what is recorded and not signed. `invalid_since`: when the certificate
+        became invalid, as far as that is known (RFC 5280 §5.3.2). Raises Problem: `malformed`, `alreadyRevoked`.
+        """
+        now = self._clock()
+        revocation.check_circumstances(invalid_since=invalid_since, comment=comment, now=now)
+        if not await certificates.revoke(
+            self._database,
+            serial,
+            reason=reason,
+            actor=by.actor,
+            now=now,
+            invalid_since=invalid_since,
+            comment=comment,
+        ):
+            raise await self._refusal(serial, reason)
+
+    async def release(self, serial: Serial, *, by: ByOperator, comment: str | None = None) -> None:
+        """End a hold. Raises Problem (`malformed`) for what is not on hold."""
+        now = self._clock()
+        revocation.check_circumstances(invalid_since=None, comment=comment, now=now)
+        if not await certificates.release(self._database, serial, actor=by.actor, comment=comment, now=now):
+            await self.find(serial)
+            raise malformed("This certificate is not on hold: there is nothing to release.", status=409)
+
+    # ------------------------------------------------------------ who may
+
+    async def _refusal(self, serial: Serial, reason: RevocationReason) -> Problem:
+        """Why the statement changed nothing."""
+        found = await self.find(serial)
+        busy = Problem(
+            ErrorType.ALREADY_REVOKED, "Someone else changed this certificate's status just now: look again."
+        )
+        return revocation.why_not(found.reason, reason) or busy
 
     async def _find(self, der: bytes) -> Certificate:
         certificate = await certificates.find(self._database, serial_text(_parse(der).serial_number))
@@ -90,13 +155,13 @@ class Revocation:
         return f"account:{by.account}"
 
 
-def _reason(value: object) -> int:
+def _subscriber_reason(value: object) -> RevocationReason:
     if isinstance(value, bool) or not isinstance(value, int):
         raise malformed('"reason" must be a number: a reason code of RFC 5280 §5.3.1.')
     if value not in SUBSCRIBER_REASONS:
-        allowed = ", ".join(f"{code} ({name})" for code, name in SUBSCRIBER_REASONS.items())
+        allowed = ", ".join(f"{code:d} ({reason_name(code)})" for code in sorted(SUBSCRIBER_REASONS))
         raise Problem(ErrorType.BAD_REVOCATION_REASON, f"The reason must be one of {allowed}.")
-    return value
+    return RevocationReason(value)
 
 
 def _parse(der: bytes) -> x509.Certificate:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
+from acme_ca.core import revocation
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
     Certificate,
@@ -19,7 +20,7 @@ from acme_ca.storage.database import Database, Row
 
 COLUMNS = """
     c.serial, c.issuer_id, c.account_id AS certificate_account, c.identifiers, c.der, c.not_before, c.not_after, c.revoked,
-    c.profile, c.profile_version, c.shard, c.reason"""
+    c.profile, c.profile_version, c.shard, c.reason, c.invalid_since, c.comment"""
 
 
 def certificate_of(row: Row) -> Certificate:
@@ -35,6 +36,8 @@ def certificate_of(row: Row) -> Certificate:
         not_after=row["not_after"],
         revoked=row["revoked"],
         reason=None if row["reason"] is None else RevocationReason(row["reason"]),
+        invalid_since=row["invalid_since"],
+        comment=row["comment"],
     )
 
 
@@ -104,27 +107,71 @@ async def living_with_keys(
     return [certificate_of(row) for row in rows]
 
 
-async def revoke(database: Database, serial: Serial, *, reason: int, actor: str, now: datetime) -> bool:
-    """Take a certificate back. False: it was revoked before.
-
-    A key that is compromised is no account's any more: the account that has it ends in the same statement.
+async def revoke(
+    database: Database,
+    serial: Serial,
+    *,
+    reason: RevocationReason,
+    actor: str,
+    now: datetime,
+    invalid_since: datetime | None = None,
+    comment: str | None = None,
+) -> bool:
+    """Take a certificate back, put it on hold, or give it a graver reason, as REASONS_AFTER allows; its CRL shard is due
+    then. It stays revoked since the first of these. A key that is compromised is no account's any more: the account that
+    has it ends in the same statement. False: there is no such certificate, or no such way from its reason.
     """
+    before = revocation.origins(reason)
     row = await database.fetchrow_durably(
         """WITH gone AS (
-               UPDATE certificate SET revoked = $2, reason = $3, status_changed = $2 WHERE serial = $1 AND revoked IS NULL
-               RETURNING serial, spki_sha256
+               UPDATE certificate SET revoked = coalesce(revoked, $2), reason = $3, status_changed = $2,
+                   invalid_since = coalesce($6, invalid_since), comment = coalesce($7, comment)
+               WHERE serial = $1 AND (reason = ANY ($4) OR (reason IS NULL AND $5))
+               RETURNING serial, issuer_id, shard, spki_sha256
            ), ended AS (
                UPDATE account SET status = 'revoked' FROM gone
                WHERE $3 = 1 AND account.spki_sha256 = gone.spki_sha256 AND status = 'valid' RETURNING id
+           ), due AS (
+               INSERT INTO crl_due (issuer_id, shard, at) SELECT issuer_id, shard, $2 FROM gone
            )
            INSERT INTO audit_event (at, event, actor, object, detail)
-           SELECT $2, 'certificate.revoked', $4, 'certificate:' || serial, json_build_object('reason', $3::smallint) FROM gone
+           SELECT $2, $8, $9, 'certificate:' || serial,
+                  json_strip_nulls(json_build_object('reason', $3::smallint, 'invalid_since', $6::timestamptz, 'comment', $7::text))
+           FROM gone
            UNION ALL
-           SELECT $2, 'account.revoked', $4, 'account:' || id, json_build_object('why', 'its key is compromised') FROM ended
+           SELECT $2, 'account.revoked', $9, 'account:' || id, json_build_object('why', 'its key is compromised') FROM ended
            RETURNING true""",
         serial,
         now,
         reason,
+        [one for one in before if one is not None],
+        None in before,
+        invalid_since,
+        comment,
+        "certificate.held" if reason is revocation.HOLD else "certificate.revoked",
         actor,
+    )
+    return row is not None
+
+
+async def release(
+    database: Database, serial: Serial, *, actor: str, comment: str | None, now: datetime
+) -> bool:
+    """End a hold: the certificate is good again. False: it is not on hold."""
+    row = await database.fetchrow_durably(
+        """WITH back AS (
+               UPDATE certificate SET revoked = NULL, reason = NULL, invalid_since = NULL, comment = NULL, status_changed = $2
+               WHERE serial = $1 AND reason = $3 RETURNING serial, issuer_id, shard
+           ), due AS (
+               INSERT INTO crl_due (issuer_id, shard, at) SELECT issuer_id, shard, $2 FROM back
+           )
+           INSERT INTO audit_event (at, event, actor, object, detail)
+           SELECT $2, 'certificate.released', $4, 'certificate:' || serial,
+                  json_strip_nulls(json_build_object('comment', $5::text)) FROM back RETURNING true""",
+        serial,
+        now,
+        revocation.HOLD,
+        actor,
+        comment,
     )
     return row is not None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from acme_ca.core import revocation
 from acme_ca.core.model import IssuerId, IssuerKind, RevocationReason
 from acme_ca.core.states import ISSUER_TRANSITIONS, IssuerState
 from acme_ca.storage.database import Database, Row, to_json
@@ -89,6 +90,35 @@ async def change_state(
         to,
         now,
         origins,
+        actor,
+    )
+    return row is not None
+
+
+async def revoke(
+    database: Database, issuer: IssuerId, *, reason: RevocationReason, actor: str, now: datetime
+) -> bool:
+    """Take a CA certificate back, or give it a graver reason (`core.revocation`); its parent's CRL is due then.
+
+    False: there is none that another one signed, or no such way from its reason. CA certificates are not put on hold.
+    """
+    before = revocation.origins(reason)
+    row = await database.fetchrow_durably(
+        """WITH gone AS (
+               UPDATE issuer SET revoked = coalesce(revoked, $2), reason = $3
+               WHERE id = $1 AND parent_id IS NOT NULL AND (reason = ANY ($4) OR (reason IS NULL AND $5))
+               RETURNING id, parent_id
+           ), due AS (
+               INSERT INTO crl_due (issuer_id, shard, at) SELECT parent_id, 0, $2 FROM gone
+           )
+           INSERT INTO audit_event (at, event, actor, object, detail)
+           SELECT $2, 'issuer.revoked', $6, 'issuer:' || id, json_build_object('reason', $3::smallint)
+           FROM gone RETURNING true""",
+        issuer,
+        now,
+        reason,
+        [one for one in before if one is not None],
+        None in before,
         actor,
     )
     return row is not None

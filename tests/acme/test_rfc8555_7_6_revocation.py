@@ -11,7 +11,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from acme_ca.core.model import RevocationReason, serial_text
 from acme_ca.core.problems import ErrorType
+from acme_ca.revocation.revoke import ByOperator, Revocation
+from acme_ca.storage.database import Database
 from tests.support.client import Account, Answer, Order, assert_problem, assert_refused, key_change
 from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.issuing import NOW, csr, subject
@@ -105,6 +108,28 @@ async def test_once(account, issued, by):
 
     assert (await revoke()).status == 200
     assert_problem(await revoke(), ErrorType.ALREADY_REVOKED, status=400)
+
+
+async def test_a_key_calls_itself_compromised_also_afterwards(account, issued):
+    """The gravest reason may come late: by the key alone, and once."""
+    assert (await account.revoke(issued.der, reason=4)).status == 200
+    assert_problem(await account.revoke(issued.der, reason=1), ErrorType.BAD_REVOCATION_REASON)
+    assert_problem(await issued.revoke(key=Key.generate(), reason=1), UNAUTHORIZED)
+    assert (await issued.revoke(key=issued.key, reason=1)).status == 200
+    for reason in (0, 1, 4):
+        answer = await issued.revoke(key=issued.key, reason=reason)
+        assert_problem(answer, ErrorType.ALREADY_REVOKED, status=400)
+
+
+@pytest.mark.parametrize("by", ["account", "key"])
+async def test_a_certificate_on_hold_is_revoked_for_good(ca, account, issued, by):
+    serial = serial_text(issued.chain[0].serial_number)
+    async with Database.open(ca.dsn, connections=1) as database:
+        room = Revocation(database=database, clock=lambda: NOW)
+        await room.take_back(serial, by=ByOperator(), reason=RevocationReason.CERTIFICATE_HOLD)
+        answer = await (account.revoke(issued.der) if by == "account" else issued.revoke(key=issued.key))
+        assert answer.status == 200
+        assert (await room.find(serial)).reason is RevocationReason.UNSPECIFIED
 
 
 async def test_of_parallel_revocations_one_succeeds(account, issued):

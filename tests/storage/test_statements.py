@@ -8,7 +8,15 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from acme_ca.core.model import AccountId, ChallengeType, EabKey, EabKeyId, Outcome, Serial
+from acme_ca.core.model import (
+    AccountId,
+    ChallengeType,
+    EabKey,
+    EabKeyId,
+    Outcome,
+    RevocationReason,
+    Serial,
+)
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, OrderStatus
 from acme_ca.storage import accounts, certificates, keys, operations, orders, resources, signers
@@ -483,7 +491,9 @@ async def test_a_crash_after_recording_leaves_what_can_be_resumed_and_revoked(da
     assert recorded is not None
     assert await orders.unsigned(database, before=NOW, limit=9) == []
     assert await orders.unsigned(database, before=NOW + DAY, limit=9) == [(order.id, recorded)]
-    assert await certificates.revoke(database, recorded.serial, reason=1, actor="operator", now=NOW)
+    assert await certificates.revoke(
+        database, recorded.serial, reason=RevocationReason.KEY_COMPROMISE, actor="operator", now=NOW
+    )
     signed = certificates.SignedCertificate(serial=recorded.serial, der=b"der")
     stored = await asyncio.gather(*(certificates.store(database, signed, now=NOW) for _ in range(5)))
     assert stored.count(True) == 1
@@ -499,7 +509,12 @@ async def test_of_parallel_revocations_one_succeeds(database, owner, draft):
         database, order, records.linted(order, draft), spki_sha256=b"k", now=NOW
     )
     revoked = await asyncio.gather(
-        *(certificates.revoke(database, recorded.serial, reason=0, actor="x", now=NOW) for _ in range(9))
+        *(
+            certificates.revoke(
+                database, recorded.serial, reason=RevocationReason.UNSPECIFIED, actor="x", now=NOW
+            )
+            for _ in range(9)
+        )
     )
     assert revoked.count(True) == 1
 

@@ -220,3 +220,25 @@ async def issue(database: Database, owned: Order, draft: x509.Certificate) -> Se
     signed = SignedCertificate(serial=recorded.serial, der=b"signed " + recorded.serial.encode())
     assert await certificates.store(database, signed, now=NOW)
     return recorded.serial
+
+
+async def certificate(database: Database, **fields: Any) -> Serial:
+    """A certificate's row, of no order; `fields` win."""
+    serial = serial_text(int.from_bytes(os.urandom(16)))
+    row = {
+        "serial": serial,
+        "issuer_id": ISSUER,
+        "profile": "server",
+        "profile_version": 1,
+        "identifiers": ["dns:a.example"],
+        "spki_sha256": os.urandom(32),
+        "not_before": NOW - DAY,
+        "not_after": NOW + 90 * DAY,
+        "shard": 0,
+        "recorded": NOW,
+        "der": b"der",
+        **fields,
+    }
+    places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
+    await database.execute(f"INSERT INTO certificate ({', '.join(row)}) VALUES ({places})", *row.values())
+    return Serial(row["serial"])
