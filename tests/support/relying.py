@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from hashlib import sha256
@@ -81,7 +81,10 @@ class Party:
     crls: Sequence[bytes] = ()
 
     def with_crls(self, *crls: bytes) -> Party:
-        return Party(place=self.place, root=self.root, intermediates=self.intermediates, crls=crls)
+        return replace(self, crls=crls)
+
+    def with_intermediates(self, *intermediates: x509.Certificate) -> Party:
+        return replace(self, intermediates=intermediates)
 
     def certificates(self, *certificates: x509.Certificate) -> Path:
         """A PEM file of them."""

@@ -50,7 +50,7 @@ class Server:
 
     @property
     def http_base(self) -> str:
-        return f"http://localhost:{self.http_port}"
+        return f"http://127.0.0.1:{self.http_port}"
 
     @property
     def directory(self) -> str:
@@ -112,7 +112,7 @@ def environment(
         "HTTPS_LISTEN": f"127.0.0.1:{https}",
         "HTTP_LISTEN": f"127.0.0.1:{http}",
         "PUBLIC_URL": f"https://localhost:{https}",
-        "PUBLIC_HTTP_URL": f"http://localhost:{http}",
+        "PUBLIC_HTTP_URL": f"http://127.0.0.1:{http}",  # pkilint wants a dot in the hosts of certificates' URLs
         "VALIDATION__HTTP01_PORT": str(http01),
         "VALIDATION__TLSALPN01_PORT": str(tlsalpn01),
         "VALIDATION__RESOLVERS": f"127.0.0.1:{dns}",
