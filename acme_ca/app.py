@@ -14,7 +14,7 @@ from typing import Any
 from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from acme_ca import http, public
+from acme_ca import http, log, public
 from acme_ca.acme import endpoints
 from acme_ca.acme.accounts import AccountRules, Accounts
 from acme_ca.acme.authentication import Authenticator
@@ -35,9 +35,11 @@ from acme_ca.acme.urls import (
 from acme_ca.ca import profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.hierarchy import Hierarchy
+from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.own import OwnCertificate
+from acme_ca.ca.served import Issuers, OpenKey, record_of
 from acme_ca.config import ConfigurationError, Settings, ValidationSettings
-from acme_ca.core import identifiers, keys
+from acme_ca.core import identifiers
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import IssuerKind, Profile, ProfileRef
 from acme_ca.core.problems import Problem
@@ -49,13 +51,14 @@ from acme_ca.storage import database as store
 from acme_ca.storage import issuers as issuer_store
 from acme_ca.storage import operations
 from acme_ca.storage.database import Database
-from acme_ca.storage.issuers import IssuerRecord
 from acme_ca.tasks import Background, Loop
 from acme_ca.validation.validator import Validator
 
 ATTEMPT_MARGIN = 15.0
 """Seconds that a validation may take beyond its own limits before another process takes it for dead."""
 NONCE_SECRET_BYTES = 32
+ISSUERS_INTERVAL = 2.0
+"""Seconds until every worker has noticed that an operator activated or retired an issuer."""
 
 
 def utc_now() -> datetime:
@@ -68,36 +71,70 @@ def new_id() -> str:
     return f"{milliseconds:012x}{os.urandom(10).hex()}"
 
 
-async def prepare(settings: Settings, hierarchy: Hierarchy, *, dsn: str) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a start makes known: the root that clients trust."""
+
+    root_pem: bytes
+    fingerprint: str
+    """SHA-256, 64 hexadecimal digits."""
+
+
+async def prepare(settings: Settings, seed: Hierarchy | None, *, dsn: str, open_key: OpenKey) -> Prepared:
     """Once, before the workers: the schema, the issuers and profiles, and the server's own certificate.
 
-    Raises SchemaError, DatabaseUnavailable, ConfigurationError.
+    `seed`: the hierarchy in the data directory, taken up when the database knows no issuer yet. Raises SchemaError,
+    DatabaseUnavailable, ConfigurationError.
     """
     _own_identifier(settings)  # before anything is written
     await store.migrate(dsn)
     async with Database.open(dsn, connections=1) as database:
-        await register(database, hierarchy, now=utc_now())
+        await _take_up(seed, database)
         await operations.register_profiles(database, profiles.BUILT_IN.values())
-        own = _own_certificate(settings, hierarchy, database, _authority(settings, hierarchy))
-        await own.renew_when_due()
+        issuers = Issuers(database=database, open_key=open_key, clock=utc_now, log=log.get())
+        await issuers.refresh()
+        active = _active(issuers)
+        root = issuers.root_of(active)
+        if root is None:
+            raise ConfigurationError(
+                "The database knows no root of its active issuer; install it with acme-ca ca import."
+            )
+        await _own_certificate(settings, issuers, database, _authority(settings, issuers)).renew_when_due()
+    return Prepared(root_pem=root.certificate.public_bytes(Encoding.PEM), fingerprint=root.fingerprint)
+
+
+async def _take_up(seed: Hierarchy | None, database: Database) -> None:
+    known = {issuer.id for issuer in await issuer_store.all_issuers(database)}
+    if seed is None:
+        return
+    if not known:
+        await register(database, seed, now=utc_now())
+    elif seed.intermediate.id not in known:
+        raise ConfigurationError(
+            "ACME_CA_DATA: the CA in its folder is another than the one in the database; give the folder of that one."
+        )
+
+
+def _active(issuers: Issuers) -> Issuer:
+    try:
+        active = issuers.active()
+    except Problem as problem:
+        raise ConfigurationError(problem.detail) from None
+    if active.key is None:
+        raise ConfigurationError(
+            f"The key of the active issuer cannot be used: {issuers.trouble(active.id)} "
+            "(settings ACME_CA_DATA, ACME_CA_CA_PASSWORD)."
+        )
+    return active
 
 
 async def register(database: Database, hierarchy: Hierarchy, *, now: datetime) -> None:
     """Make root and intermediate known to the database: the intermediate is at once in use."""
     root = hierarchy.root
     for issuer, kind in ((root, IssuerKind.ROOT), (hierarchy.intermediate, IssuerKind.INTERMEDIATE)):
-        record = IssuerRecord(
-            id=issuer.id,
-            der=issuer.certificate.public_bytes(Encoding.DER),
-            kind=kind,
-            parent_id=None if kind is IssuerKind.ROOT else root.id,
-            spki_sha256=keys.spki_sha256(issuer.public_key),
-            key_uri=f"file:{kind}.key",
-            state=IssuerState.ACTIVE,
-            not_before=issuer.certificate.not_valid_before_utc,
-            not_after=issuer.not_after,
-            created=now,
-            activated=now,
+        parent = None if kind is IssuerKind.ROOT else root.id
+        record = record_of(
+            issuer, kind, parent=parent, key_uri=f"file:{kind}.key", state=IssuerState.ACTIVE, now=now
         )
         await issuer_store.register(database, record, actor="server")
 
@@ -108,17 +145,20 @@ class Application:
 
     https: web.Application
     http: web.Application
+    issuers: Issuers
     _background: Background = field(repr=False)
     _authorizations: Authorizations = field(repr=False)
 
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, settings: Settings, hierarchy: Hierarchy, *, dsn: str, log: Logger
+        cls, settings: Settings, *, dsn: str, open_key: OpenKey, log: Logger
     ) -> AsyncIterator[Application]:
         async with Database.open(dsn, connections=settings.database_connections) as database:
+            issuers = Issuers(database=database, open_key=open_key, clock=utc_now, log=log)
+            await issuers.refresh()
             yield await _Composition(
-                settings, hierarchy, database, _validator(settings, log), log
+                settings, issuers, database, _validator(settings, log), log
             ).application()
 
     async def background(self) -> None:
@@ -133,16 +173,16 @@ class Application:
 
 class _Composition:
     def __init__(
-        self, settings: Settings, hierarchy: Hierarchy, database: Database, validator: Validator, log: Logger
+        self, settings: Settings, issuers: Issuers, database: Database, validator: Validator, log: Logger
     ) -> None:
         self._settings = settings
-        self._hierarchy = hierarchy
+        self._issuers = issuers
         self._database = database
         self._validator = validator
         self._log = log
         self._urls = Urls(settings.public_url)
         self._policy = settings.policy.name_policy()
-        self._authority = _authority(settings, hierarchy)
+        self._authority = _authority(settings, issuers)
 
     async def application(self) -> Application:
         if self._settings.dev:
@@ -150,9 +190,9 @@ class _Composition:
         known = await operations.profiles(self._database)
         acme = await self._acme({profile.ref: profile for profile in known})
         everyone = Public(
-            hierarchy=self._hierarchy,
+            issuers=self._issuers,
             database=self._database,
-            can_sign=lambda: self._authority.can_sign(self._hierarchy.intermediate.id),
+            can_sign=self._authority.can_sign,
             clock=utc_now,
             dev=self._settings.dev,
         )
@@ -164,6 +204,7 @@ class _Composition:
         return Application(
             https=https,
             http=plain,
+            issuers=self._issuers,
             _background=self._background(acme),
             _authorizations=acme.authorizations,
         )
@@ -175,7 +216,7 @@ class _Composition:
     async def _acme(self, known: Mapping[ProfileRef, Profile]) -> endpoints.Acme:
         nonces = await self._nonces()
         authorizations = self._authorizations()
-        renewals = Renewals(database=self._database, issuers=[self._hierarchy.intermediate], clock=utc_now)
+        renewals = Renewals(database=self._database, issuers=self._issuers, clock=utc_now)
         settings = self._settings
         return endpoints.Acme(
             authenticator=Authenticator(
@@ -203,7 +244,7 @@ class _Composition:
             authorizations=authorizations,
             renewals=renewals,
             revocation=Revocation(database=self._database, clock=utc_now),
-            issuers={self._hierarchy.intermediate.id: self._hierarchy.intermediate},
+            issuers=self._issuers,
             database=self._database,
             directory=self._directory(),
             orders_page=settings.orders_page,
@@ -244,12 +285,11 @@ class _Composition:
     def _orders(
         self, known: Mapping[ProfileRef, Profile], authorizations: Authorizations, renewals: Renewals
     ) -> Orders:
-        settings, issuer = self._settings, self._hierarchy.intermediate
+        settings = self._settings
         return Orders(
             database=self._database,
             authority=self._authority,
-            issuers={issuer.id: issuer},
-            active_issuer=issuer.id,
+            issuers=self._issuers,
             profiles=known,
             default_profile=profiles.BUILT_IN[settings.default_profile].ref,
             policy=self._policy,
@@ -289,8 +329,10 @@ class _Composition:
 
     def _background(self, acme: endpoints.Acme) -> Background:
         node = f"{socket.gethostname()}:{self._settings.data.resolve()}"
-        own = _own_certificate(self._settings, self._hierarchy, self._database, self._authority)
+        own = _own_certificate(self._settings, self._issuers, self._database, self._authority)
         loops = (
+            # Operators make, activate and retire issuers while this runs.
+            Loop(name="issuers", interval=ISSUERS_INTERVAL, work=self._issuers.refresh),
             # Attempts are taken over row by row (SKIP LOCKED): every worker may look.
             Loop(name="attempts", interval=5, work=acme.authorizations.take_over),
             Loop(name="orders", interval=15, work=acme.orders.resume, lease="orders"),
@@ -319,9 +361,9 @@ class _Composition:
 # ---------------------------------------------------------------- parts
 
 
-def _authority(settings: Settings, hierarchy: Hierarchy) -> Authority:
+def _authority(settings: Settings, issuers: Issuers) -> Authority:
     return Authority(
-        issuers={hierarchy.intermediate.id: hierarchy.intermediate},
+        issuers=issuers.get,
         public_http_url=settings.public_http_url,
         clock=utc_now,
         random_bytes=os.urandom,
@@ -329,14 +371,14 @@ def _authority(settings: Settings, hierarchy: Hierarchy) -> Authority:
 
 
 def _own_certificate(
-    settings: Settings, hierarchy: Hierarchy, database: Database, authority: Authority
+    settings: Settings, issuers: Issuers, database: Database, authority: Authority
 ) -> OwnCertificate:
     return OwnCertificate(
         settings.tls_file,
         identifier=_own_identifier(settings),
         database=database,
         authority=authority,
-        issuer=hierarchy.intermediate,
+        issuers=issuers,
         profile=profiles.BUILT_IN["server"],
         clock=utc_now,
     )

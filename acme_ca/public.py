@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -11,9 +12,15 @@ from aiohttp import web
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca import __version__
-from acme_ca.ca.hierarchy import Hierarchy
+from acme_ca.ca.issuers import Issuer
+from acme_ca.ca.served import Issuers
+from acme_ca.core.model import IssuerId, IssuerKind
+from acme_ca.core.problems import Problem
+from acme_ca.core.states import IssuerState
 from acme_ca.http import json_response
 from acme_ca.storage.database import Database, DatabaseUnavailable
+
+Endpoint = Callable[[web.Request], Awaitable[web.Response]]
 
 PEM = "application/x-pem-file"
 PKIX = "application/pkix-cert"
@@ -24,29 +31,46 @@ ISSUER_WARNING = timedelta(days=60)
 
 @dataclass(slots=True, kw_only=True)
 class Public:
-    hierarchy: Hierarchy
+    issuers: Issuers
     database: Database
-    can_sign: Callable[[], bool]
-    """Whether the issuer's key works."""
+    can_sign: Callable[[IssuerId], Awaitable[bool]]
+    """Whether an issuer's key works."""
     clock: Callable[[], datetime]
     dev: bool
     _looked: tuple[datetime, bool] | None = None
+    _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
-    def _signs(self) -> bool:
-        """Looked at anew at most once in KEY_CHECK: anyone may ask for health, and as often as they like."""
+    async def _signs(self) -> bool:
+        """All issuers that are in use. Looked at anew at most once in KEY_CHECK: anyone may ask for health, and as often as
+        they like.
+        """
+        async with self._looking:
+            now = self.clock()
+            if self._looked and now - self._looked[0] < KEY_CHECK:
+                return self._looked[1]
+            in_use = [issuer.id for issuer in self.issuers if issuer.signs_leaves(now)]
+            works = all([await self.can_sign(issuer) for issuer in in_use])
+            self._looked = (now, works)
+            return works
+
+    def roots(self) -> list[Issuer]:
+        """Those in use; the active issuer's first."""
         now = self.clock()
-        if self._looked and now - self._looked[0] < KEY_CHECK:
-            return self._looked[1]
-        self._looked = (now, self.can_sign())
-        return self._looked[1]
+        roots = [
+            issuer
+            for issuer in self.issuers
+            if issuer.kind is IssuerKind.ROOT and issuer.state(now) is IssuerState.ACTIVE
+        ]
+        first = self._active()
+        own = self.issuers.root_of(first) if first else None
+        return sorted(roots, key=lambda root: root is not own)
 
     async def health(self) -> tuple[bool, Mapping[str, Any]]:
         """Whether certificates can be issued now, and what was looked at."""
-        issuer = self.hierarchy.intermediate
-        remaining = issuer.not_after - self.clock()
+        remaining = self._remaining()
         checks = {
             "database": await self._database(),
-            "issuer_key": "ok" if self._signs() else "does not sign",
+            "issuer_key": "ok" if await self._signs() else "does not sign",
             "issuer_life": _life(remaining),
         }
         healthy = all(check in {"ok", "expires soon"} for check in checks.values())
@@ -57,6 +81,17 @@ class Public:
             "checks": checks,
             "issuer_expires_in_days": remaining.days,
         }
+
+    def _remaining(self) -> timedelta:
+        """Of the active issuer's life; nothing when there is no active issuer."""
+        active = self._active()
+        return active.not_after - self.clock() if active else timedelta(0)
+
+    def _active(self) -> Issuer | None:
+        try:
+            return self.issuers.active()
+        except Problem:
+            return None
 
     async def _database(self) -> str:
         try:
@@ -73,29 +108,52 @@ def _life(remaining: timedelta) -> str:
 
 
 def add_routes(application: web.Application, public: Public) -> None:
-    root, intermediate = public.hierarchy.root, public.hierarchy.intermediate
-    root_pem = root.certificate.public_bytes(Encoding.PEM)
-    files = {
-        "/ca/root.pem": (root_pem, PEM),
-        "/ca/bundle.pem": (intermediate.chain_pem + root_pem, PEM),
-    } | {
-        f"/ca/{issuer.id}.cer": (issuer.certificate.public_bytes(Encoding.DER), PKIX)
-        for issuer in (root, intermediate)
-    }
-    for path, (content, content_type) in files.items():
-        application.router.add_get(path, _file(content, content_type))
+    application.router.add_get("/ca/root.pem", _roots(public))
+    application.router.add_get("/ca/bundle.pem", _bundle(public))
+    application.router.add_get("/ca/{id:[0-9a-f]{32}}.cer", _issuer(public))
     application.router.add_get("/health", _health(public))
 
 
-def _file(content: bytes, content_type: str) -> Callable[[web.Request], Any]:
+def _roots(public: Public) -> Endpoint:
+    """What clients trust: the root of the active issuer, then the other roots in use."""
+
     async def handle(_: web.Request) -> web.Response:
-        headers = {"Cache-Control": "public, max-age=3600"}
-        return web.Response(body=content, content_type=content_type, headers=headers)
+        return _file(_pem(public.roots()), PEM)
 
     return handle
 
 
-def _health(public: Public) -> Callable[[web.Request], Any]:
+def _bundle(public: Public) -> Endpoint:
+    """The chain of the active issuer, and the roots."""
+
+    async def handle(_: web.Request) -> web.Response:
+        return _file(public.issuers.active().chain_pem + _pem(public.roots()), PEM)
+
+    return handle
+
+
+def _issuer(public: Public) -> Endpoint:
+    """DER, at the place that certificates name (RFC 5280 §4.2.2.1)."""
+
+    async def handle(request: web.Request) -> web.Response:
+        issuer = public.issuers.get(IssuerId(request.match_info["id"]))
+        if issuer is None:
+            raise web.HTTPNotFound
+        return _file(issuer.certificate.public_bytes(Encoding.DER), PKIX)
+
+    return handle
+
+
+def _pem(issuers: Iterable[Issuer]) -> bytes:
+    return b"".join(issuer.certificate.public_bytes(Encoding.PEM) for issuer in issuers)
+
+
+def _file(content: bytes, content_type: str) -> web.Response:
+    headers = {"Cache-Control": "public, max-age=3600"}
+    return web.Response(body=content, content_type=content_type, headers=headers)
+
+
+def _health(public: Public) -> Endpoint:
     async def handle(_: web.Request) -> web.Response:
         healthy, report = await public.health()
         return json_response(report, status=200 if healthy else 503, headers={"Cache-Control": "no-store"})

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from aiohttp import web
+from multidict import CIMultiDict
 
 from acme_ca.acme import messages, urls
 from acme_ca.acme.accounts import Accounts
@@ -25,7 +26,7 @@ from acme_ca.acme.nonces import Nonces
 from acme_ca.acme.orders import Orders
 from acme_ca.acme.renewals import Renewals, already_replaced
 from acme_ca.acme.urls import Urls
-from acme_ca.ca.issuers import Issuer
+from acme_ca.ca.served import Issuers
 from acme_ca.core.model import (
     Account,
     AccountId,
@@ -33,7 +34,6 @@ from acme_ca.core.model import (
     AuthorizationId,
     Certificate,
     ChallengeType,
-    IssuerId,
     Order,
 )
 from acme_ca.core.problems import Problem, malformed, unauthorized
@@ -66,7 +66,7 @@ class Acme:
     authorizations: Authorizations
     renewals: Renewals
     revocation: Revocation
-    issuers: Mapping[IssuerId, Issuer]
+    issuers: Issuers
     database: Database
     directory: Mapping[str, Any]
     orders_page: int
@@ -167,17 +167,28 @@ def _order(acme: Acme, order: Order, *, status: int = 200) -> web.Response:
 
 
 async def certificate(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
+    """RFC 8555 §7.4.2: with its chain; links to the others, where there are some."""
+    return await _chain(acme, request, 0)
+
+
+async def other_chain(acme: Acme, request: AccountRequest, parameters: Parameters) -> web.Response:
+    return await _chain(acme, request, int(parameters["chain"]))
+
+
+async def _chain(acme: Acme, request: AccountRequest, wanted: int) -> web.Response:
     _must_be_post_as_get(request)
     found = _own(request, Certificate)
     if found.der is None:
         raise malformed("This certificate is not signed yet: poll its order.", status=404)
-    issuer = acme.issuers.get(found.issuer)
-    if issuer is None:
-        raise malformed(
-            "The issuer of this certificate is served no more: order a new certificate.", status=404
-        )
-    body = messages.pem(found.der) + issuer.chain_pem
-    return web.Response(body=body, content_type=PEM_CHAIN)
+    issuer = await acme.issuers.find(found.issuer)
+    chains = (issuer.chain_pem, *issuer.alternates_pem)
+    if wanted >= len(chains):
+        raise malformed("There is no such chain: see the links of the certificate's own URL.", status=404)
+    others = [acme.urls.certificate(found.serial, other) for other in range(len(chains)) if other != wanted]
+    headers = CIMultiDict(("Link", f'<{url}>;rel="alternate"') for url in others)
+    return web.Response(
+        body=messages.pem(found.der) + chains[wanted], content_type=PEM_CHAIN, headers=headers
+    )
 
 
 # ---------------------------------------------------------------- authorizations and challenges
@@ -270,6 +281,7 @@ async def new_nonce(_acme: Acme, _request: AccountRequest | None, _: Parameters)
 # ---------------------------------------------------------------- the table
 
 _ID = f"{{id:{urls.ID}}}"
+_CHAIN = "{chain:[1-9][0-9]?}"
 _KIND = f"{{type:{'|'.join(ChallengeType)}}}"
 
 ROUTES = (
@@ -287,6 +299,7 @@ ROUTES = (
     Route(f"{urls.AUTHZ}{_ID}", authorization, resource=Resource.AUTHORIZATION),
     Route(f"{urls.CHALLENGE}{_ID}/{_KIND}", challenge, resource=Resource.AUTHORIZATION, acts=True),
     Route(f"{urls.CERTIFICATE}{_ID}", certificate, resource=Resource.CERTIFICATE),
+    Route(f"{urls.CERTIFICATE}{_ID}/{_CHAIN}", other_chain, resource=Resource.CERTIFICATE),
 )
 """Every signed request. The directory and newNonce take POST-as-GET here (RFC 8555 §6.3) and unsigned GET beside."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,13 +15,14 @@ from acme_ca.acme import messages
 from acme_ca.acme.authorizations import Authorizations
 from acme_ca.acme.renewals import Renewals
 from acme_ca.ca import lint, profiles
-from acme_ca.ca.authority import Authority
+from acme_ca.ca.authority import Authority, key_out_of_reach
 from acme_ca.ca.issuers import Issuer
+from acme_ca.ca.keystore import KeyUnavailable
+from acme_ca.ca.served import Issuers
 from acme_ca.core import csr, keys
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
     IssuanceRequest,
-    IssuerId,
     LintedCertificate,
     Order,
     OrderId,
@@ -61,8 +63,7 @@ class Orders:
         *,
         database: Database,
         authority: Authority,
-        issuers: Mapping[IssuerId, Issuer],
-        active_issuer: IssuerId,
+        issuers: Issuers,
         profiles: Mapping[ProfileRef, Profile],
         default_profile: ProfileRef,
         policy: NamePolicy,
@@ -76,7 +77,6 @@ class Orders:
         self._database = database
         self._authority = authority
         self._issuers = issuers
-        self._active_issuer = active_issuer
         self._profiles = dict(profiles)
         self._default_profile = default_profile
         self._policy = policy
@@ -96,7 +96,7 @@ class Orders:
         self._check_policy(wish.identifiers)
         now = self._clock()
         profile = self._profiles[self._default_profile]
-        issuer = self._issuers[self._active_issuer]
+        issuer = self._issuers.active()
         if wish.replaces is not None:
             await self._renewals.check_replaceable(
                 wish.replaces, account=credential.account, identifiers=wish.identifiers
@@ -144,18 +144,37 @@ class Orders:
         csr.check_names(request, order.identifiers)
         profile = await self._profile(order.profile)
         keys.check_certificate_key(request.public_key, profile)
-        spki_sha256 = keys.spki_sha256(request.public_key)
-        linted = self._prepare(order, profile, request.public_key)
-        recorded = await orders.claim_and_record(
-            self._database, order, linted, spki_sha256=spki_sha256, now=self._clock()
-        )
-        if recorded is None:
-            raise await self._why_not(order, spki_sha256)
-        processing = replace(order, status=OrderStatus.PROCESSING, serial=recorded.serial)
+        processing, recorded = await self._record(order, profile, request.public_key)
         if self._rules.delay_issuance:
             self._hold_back(processing, recorded)
             return processing
         return await self._issue(processing, recorded)
+
+    async def _record(
+        self, order: Order, profile: Profile, public_key: PublicKey
+    ) -> tuple[Order, RecordedCertificate]:
+        """Win the order, under the issuer that it pins; under the active one, when that has been retired meanwhile."""
+        spki_sha256 = keys.spki_sha256(public_key)
+        for _ in range(2):
+            order, issuer = await self._with_issuer(order)
+            linted = self._prepare(order, profile, public_key, issuer)
+            recorded = await orders.claim_and_record(
+                self._database, order, linted, spki_sha256=spki_sha256, now=self._clock()
+            )
+            if recorded is not None:
+                return replace(order, status=OrderStatus.PROCESSING, serial=recorded.serial), recorded
+            await self._issuers.refresh()  # perhaps it was retired a moment ago
+            if issuer.id == order.issuer and self._issuers.get(issuer.id) == issuer:
+                break
+        raise await self._why_not(order, spki_sha256)
+
+    async def _with_issuer(self, order: Order) -> tuple[Order, Issuer]:
+        issuer = await self._issuers.find(order.issuer)
+        if issuer.signs_leaves(self._clock()):
+            return order, issuer
+        successor = self._issuers.active()
+        await orders.move(self._database, order, successor.id, now=self._clock())
+        return replace(order, issuer=successor.id), successor
 
     async def _profile(self, wanted: ProfileRef) -> Profile:
         """The version that an order pins; a newer replica may have registered it after this process began."""
@@ -163,18 +182,19 @@ class Orders:
             self._profiles |= {profile.ref: profile for profile in await operations.profiles(self._database)}
         return self._profiles[wanted]
 
-    def _prepare(self, order: Order, profile: Profile, public_key: PublicKey) -> LintedCertificate:
+    def _prepare(
+        self, order: Order, profile: Profile, public_key: PublicKey, issuer: Issuer
+    ) -> LintedCertificate:
         request = IssuanceRequest(
             identifiers=order.identifiers,
             public_key=public_key,
             profile=profile,
-            issuer=order.issuer,
-            shard=0,
+            issuer=issuer.id,
+            shard=issuer.open_shard,
             not_before=order.not_before,
             not_after=order.not_after,
         )
         prepared = self._authority.prepare(request)
-        issuer = self._issuers[order.issuer]
         try:
             return lint.lint(prepared, policy=self._policy, issuer=issuer, now=self._clock())
         except lint.LintError as error:
@@ -187,20 +207,25 @@ class Orders:
         return _not_ready(order)
 
     async def _issue(self, order: Order, recorded: RecordedCertificate) -> Order:
+        """Raises Problem when the key is out of reach: then the order is what it was before, and so is its client's way."""
         problem = await self._sign_and_store(order.id, recorded)
         if problem is not None:
             return replace(order, status=OrderStatus.INVALID, serial=None, error=problem.document())
         return replace(order, status=OrderStatus.VALID)
 
     async def _sign_and_store(self, order: OrderId, recorded: RecordedCertificate) -> Problem | None:
-        """Whatever goes wrong, the order does not stay `processing`: it ends `invalid` here, or the sweep resumes it when
-        the database is out of reach. Returns what the order ended with.
+        """Whatever goes wrong, the order does not stay `processing`: it ends `invalid` here, or is given back when the
+        key is out of reach, or the sweep resumes it when the database is. Returns what the order ended with.
         """
         try:
-            signed = self._authority.sign(recorded)
+            signed = await self._authority.sign(recorded)
             await certificates.store(self._database, signed, now=self._clock())
         except DatabaseUnavailable:
             raise
+        except KeyUnavailable as error:
+            self._log.error("a key is out of reach", order=order, issuer=recorded.issuer, reason=str(error))
+            await orders.give_back(self._database, order, recorded.serial, now=self._clock())
+            raise key_out_of_reach() from None
         except Exception as error:  # noqa: BLE001  whatever it is, the order must end
             self._log.exception("issuance failed", order=order, serial=recorded.serial)
             problem = error if isinstance(error, Problem) else _signing_failed()
@@ -225,7 +250,8 @@ class Orders:
         left = await orders.unsigned(self._database, before=before, limit=SWEEP_BATCH)
         for order, recorded in left:
             self._log.warning("issuance resumed", order=order, serial=recorded.serial)
-            await self._sign_and_store(order, recorded)
+            with contextlib.suppress(Problem):  # given back
+                await self._sign_and_store(order, recorded)
         return len(left)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from acme_ca.ca import issuers
-from acme_ca.ca.issuers import Issuer
+from acme_ca.ca.served import Issuers
 from acme_ca.core import renewal
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import AccountId, Certificate, IssuerId, serial_text
@@ -26,11 +26,9 @@ class RenewalInfo:
 
 
 class Renewals:
-    def __init__(
-        self, *, database: Database, issuers: Iterable[Issuer], clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, *, database: Database, issuers: Issuers, clock: Callable[[], datetime]) -> None:
         self._database = database
-        self._issuers = _by_key_identifier(issuers)
+        self._issuers = issuers
         self._clock = clock
 
     async def info(self, cert_id: CertId) -> RenewalInfo:
@@ -56,12 +54,15 @@ class Renewals:
 
     async def _find(self, cert_id: CertId) -> Certificate:
         found = await certificates.find(self._database, serial_text(cert_id.serial))
-        issuer = self._issuers.get(cert_id.authority_key_identifier)
-        if found is None or found.der is None or found.issuer != issuer:
+        if found is None or found.der is None or not await self._is_by(found.issuer, cert_id):
             raise malformed(
                 "This CA has issued no certificate of this identifier (RFC 9773 §4.1).", status=404
             )
         return found
+
+    async def _is_by(self, issuer: IssuerId, cert_id: CertId) -> bool:
+        certificate = (await self._issuers.find(issuer)).certificate
+        return issuers.key_identifier(certificate) == cert_id.authority_key_identifier
 
 
 def already_replaced() -> Problem:
@@ -69,7 +70,3 @@ def already_replaced() -> Problem:
         ErrorType.ALREADY_REPLACED,
         'The certificate in "replaces" is being replaced by another order: finish that one, or order without "replaces".',
     )
-
-
-def _by_key_identifier(served: Iterable[Issuer]) -> Mapping[bytes, IssuerId]:
-    return {issuers.key_identifier(issuer.certificate): issuer.id for issuer in served}

@@ -60,8 +60,9 @@ class Urls:
     def challenge(self, authorization: AuthorizationId, kind: ChallengeType) -> str:
         return f"{self._base}{CHALLENGE}{authorization}/{kind}"
 
-    def certificate(self, serial: Serial) -> str:
-        return f"{self._base}{CERTIFICATE}{serial}"
+    def certificate(self, serial: Serial, chain: int = 0) -> str:
+        """`chain`: which; 0 for the one that the certificate was issued under, others are alternates."""
+        return f"{self._base}{CERTIFICATE}{serial}" + (f"/{chain}" if chain else "")
 
     def account_id(self, url: str) -> AccountId | None:
         """The inverse of `account`: exactly that text, or None (lesson 11)."""

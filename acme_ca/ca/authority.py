@@ -6,16 +6,21 @@ the linter reads, and its TBSCertificate is what the issuer signs, byte for byte
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
-from acme_ca.ca import issuers, profiles
+from acme_ca.ca import issuers, keystore, profiles
+from acme_ca.ca.issuers import Issuer, SignatureHash
+from acme_ca.ca.keystore import KeyUnavailable, PrivateKey
 from acme_ca.core import der, keys
 from acme_ca.core.identifiers import Identifier, IdentifierType
 from acme_ca.core.model import (
@@ -30,42 +35,44 @@ from acme_ca.core.model import (
 )
 from acme_ca.core.problems import ErrorType, Problem
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from datetime import datetime
-
-    from acme_ca.ca.issuers import Issuer, SignatureHash
-    from acme_ca.ca.keystore import PrivateKey
+T = TypeVar("T")
 
 SERIAL_BYTES = 16
 _PROOF = b"acme-ca: the issuer's key is here"
+SIGNING_TIMEOUT = 20.0
+"""Seconds that a key store gets for one signature."""
+KEY_PAUSE = timedelta(seconds=5)
+"""How long a key that did not answer is not asked again."""
 MAX_COMMON_NAME = 64
 """ub-common-name (RFC 5280 appendix A.1)."""
 
 
 class Authority:
-    """Makes certificates under any of its issuers. Holds their keys; keeps nothing of what it makes."""
+    """Makes certificates under any of its issuers, with the keys that these have. Keeps nothing of what it makes."""
 
     def __init__(
         self,
         *,
-        issuers: Mapping[IssuerId, Issuer],
+        issuers: Callable[[IssuerId], Issuer | None],
         public_http_url: str,
         clock: Callable[[], datetime],
         random_bytes: Callable[[int], bytes],
     ) -> None:
-        """`public_http_url`: base of the issuers' addresses in certificates. `random_bytes(n)`: n bytes that nobody
-        can foresee. Raises ValueError for an issuer without its key.
+        """`issuers`: finds one by its id, as it is now. `public_http_url`: base of the issuers' addresses in
+        certificates. `random_bytes(n)`: n bytes that nobody can foresee.
         """
-        self._desks = {id_: _Desk.of(issuer, public_http_url) for id_, issuer in issuers.items()}
+        self._issuers = issuers
+        self._public_http_url = public_http_url
         self._clock = clock
         self._random_bytes = random_bytes
+        self._desks: dict[IssuerId, _Desk] = {}
+        self._avoided: dict[IssuerId, datetime] = {}
 
     def prepare(self, request: IssuanceRequest) -> PreparedCertificate:
         """Stage 1. Raises `Problem`: `malformed` for a validity that cannot be given (any more), `serverInternal`
-        when the issuer that the order pins has expired or is no longer served.
+        when the issuer that the order pins has expired, is no longer served, or its key is out of reach.
         """
-        desk = self._desk(request.issuer)
+        desk = self._reachable(request.issuer)
         begin, end = profiles.validity(
             request.profile,
             now=self._clock(),
@@ -85,29 +92,74 @@ class Authority:
             draft=draft,
         )
 
-    def sign(self, recorded: RecordedCertificate) -> SignedCertificate:
+    async def sign(self, recorded: RecordedCertificate) -> SignedCertificate:
         """Stage 4. Signs exactly the recorded bytes, and looks at the result before it hands it out.
 
-        Raises `Problem` (`serverInternal`) when the issuer is no longer served.
+        Raises KeyUnavailable when the key store does not answer now, `Problem` (`serverInternal`) when the issuer is no
+        longer served.
         """
-        return SignedCertificate(serial=recorded.serial, der=self._desk(recorded.issuer).sign(recorded))
+        try:
+            desk = self._desk(recorded.issuer)
+            signed = await _apart(desk, desk.sign, recorded)
+        except KeyUnavailable:
+            self._avoided[recorded.issuer] = self._clock() + KEY_PAUSE
+            raise
+        return SignedCertificate(serial=recorded.serial, der=signed)
 
-    def can_sign(self, issuer_id: IssuerId) -> bool:
+    async def can_sign(self, issuer_id: IssuerId) -> bool:
         """Whether the issuer's key is there and is its certificate's: signs and verifies bytes that are no certificate."""
         try:
-            self._desk(issuer_id).prove()
+            desk = self._desk(issuer_id)
+            await _apart(desk, desk.prove)
         except Exception:  # noqa: BLE001  whatever a key store raises, the answer is no
             return False
+        self._avoided.pop(issuer_id, None)
         return True
 
     def _desk(self, issuer_id: IssuerId) -> _Desk:
-        desk = self._desks.get(issuer_id)
-        if desk is None:
+        issuer = self._issuers(issuer_id)
+        if issuer is None:
             raise Problem(
                 ErrorType.SERVER_INTERNAL,
                 "The issuer that this order was made for is served no more; place a new order.",
             )
+        if issuer.key is None:
+            raise KeyUnavailable(f"The key of issuer {issuer_id} is out of reach.")
+        desk = self._desks.get(issuer_id)
+        if desk is None or desk.key is not issuer.key:
+            desk = self._desks[issuer_id] = _Desk.of(issuer, issuer.key, self._public_http_url)
         return desk
+
+    def _reachable(self, issuer_id: IssuerId) -> _Desk:
+        """For a moment after a signature that a key store did not give, no other is asked of it: what would be recorded
+        for it would never be signed.
+        """
+        if (moment := self._avoided.get(issuer_id)) is not None and moment > self._clock():
+            raise key_out_of_reach()
+        try:
+            return self._desk(issuer_id)
+        except KeyUnavailable:
+            raise key_out_of_reach() from None
+
+
+def key_out_of_reach() -> Problem:
+    return Problem(
+        ErrorType.SERVER_INTERNAL,
+        "The key of the CA's issuer is out of reach. The order is unharmed: finalize it again later.",
+        status=503,
+        headers={"Retry-After": str(int(KEY_PAUSE.total_seconds()))},
+    )
+
+
+async def _apart(desk: _Desk, work: Callable[..., T], *arguments: object) -> T:
+    """A signature by a key that may keep its caller waiting is made in a thread, and not waited for without end."""
+    if not desk.may_block:
+        return work(*arguments)
+    try:
+        async with asyncio.timeout(SIGNING_TIMEOUT):
+            return await asyncio.to_thread(work, *arguments)
+    except TimeoutError:
+        raise KeyUnavailable(f"The key store did not answer in {SIGNING_TIMEOUT:.0f} seconds.") from None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +170,7 @@ class _Desk:
     name: x509.Name
     not_after: datetime
     key: PrivateKey
+    may_block: bool
     throw_away_key: PrivateKey
     hash: SignatureHash
     signature_algorithm: bytes
@@ -125,15 +178,14 @@ class _Desk:
     authority_information_access: x509.AuthorityInformationAccess
 
     @classmethod
-    def of(cls, issuer: Issuer, public_http_url: str) -> _Desk:
-        if issuer.key is None:
-            raise ValueError(f"issuer {issuer.id} has no key to sign with")
-        public_key = issuer.key.public_key()
+    def of(cls, issuer: Issuer, key: PrivateKey, public_http_url: str) -> _Desk:
+        public_key = key.public_key()
         return cls(
             certificate=issuer.certificate,
             name=issuer.certificate.subject,
             not_after=issuer.not_after,
-            key=issuer.key,
+            key=key,
+            may_block=keystore.may_block(key),
             throw_away_key=_like(public_key),
             hash=issuers.signature_hash(public_key),
             signature_algorithm=signature_algorithm(public_key),

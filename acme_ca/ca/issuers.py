@@ -10,8 +10,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from acme_ca.ca.chains import Chain
 from acme_ca.ca.keystore import PrivateKey
-from acme_ca.core.model import IssuerId
+from acme_ca.core.model import IssuerId, IssuerKind
+from acme_ca.core.states import IssuerState, issuer_state
 
 IssuerKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 SignatureHash = hashes.SHA256 | hashes.SHA384
@@ -26,11 +28,19 @@ class Issuer:
     """A CA certificate, with its key where it is to sign. Made by `issuer`."""
 
     id: IssuerId
+    kind: IssuerKind = IssuerKind.INTERMEDIATE
+    stored_state: IssuerState = IssuerState.ACTIVE
+    activated: datetime | None = None
+    open_shard: int = 0
+    """Of its CRL: the one that new certificates belong to."""
     certificate: x509.Certificate
     key: PrivateKey | None = field(repr=False)
-    chain: tuple[x509.Certificate, ...]
+    """None: not within reach, or not needed here (a root's)."""
+    chain: Chain
     """What is sent after a leaf: from this certificate upwards, without the root."""
     chain_pem: bytes = field(repr=False)
+    alternates_pem: tuple[bytes, ...] = field(default=(), repr=False)
+    """Other chains (RFC 8555 §7.4.2), while cross-signatures live."""
     fingerprint: str
     """SHA-256 of the certificate, 64 lower-case hexadecimal digits."""
 
@@ -45,10 +55,14 @@ class Issuer:
         assert isinstance(key, IssuerKey)  # noqa: S101
         return key
 
+    def state(self, now: datetime) -> IssuerState:
+        return issuer_state(self.stored_state, not_after=self.not_after, now=now)
 
-def issuer(
-    certificate: x509.Certificate, key: PrivateKey | None, *, chain: tuple[x509.Certificate, ...]
-) -> Issuer:
+    def signs_leaves(self, now: datetime) -> bool:
+        return self.kind is IssuerKind.INTERMEDIATE and self.state(now) is IssuerState.ACTIVE
+
+
+def issuer(certificate: x509.Certificate, key: PrivateKey | None, *, chain: Chain) -> Issuer:
     """The certificate as an issuer: its id is the first half of its fingerprint."""
     fingerprint = certificate.fingerprint(hashes.SHA256()).hex()
     return Issuer(
@@ -56,9 +70,13 @@ def issuer(
         certificate=certificate,
         key=key,
         chain=chain,
-        chain_pem=b"".join(link.public_bytes(Encoding.PEM) for link in chain),
+        chain_pem=chain_pem(chain),
         fingerprint=fingerprint,
     )
+
+
+def chain_pem(chain: Chain) -> bytes:
+    return b"".join(link.public_bytes(Encoding.PEM) for link in chain)
 
 
 def key_identifier(certificate: x509.Certificate) -> bytes:

@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import (
 from acme_ca.ca import lint
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Issuer
+from acme_ca.ca.served import Issuers
 from acme_ca.core import keys
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import IssuanceRequest, Profile
@@ -40,7 +41,7 @@ class OwnCertificate:
         identifier: Identifier,
         database: Database,
         authority: Authority,
-        issuer: Issuer,
+        issuers: Issuers,
         profile: Profile,
         clock: Callable[[], datetime],
     ) -> None:
@@ -48,43 +49,46 @@ class OwnCertificate:
         self._identifier = identifier
         self._database = database
         self._authority = authority
-        self._issuer = issuer
+        self._issuers = issuers
         self._profile = profile
         self._clock = clock
 
     async def renew_when_due(self) -> bool:
-        """Replace the certificate when it is missing, unreadable, another issuer's, for another host, or two thirds over."""
-        if not self._is_due():
+        """Replace the certificate when it is missing, unreadable, of an issuer that is not the active one, for another
+        host, or two thirds over.
+        """
+        issuer = self._issuers.active()
+        if not self._is_due(issuer):
             return False
         key = ec.generate_private_key(ec.SECP256R1())
         request = IssuanceRequest(
             identifiers=(self._identifier,),
             public_key=key.public_key(),
             profile=self._profile,
-            issuer=self._issuer.id,
-            shard=0,
+            issuer=issuer.id,
+            shard=issuer.open_shard,
             not_before=None,
             not_after=None,
         )
         # The name policy is about clients' names; this one is the operator's own setting.
         linted = lint.lint(
-            self._authority.prepare(request), policy=NamePolicy(), issuer=self._issuer, now=self._clock()
+            self._authority.prepare(request), policy=NamePolicy(), issuer=issuer, now=self._clock()
         )
         recorded = await certificates.record_own(
             self._database, linted, spki_sha256=keys.spki_sha256(key.public_key()), now=self._clock()
         )
-        signed = self._authority.sign(recorded)
+        signed = await self._authority.sign(recorded)
         await certificates.store(self._database, signed, now=self._clock())
         leaf = x509.load_der_x509_certificate(signed.der).public_bytes(Encoding.PEM)
-        _replace(self._file, _pem(key) + leaf + self._issuer.chain_pem)
+        _replace(self._file, _pem(key) + leaf + issuer.chain_pem)
         return True
 
-    def _is_due(self) -> bool:
+    def _is_due(self, issuer: Issuer) -> bool:
         try:
             content = self._file.read_bytes()
             leaf = x509.load_pem_x509_certificate(content)
             names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-            leaf.verify_directly_issued_by(self._issuer.certificate)
+            leaf.verify_directly_issued_by(issuer.certificate)
             key = load_pem_private_key(content, None)
         except (OSError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
             return True

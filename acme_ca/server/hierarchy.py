@@ -11,16 +11,18 @@ from typing import Literal
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca import config, log
+from acme_ca.ca import keystore
 from acme_ca.ca.hierarchy import (
     Hierarchy,
     UnsuitableName,
     create_hierarchy,
     load_certificates,
-    load_hierarchy,
 )
 from acme_ca.ca.issuers import IssuerError
+from acme_ca.ca.keystore import PrivateKey
+from acme_ca.ca.served import OpenKey
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.server import datadir
+from acme_ca.server import database, datadir
 
 KeyType = Literal["ec", "rsa"]
 MIN_PASSWORD = 8
@@ -41,19 +43,34 @@ def exists(settings: Settings) -> bool:
         ) from None
 
 
-def load(settings: Settings) -> Hierarchy:
-    """The hierarchy, ready to issue; in development mode it is made when there is none. Raises ConfigurationError."""
-    password = _password(settings)
+def seed(settings: Settings) -> Hierarchy | None:
+    """The certificates in the folder, with which a new database begins; in development mode they are made when there
+    are none. None: the database may know a CA whose keys are elsewhere. Raises ConfigurationError.
+    """
     if exists(settings):
         datadir.make(settings.data)
-        with _refusals_name_settings():
-            return load_hierarchy(place(settings), password.encode(), now=datetime.now(UTC))
-    if not settings.dev:
+        if (place(settings) / "intermediate.key").exists():
+            _password(settings)
+        return certificates(settings)
+    if settings.dev:
+        log.get().warning(
+            "there is no CA yet: a root and an intermediate are made", directory=str(place(settings))
+        )
+        return create(settings, common_name="Development", organization="", country="", key_type="ec")
+    if settings.database_url is None and not database.place(settings).exists():
         raise _missing(settings)
-    log.get().warning(
-        "there is no CA yet: a root and an intermediate are made", directory=str(place(settings))
-    )
-    return create(settings, common_name="Development", organization="", country="", key_type="ec")
+    return None
+
+
+def keys(settings: Settings) -> OpenKey:
+    """Opens the keys of issuers, by their URIs."""
+    password = config.ca_password(settings)
+
+    def open_key(uri: str) -> PrivateKey:
+        secret = password.get_secret_value().encode() if password else b""
+        return keystore.open_key(uri, directory=place(settings), password=secret)
+
+    return open_key
 
 
 def create(
@@ -67,7 +84,7 @@ def create(
         )
     with datadir.unchanged_when_refused(settings.data), _refusals_name_settings():
         datadir.make(settings.data)
-        hierarchy = create_hierarchy(
+        made = create_hierarchy(
             place(settings),
             common_name=common_name,
             organization=organization,
@@ -76,8 +93,8 @@ def create(
             password=password.encode(),
             now=datetime.now(UTC),
         )
-    publish_root(settings, hierarchy)
-    return hierarchy
+    datadir.publish_root(settings.data, made.root.certificate.public_bytes(Encoding.PEM))
+    return made
 
 
 def certificates(settings: Settings) -> Hierarchy:
@@ -86,11 +103,6 @@ def certificates(settings: Settings) -> Hierarchy:
         raise _missing(settings)
     with _refusals_name_settings():
         return load_certificates(place(settings))
-
-
-def publish_root(settings: Settings, hierarchy: Hierarchy) -> Path:
-    """Put a copy of the root certificate where every user can read it; returns its path."""
-    return datadir.publish_root(settings.data, hierarchy.root.certificate.public_bytes(Encoding.PEM))
 
 
 def _missing(settings: Settings) -> ConfigurationError:

@@ -11,10 +11,12 @@ from contextlib import ExitStack
 from functools import partial
 
 from acme_ca import app, log
+from acme_ca.app import Prepared
 from acme_ca.ca import profiles
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import database, datadir, hierarchy, sockets, welcome
+from acme_ca.server.apart import apart
 from acme_ca.server.sockets import Listeners
 from acme_ca.server.supervisor import Supervisor
 from acme_ca.server.tls import ServerTls
@@ -45,17 +47,17 @@ def _prepare(settings: Settings, listeners: Listeners, held: ExitStack) -> Super
     """All that is done once; what it starts is stopped with `held`."""
     with datadir.unchanged_when_refused(settings.data), ExitStack() as started:
         _check_profile(settings)
-        ca = hierarchy.load(settings)
+        seed = hierarchy.seed(settings)
         dsn, is_running = _database(settings, started)
-        _bring_up(settings, ca, dsn)
+        prepared = _bring_up(settings, seed, dsn)
         tls = _tls(settings)
-        root = hierarchy.publish_root(settings, ca)
+        root = datadir.publish_root(settings.data, prepared.root_pem)
         held.enter_context(started.pop_all())
     return Supervisor(
-        Worker(settings=settings, hierarchy=ca, dsn=dsn, tls=tls, listeners=listeners),
+        Worker(settings=settings, dsn=dsn, tls=tls, listeners=listeners),
         workers=settings.workers,
         grace=settings.shutdown_grace,
-        on_ready=partial(welcome.say, settings, root=root, fingerprint=ca.root.fingerprint),
+        on_ready=partial(welcome.say, settings, root=root, fingerprint=prepared.fingerprint),
         on_stop=listeners.close,
         healthy=is_running,
     )
@@ -90,9 +92,12 @@ def _database(settings: Settings, started: ExitStack) -> tuple[str, Callable[[],
         raise ConfigurationError(str(error)) from None
 
 
-def _bring_up(settings: Settings, ca: Hierarchy, dsn: str) -> None:
+def _bring_up(settings: Settings, seed: Hierarchy | None, dsn: str) -> Prepared:
+    async def prepare() -> Prepared:
+        return await app.prepare(settings, seed, dsn=dsn, open_key=hierarchy.keys(settings))
+
     with database.explained():
-        asyncio.run(app.prepare(settings, ca, dsn=dsn))
+        return apart(lambda: asyncio.run(prepare()))
 
 
 def _tls(settings: Settings) -> ServerTls:

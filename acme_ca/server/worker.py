@@ -18,9 +18,9 @@ from aiohttp import web
 
 from acme_ca import http, log
 from acme_ca.app import Application
-from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.config import Settings
 from acme_ca.log import Logger
+from acme_ca.server import hierarchy
 from acme_ca.server.sockets import BACKLOG, Listeners
 from acme_ca.server.supervisor import WorkerEnds
 from acme_ca.server.tls import ServerTls
@@ -41,7 +41,6 @@ class Worker:
     """What all workers have in common; calling it is the life of one."""
 
     settings: Settings
-    hierarchy: Hierarchy
     dsn: str
     tls: ServerTls
     listeners: Listeners
@@ -55,7 +54,9 @@ class Worker:
     async def _serve(self, sockets: SocketPair, ends: WorkerEnds) -> int:
         logger = log.get(worker=ends.number)
         service = Service(self.tls, ends, grace=self.settings.shutdown_grace, log=logger)
-        async with Application.open(self.settings, self.hierarchy, dsn=self.dsn, log=logger) as application:
+        async with Application.open(
+            self.settings, dsn=self.dsn, open_key=hierarchy.keys(self.settings), log=logger
+        ) as application:
             # What the start has made stays for good: the collector need not look at it again.
             gc.collect()
             gc.freeze()

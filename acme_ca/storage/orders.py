@@ -14,12 +14,14 @@ from acme_ca.core.model import (
     Authorization,
     AuthorizationId,
     ChallengeType,
+    IssuerId,
     LintedCertificate,
     Order,
     OrderId,
     Outcome,
     ProfileRef,
     RecordedCertificate,
+    Serial,
 )
 from acme_ca.core.states import AuthorizationStatus, OrderStatus, authorization_status, order_status
 from acme_ca.storage.database import Database, Row, from_json, to_json
@@ -356,15 +358,16 @@ async def claim_and_record(
 ) -> RecordedCertificate | None:
     """Win the order for this certificate and write down what will be signed: one durable statement.
 
-    Exactly one caller gets a RecordedCertificate, and only while every authorization of the order is valid and the key
-    belongs to no account (RFC 8555 §11.1), is not blocked and was not revoked as compromised. None: one of these does not
-    hold (any more).
+    Exactly one caller gets a RecordedCertificate, and only while every authorization of the order is valid, its issuer
+    is active, and the key belongs to no account (RFC 8555 §11.1), is not blocked and was not revoked as compromised.
+    None: one of these does not hold (any more).
     """
     prepared = certificate.prepared
     row = await database.fetchrow_durably(
         """WITH claimed AS (
                UPDATE orders o SET status = 'processing', serial = $2
-               WHERE o.id = $1 AND o.status = 'pending' AND o.expires > $3
+               WHERE o.id = $1 AND o.status = 'pending' AND o.expires > $3 AND o.issuer_id = $9
+                 AND EXISTS (SELECT FROM issuer i WHERE i.id = o.issuer_id AND i.state = 'active')
                  AND (SELECT bool_and(z.status = 'valid' AND z.expires > $3) IS TRUE AND count(z.status) = cardinality(o.authzs)
                       FROM unnest(o.authzs) AS wanted (id), LATERAL (
                           -- OFFSET 0 keeps the look-up one by primary key, whatever the planner thinks of partial indexes
@@ -387,6 +390,7 @@ async def claim_and_record(
         prepared.not_after,
         prepared.tbs,
         prepared.request.shard,
+        prepared.request.issuer,
     )
     if row is None:
         return None
@@ -399,6 +403,45 @@ async def fail(database: Database, order: OrderId, error: dict[str, Any]) -> Non
         "UPDATE orders SET status = 'invalid', error = $2 WHERE id = $1 AND status = 'processing' RETURNING id",
         order,
         to_json(error),
+    )
+
+
+async def give_back(database: Database, order: OrderId, serial: Serial, *, now: datetime) -> None:
+    """The signature could not be had: the order is as before it was claimed. The recorded certificate stays, without an
+    order: a key store may have signed it and not been heard, so it can be revoked.
+    """
+    await database.fetchrow_durably(
+        """WITH given AS (
+               UPDATE orders SET status = 'pending', serial = NULL
+               WHERE id = $1 AND status = 'processing' AND serial = $2 RETURNING id
+           ), left_over AS (
+               UPDATE certificate SET order_id = NULL WHERE serial = $2 AND der IS NULL AND order_id = (SELECT id FROM given)
+               RETURNING serial, order_id
+           )
+           INSERT INTO audit_event (at, event, actor, object, detail)
+           SELECT $3, 'certificate.unsigned', 'server', 'certificate:' || serial, json_build_object('order', $1::text)
+           FROM left_over RETURNING true""",
+        order,
+        serial,
+        now,
+    )
+
+
+async def move(database: Database, order: Order, issuer: IssuerId, *, now: datetime) -> None:
+    """To another issuer: its own was retired before anything was recorded. Nothing happens where that is not so."""
+    await database.fetchrow_durably(
+        """WITH moved AS (
+               UPDATE orders o SET issuer_id = $2 WHERE id = $1 AND status = 'pending' AND issuer_id = $3
+                 AND NOT EXISTS (SELECT FROM issuer i WHERE i.id = o.issuer_id AND i.state = 'active' AND i.not_after > $4)
+               RETURNING id
+           )
+           INSERT INTO audit_event (at, event, actor, object, detail)
+           SELECT $4, 'order.moved', 'server', 'order:' || id, json_build_object('from', $3::text, 'to', $2::text)
+           FROM moved RETURNING true""",
+        order.id,
+        issuer,
+        order.issuer,
+        now,
     )
 
 

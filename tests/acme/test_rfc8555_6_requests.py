@@ -69,7 +69,12 @@ async def test_6_1_browsers_may_ask(ca):
 
 
 EVERY_URL = [
-    "https://ca.test" + re.sub(r"{type.*}", "http-01", route.path.replace(f"{{id:{ID}}}", "0" * 32))
+    "https://ca.test"
+    + re.sub(
+        r"{type.*}",
+        "http-01",
+        route.path.replace(f"{{id:{ID}}}", "0" * 32).replace("{chain:[1-9][0-9]?}", "1"),
+    )
     for route in ROUTES
 ]
 

@@ -35,7 +35,7 @@ def hierarchy(directory) -> Hierarchy:
 @pytest.fixture(scope="session")
 def authority(hierarchy) -> Authority:
     return Authority(
-        issuers={hierarchy.intermediate.id: hierarchy.intermediate},
+        issuers={hierarchy.intermediate.id: hierarchy.intermediate}.get,
         public_http_url="http://ca.example.org",
         clock=lambda: NOW,
         random_bytes=os.urandom,

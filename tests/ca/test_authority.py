@@ -1,3 +1,4 @@
+import asyncio
 import os
 import ssl
 import subprocess
@@ -12,13 +13,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID
 
 from acme_ca.ca import lint, profiles
-from acme_ca.ca.authority import Authority
+from acme_ca.ca.authority import KEY_PAUSE, Authority
+from acme_ca.ca.keystore import KeyUnavailable
 from acme_ca.core import keys
 from acme_ca.core.model import IssuanceRequest, IssuerId, KeyAlgorithm
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.renewal import CertId, parse_cert_id
 from tests.support.issuing import EC_KEY, NOW, RSA_KEY, extensions_of, recorded, request
+from tests.support.keys import Store
 
 LONG = "a" * 60 + ".example.org"
 
@@ -30,7 +33,7 @@ def issue(authority, hierarchy):
     def stages(*names: str, **wishes) -> x509.Certificate:
         prepared = authority.prepare(request(*names, issuer=hierarchy.intermediate.id, **wishes))
         lint.lint(prepared, policy=NamePolicy(), issuer=hierarchy.intermediate, now=NOW)
-        return x509.load_der_x509_certificate(authority.sign(recorded(prepared)).der)
+        return x509.load_der_x509_certificate(asyncio.run(authority.sign(recorded(prepared))).der)
 
     return stages
 
@@ -141,7 +144,7 @@ def test_what_was_prepared_is_byte_for_byte_what_is_signed(authority, hierarchy)
     assert prepared.draft.tbs_certificate_bytes == prepared.tbs
     with pytest.raises(InvalidSignature):
         prepared.draft.verify_directly_issued_by(hierarchy.intermediate.certificate)
-    signed = authority.sign(recorded(prepared))
+    signed = asyncio.run(authority.sign(recorded(prepared)))
     certificate = x509.load_der_x509_certificate(signed.der)
     assert certificate.tbs_certificate_bytes == prepared.tbs
     assert certificate.public_bytes(Encoding.DER) == signed.der
@@ -153,14 +156,14 @@ def test_a_recorded_certificate_is_signed_under_its_own_serial_only(authority, h
         authority.prepare(request("a.example.org", issuer=hierarchy.intermediate.id)) for _ in range(2)
     )
     with pytest.raises(RuntimeError, match="not what was recorded"):
-        authority.sign(replace(recorded(first), tbs=second.tbs))
+        asyncio.run(authority.sign(replace(recorded(first), tbs=second.tbs)))
 
 
 @pytest.mark.parametrize("tbs", [b"", b"hello", b"\x30\x00"])
 def test_what_is_no_certificate_is_not_handed_out(authority, hierarchy, tbs):
     prepared = authority.prepare(request("a.example.org", issuer=hierarchy.intermediate.id))
     with pytest.raises(ValueError, match="asn1"):
-        authority.sign(replace(recorded(prepared), tbs=tbs))
+        asyncio.run(authority.sign(replace(recorded(prepared), tbs=tbs)))
 
 
 def test_an_issuer_that_is_not_served(authority):
@@ -176,14 +179,57 @@ def test_an_expired_issuer_prepares_nothing(hierarchy):
         late.prepare(request("a.example.org", issuer=hierarchy.intermediate.id))
 
 
-def test_an_issuer_without_its_key_stops_the_start(hierarchy):
-    with pytest.raises(ValueError, match="no key"):
-        authority_of(hierarchy, issuers={hierarchy.root.id: hierarchy.root})
+def test_an_issuer_without_its_key_prepares_nothing_and_signs_nothing(authority, hierarchy):
+    prepared = authority.prepare(request("a.example.org", issuer=hierarchy.intermediate.id))
+    keyless = authority_of(hierarchy, issuers=lambda _: replace(hierarchy.intermediate, key=None))
+    with pytest.raises(Problem, match="out of reach") as refused:
+        keyless.prepare(request("a.example.org", issuer=hierarchy.intermediate.id))
+    assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "5"})
+    with pytest.raises(KeyUnavailable):
+        asyncio.run(keyless.sign(recorded(prepared)))
+
+
+def test_a_key_store_that_does_not_answer_is_left_alone_for_a_moment(hierarchy):
+    """What would be recorded for it meanwhile would never be signed."""
+    now = NOW
+    store = Store(hierarchy.intermediate.key)
+    issuer = replace(hierarchy.intermediate, key=store.key())
+    authority = authority_of(hierarchy, issuers={issuer.id: issuer}.get, clock=lambda: now)
+    prepared = authority.prepare(request("a.example.org", issuer=issuer.id))
+    assert asyncio.run(authority.sign(recorded(prepared)))
+    store.away = True
+    with pytest.raises(KeyUnavailable):
+        asyncio.run(authority.sign(recorded(prepared)))
+    store.away = False
+    with pytest.raises(Problem, match="out of reach"):
+        authority.prepare(request("a.example.org", issuer=issuer.id))
+    now += KEY_PAUSE
+    assert asyncio.run(
+        authority.sign(recorded(authority.prepare(request("b.example.org", issuer=issuer.id))))
+    )
+
+
+def test_a_key_store_has_a_thread_of_its_own(hierarchy):
+    """The event loop goes on while an HSM takes its time."""
+    store = Store(hierarchy.intermediate.key)
+    issuer = replace(hierarchy.intermediate, key=store.key())
+    authority = authority_of(hierarchy, issuers={issuer.id: issuer}.get)
+    prepared = authority.prepare(request("a.example.org", issuer=issuer.id))
+
+    async def sign_while_others_work() -> None:
+        signature = asyncio.create_task(authority.sign(recorded(prepared)))
+        await asyncio.to_thread(store.asked.wait, 5)
+        assert not signature.done()
+        store.go_on.set()
+        assert await signature
+
+    store.go_on.clear()
+    asyncio.run(sign_while_others_work())
 
 
 def authority_of(hierarchy, **changes) -> Authority:
     parts = {
-        "issuers": {hierarchy.intermediate.id: hierarchy.intermediate},
+        "issuers": {hierarchy.intermediate.id: hierarchy.intermediate}.get,
         "public_http_url": "http://ca.example.org",
         "clock": lambda: NOW,
         "random_bytes": os.urandom,
@@ -278,20 +324,23 @@ def test_a_request_holds_nothing_of_the_csr_but_the_key():
 
 
 def test_an_issuer_with_its_key_can_sign(authority, hierarchy):
-    assert authority.can_sign(hierarchy.intermediate.id)
+    assert asyncio.run(authority.can_sign(hierarchy.intermediate.id))
 
 
 def test_an_issuer_that_is_not_served_cannot_sign(authority):
-    assert not authority.can_sign(IssuerId("0" * 32))
+    assert not asyncio.run(authority.can_sign(IssuerId("0" * 32)))
 
 
 @pytest.mark.parametrize("key", [EC_KEY, RSA_KEY], ids=["EC", "RSA"])
 def test_an_issuer_with_another_key_cannot_sign(hierarchy, key):
     issuer = replace(hierarchy.intermediate, key=key)
     authority = Authority(
-        issuers={issuer.id: issuer}, public_http_url="http://ca", clock=lambda: NOW, random_bytes=os.urandom
+        issuers={issuer.id: issuer}.get,
+        public_http_url="http://ca",
+        clock=lambda: NOW,
+        random_bytes=os.urandom,
     )
-    assert not authority.can_sign(issuer.id)
+    assert not asyncio.run(authority.can_sign(issuer.id))
 
 
 def test_a_leaf_has_a_certificate_identifier(issue, hierarchy):

@@ -24,6 +24,16 @@ from tests.support.records import issuer_record
 
 
 @dataclass
+class Issued:
+    """The issuers that are served: one."""
+
+    issuer: Issuer
+
+    def active(self) -> Issuer:
+        return self.issuer
+
+
+@dataclass
 class Clock:
     now: datetime = NOW
 
@@ -48,12 +58,12 @@ async def own(database_url, hierarchy, clock, tmp_path):
                 identifier=issuing.names(host)[0],
                 database=database,
                 authority=Authority(
-                    issuers={issuer.id: issuer},
+                    issuers={issuer.id: issuer}.get,
                     public_http_url="http://ca.test",
                     clock=clock,
                     random_bytes=os.urandom,
                 ),
-                issuer=issuer,
+                issuers=Issued(issuer),
                 profile=BUILT_IN["server"],
                 clock=clock,
             )

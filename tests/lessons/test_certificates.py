@@ -1,5 +1,6 @@
 """What gets into a certificate: lessons 1, 2 and 4."""
 
+import asyncio
 import os
 from datetime import timedelta
 
@@ -61,7 +62,10 @@ def issued(issuer, der: bytes, *, policy: NamePolicy | None = None) -> x509.Cert
     requests.check_names(request, ORDERED)
     keys.check_certificate_key(request.public_key, SERVER)
     authority = Authority(
-        issuers={issuer.id: issuer}, public_http_url="http://ca", clock=lambda: NOW, random_bytes=os.urandom
+        issuers={issuer.id: issuer}.get,
+        public_http_url="http://ca",
+        clock=lambda: NOW,
+        random_bytes=os.urandom,
     )
     prepared = authority.prepare(
         IssuanceRequest(
@@ -75,7 +79,7 @@ def issued(issuer, der: bytes, *, policy: NamePolicy | None = None) -> x509.Cert
         )
     )
     lint.lint(prepared, policy=policy or NamePolicy(), issuer=issuer, now=NOW)
-    return x509.load_der_x509_certificate(authority.sign(recorded(prepared)).der)
+    return x509.load_der_x509_certificate(asyncio.run(authority.sign(recorded(prepared))).der)
 
 
 # ---------------------------------------------------------------- lesson 1

@@ -10,12 +10,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.ca import profiles
+from acme_ca.ca.authority import KEY_PAUSE
 from acme_ca.core.model import ExtendedKeyUsage, Profile
 from acme_ca.core.problems import ErrorType
+from tests.support.application import Keys
 from tests.support.client import Order, assert_problem
-from tests.support.fixtures import IN_SESSION_LOOP, new_hierarchy
+from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.issuing import csr
 from tests.support.jose import Key
+from tests.support.keys import Store
 from tests.support.responders import CHALLENGE_PATH
 
 pytestmark = IN_SESSION_LOOP
@@ -185,51 +188,78 @@ async def test_lesson_3_an_order_keeps_the_version_of_its_profile(new_ca, monkey
             )
 
 
-@pytest.fixture(scope="module")
-def successor(tmp_path_factory):
-    """A hierarchy that takes the place of the one before."""
-    return new_hierarchy(tmp_path_factory.mktemp("successor"), "Successor")
+async def test_lesson_3_an_order_keeps_its_issuer(new_ca):
+    """The successor signs what is ordered after its activation, the predecessor what was ordered before."""
+    async with new_ca() as ca:
+        early = await ca.ready(await ca.account())
+        successor = await ca.add_issuer()
+        late = await ca.ready(await ca.account())
+        assert await signer(early) == ca.hierarchy.intermediate.certificate
+        assert await signer(late) == successor.certificate
 
 
-GONE = "served no more"
+async def test_lesson_3_an_order_is_moved_only_when_its_issuer_was_retired(new_ca):
+    """It does not fail, and the record says that it was moved."""
+    async with new_ca() as ca, new_ca(dsn=ca.dsn, keys=ca.keys) as other:
+        order = await ca.ready(await ca.account())
+        successor = await ca.add_issuer()
+        await ca.retire(ca.hierarchy.intermediate)
+        # The other worker has not looked yet: the statement that records has the last word.
+        await at(other, order).finalize()
+        assert await signer(at(ca, order), finalized=True) == successor.certificate
+        assert await ca.sql("SELECT count(*) FROM audit_event WHERE event = 'order.moved'") == 1
 
 
-async def test_lesson_3_an_order_keeps_its_issuer(new_ca, successor):
-    """Where that is not served any more, finalize says so and the order stays as it is: no other issuer signs it."""
-    async with new_ca() as before:
-        order = await before.ready(await before.account())
-        async with new_ca(dsn=before.dsn, under=successor) as after:
-            answer = await at(after, order).finalize(failing=True)
-            assert_problem(answer, ErrorType.SERVER_INTERNAL, GONE, "place a new order", status=500)
-            assert (await at(after, order).read())["status"] == "ready"
-            (leaf, *_) = await (await after.ready(await after.account())).issue(after.web)
-            leaf.verify_directly_issued_by(successor.intermediate.certificate)
-        assert (await order.finalize()).json["status"] == "valid", "where its issuer is served"
+async def signer(order: Order, *, finalized: bool = False) -> x509.Certificate:
+    """The CA certificate below which the order's is: the first of the chain, and it did sign."""
+    if not finalized:
+        await order.finalize()
+    answer = await order.account.read((await order.read())["certificate"])
+    leaf, issuer, *_ = x509.load_pem_x509_certificates(answer.body)
+    leaf.verify_directly_issued_by(issuer)
+    return issuer
 
 
-async def test_lesson_3_what_was_recorded_under_an_issuer_that_is_gone_ends_invalid(new_ca, successor):
-    """A crash between recording and signing, and another hierarchy at the restart: nothing stays `processing`."""
+# ---------------------------------------------------------------- a key store that goes away
+
+
+async def test_without_its_key_finalize_leaves_the_order_unharmed(new_ca, hierarchy):
+    """serverInternal with Retry-After; health is red; and all recovers by itself."""
+    store = Store(hierarchy.intermediate.key)
+    async with new_ca(keys=Keys({"file:intermediate.key": store.key()})) as ca:
+        order = await ca.ready(await ca.account())
+        store.away = True
+        for _ in range(2):  # the second is refused before anything is recorded
+            answer = await order.finalize(failing=True)
+            assert_problem(answer, ErrorType.SERVER_INTERNAL, "out of reach", status=503)
+            assert answer.headers["Retry-After"] == "5"
+            assert (await order.read())["status"] == "ready"
+        assert (
+            await ca.sql("SELECT count(*) FROM certificate WHERE tbs IS NOT NULL AND order_id IS NULL") == 1
+        )
+        health = await ca.plain.request("GET", "http://ca.test/health", failing=True)
+        assert (health.status, health.json["checks"]["issuer_key"]) == (503, "does not sign")
+        store.away = False
+        await asyncio.sleep(KEY_PAUSE.total_seconds())
+        assert (await order.finalize()).json["status"] == "valid"
+
+
+async def test_what_was_recorded_when_the_key_went_away_is_given_back(new_ca, hierarchy):
+    """A crash between recording and signing, and a key store that is away at the restart."""
     async with new_ca(dev=True, test={"delay_issuance": 300}) as before:
         order = await before.ready(await before.account())
         assert (await order.finalize()).json["status"] == "processing"
         await before.sql("UPDATE certificate SET recorded = recorded - interval '1 hour'")
-        async with new_ca(dsn=before.dsn, under=successor) as after, at_work(after):
-            settled = await at(after, order).account.settled(order.url)
-    assert settled["status"] == "invalid"
-    assert settled["error"]["type"].endswith(":serverInternal")
-    assert GONE in settled["error"]["detail"]
-
-
-async def test_lesson_3_the_chain_of_an_issuer_that_is_gone_is_404(new_ca, successor):
-    async with new_ca() as before:
-        account = await before.account()
-        order = await account.order(before.name())
-        await order.issue(before.web)
-        async with new_ca(dsn=before.dsn, under=successor) as after:
-            seen = at(after, order)
-            answer = await seen.account.read((await seen.read())["certificate"])
-            assert_problem(answer, ErrorType.MALFORMED, GONE, status=404)
-        assert (await account.read(order.object["certificate"])).status == 200
+        store = Store(hierarchy.intermediate.key)
+        keys = Keys({"file:intermediate.key": store.key()})
+        async with new_ca(dsn=before.dsn, keys=keys) as after:
+            store.away = True
+            async with at_work(after):
+                settled = await at(after, order).account.settled(order.url)
+            assert settled["status"] == "ready"
+            store.away = False
+            await asyncio.sleep(KEY_PAUSE.total_seconds())
+            assert (await at(after, order).finalize()).json["status"] == "valid"
 
 
 # ---------------------------------------------------------------- lesson 22

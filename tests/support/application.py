@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,15 @@ from yarl import URL
 
 from acme_ca import http
 from acme_ca.app import Application, prepare
-from acme_ca.ca.hierarchy import Hierarchy
+from acme_ca.ca.hierarchy import Hierarchy, create_hierarchy
+from acme_ca.ca.issuers import Issuer
+from acme_ca.ca.keystore import KeyUnavailable, PrivateKey
+from acme_ca.ca.served import record_of
 from acme_ca.config import Settings
+from acme_ca.core.model import IssuerKind
+from acme_ca.core.states import IssuerState
+from acme_ca.storage import issuers
+from acme_ca.storage.database import Database
 from tests.support.client import Account, Client, Order
 from tests.support.dns import DnsServer
 from tests.support.responders import HttpResponder
@@ -50,6 +58,15 @@ def world() -> Iterator[World]:
         yield World(dns, web)
 
 
+class Keys(dict[str, PrivateKey | None]):
+    """A key store: keys by their URIs."""
+
+    def open(self, uri: str) -> PrivateKey:
+        if (key := self.get(uri)) is None:
+            raise KeyUnavailable(f"The key {uri} is out of reach.")
+        return key
+
+
 @dataclass
 class Ca:
     """A running CA and what a test needs beside it. `client` speaks ACME; `dsn` names the database."""
@@ -59,6 +76,7 @@ class Ca:
     """Speaks to the listener without TLS."""
     application: Application
     hierarchy: Hierarchy
+    keys: Keys
     settings: Settings
     dsn: str
     world: World
@@ -82,6 +100,37 @@ class Ca:
         """An order of the account that awaits its CSR."""
         order = await account.order(*(self.name() for _ in range(names)))
         return await order.prove(self.web)
+
+    async def add_issuer(self, *, state: IssuerState = IssuerState.ACTIVE, name: str = "Successor") -> Issuer:
+        """Another intermediate below the root of its own, with its key in the key store."""
+        made = create_hierarchy(
+            self.settings.data / name,
+            common_name=name,
+            organization="Example",
+            country="",
+            key_type="ec",
+            password=b"correct horse battery staple",
+            now=datetime.now(UTC),
+        )
+        uri, now = f"file:{name}.key", datetime.now(UTC)
+        self.keys[uri] = made.intermediate.key
+        async with Database.open(self.dsn, connections=1) as database:
+            for issuer, kind, parent in (
+                (made.root, IssuerKind.ROOT, None),
+                (made.intermediate, IssuerKind.INTERMEDIATE, made.root.id),
+            ):
+                record = record_of(issuer, kind, parent=parent, key_uri=uri, state=state, now=now)
+                assert await issuers.register(database, record, actor="operator")
+        await self.application.issuers.refresh()
+        return made.intermediate
+
+    async def retire(self, issuer: Issuer) -> None:
+        async with Database.open(self.dsn, connections=1) as database:
+            retired = IssuerState.RETIRED
+            assert await issuers.change_state(
+                database, issuer.id, retired, actor="operator", now=datetime.now(UTC)
+            )
+        await self.application.issuers.refresh()
 
     async def sql(self, statement: str) -> Any:
         """Run one statement in the database, beside the server; the first value of its result."""
@@ -119,9 +168,18 @@ def settings_for(around: World, place: Path, **settings: Any) -> Settings:
 
 @asynccontextmanager
 async def serving(
-    dsn: str, hierarchy: Hierarchy, around: World, place: Path, **settings: Any
+    dsn: str,
+    hierarchy: Hierarchy,
+    around: World,
+    place: Path,
+    keys: Keys | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Ca]:
-    """A CA on the database `dsn` with its files in `place`. Several may share a database, as workers do."""
+    """A CA on the database `dsn` with its files in `place`. Several may share a database, as workers do.
+
+    `keys`: its key store, with more than the hierarchy's key or with another in its place.
+    """
+    keys = Keys({"file:intermediate.key": hierarchy.intermediate.key}) if keys is None else keys
     chosen = settings_for(around, place, **settings)
     captured = LogCapture()
     log = structlog.wrap_logger(
@@ -129,9 +187,9 @@ async def serving(
         processors=[structlog.processors.format_exc_info, captured],
         wrapper_class=structlog.make_filtering_bound_logger(0),
     )
-    await prepare(chosen, hierarchy, dsn=dsn)
+    await prepare(chosen, hierarchy, dsn=dsn, open_key=keys.open)
     async with (
-        Application.open(chosen, hierarchy, dsn=dsn, log=log) as application,
+        Application.open(chosen, dsn=dsn, open_key=keys.open, log=log) as application,
         _listening(application.https) as https,
         _listening(application.http) as plain,
         ClientSession(connector=TCPConnector(limit=0, family=socket.AF_INET)) as session,
@@ -141,6 +199,7 @@ async def serving(
             plain=Client(session, server=plain, public_url=chosen.public_http_url),
             application=application,
             hierarchy=hierarchy,
+            keys=keys,
             settings=chosen,
             dsn=dsn,
             world=around,

@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 
 from acme_ca.ca.hierarchy import Hierarchy, create_hierarchy
-from tests.support.application import Ca, World, serving, world
+from tests.support.application import Ca, Keys, World, serving, world
 from tests.support.client import Account
 
 IN_SESSION_LOOP = pytest.mark.asyncio(loop_scope="session")
@@ -49,18 +49,21 @@ def outside() -> Iterator[World]:
 @pytest.fixture(scope="session")
 def new_ca(postgres, hierarchy, outside, tmp_path_factory) -> MakeCa:
     """`async with new_ca(eab_required=True) as ca`: a CA of its own; with `dsn`, one more worker on that database; with
-    `under`, on another hierarchy.
+    `under`, on another hierarchy; with `keys`, another key store.
     """
 
     @asynccontextmanager
     async def make(
-        dsn: str | None = None, under: Hierarchy | None = None, **settings: Any
+        dsn: str | None = None,
+        under: Hierarchy | None = None,
+        keys: Keys | None = None,
+        **settings: Any,
     ) -> AsyncIterator[Ca]:
         name = None if dsn else await postgres.create()
         place = tmp_path_factory.mktemp("place")
         try:
             async with serving(
-                dsn or postgres.url(name), under or hierarchy, outside, place, **settings
+                dsn or postgres.url(name), under or hierarchy, outside, place, keys, **settings
             ) as ca:
                 yield ca
         finally:
