@@ -10,25 +10,20 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
-from acme_ca.ca import issuers, keystore, profiles
+from acme_ca.ca import issuers, keystore, leaf, profiles
 from acme_ca.ca.issuers import Issuer, SignatureHash
 from acme_ca.ca.keystore import KeyUnavailable, PrivateKey
-from acme_ca.core import der, keys
-from acme_ca.core.identifiers import Identifier, IdentifierType
+from acme_ca.core import der
 from acme_ca.core.model import (
-    ExtendedKeyUsage,
     IssuanceRequest,
     IssuerId,
     PreparedCertificate,
-    PublicKey,
     RecordedCertificate,
     SignedCertificate,
     serial_text,
@@ -43,8 +38,6 @@ SIGNING_TIMEOUT = 20.0
 """Seconds that a key store gets for one signature."""
 KEY_PAUSE = timedelta(seconds=5)
 """How long a key that did not answer is not asked again."""
-MAX_COMMON_NAME = 64
-"""ub-common-name (RFC 5280 appendix A.1)."""
 
 
 class Authority:
@@ -81,8 +74,8 @@ class Authority:
             issuer_not_after=desk.not_after,
         )
         number = int.from_bytes(self._random_bytes(SERIAL_BYTES))
-        builder = _leaf(request).serial_number(number).not_valid_before(begin).not_valid_after(end)
-        draft = desk.draft(builder)
+        builder = leaf.builder(request, desk.addresses).serial_number(number)
+        draft = desk.draft(builder.not_valid_before(begin).not_valid_after(end))
         return PreparedCertificate(
             request=request,
             serial=serial_text(number),
@@ -175,7 +168,7 @@ class _Desk:
     hash: SignatureHash
     signature_algorithm: bytes
     authority_key_identifier: x509.AuthorityKeyIdentifier
-    authority_information_access: x509.AuthorityInformationAccess
+    addresses: leaf.Addresses
 
     @classmethod
     def of(cls, issuer: Issuer, key: PrivateKey, public_http_url: str) -> _Desk:
@@ -192,7 +185,7 @@ class _Desk:
             authority_key_identifier=x509.AuthorityKeyIdentifier(
                 issuers.key_identifier(issuer.certificate), None, None
             ),
-            authority_information_access=_ca_issuers(f"{public_http_url}/ca/{issuer.id}.cer"),
+            addresses=leaf.Addresses(public_http_url, issuer.id),
         )
 
     def prove(self) -> None:
@@ -208,7 +201,6 @@ class _Desk:
         return (
             builder.issuer_name(self.name)
             .add_extension(self.authority_key_identifier, critical=False)
-            .add_extension(self.authority_information_access, critical=False)
             .sign(self.throw_away_key, self.hash)
         )
 
@@ -227,86 +219,7 @@ class _Desk:
         return signed
 
 
-# ---------------------------------------------------------------- the leaf
-
-
-def _leaf(request: IssuanceRequest) -> x509.CertificateBuilder:
-    """All that the order and its profile decide (RFC 5280 §4.2.1)."""
-    subject = _subject(request)
-    names = x509.SubjectAlternativeName([_general_name(identifier) for identifier in request.identifiers])
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .public_key(request.public_key)
-        .add_extension(key_usage(request.public_key), critical=True)
-        .add_extension(extended_key_usage(request.profile.extended_key_usages), critical=False)
-        .add_extension(_NOT_A_CA, critical=True)
-        .add_extension(x509.SubjectKeyIdentifier(keys.key_identifier(request.public_key)), critical=False)
-        .add_extension(names, critical=not subject.rdns)  # "MUST … critical" with an empty subject (§4.1.2.6)
-    )
-
-
-def _subject(request: IssuanceRequest) -> x509.Name:
-    # Names alone: clients read a CN as a host name, and certbot fails on an address there.
-    fitting = (
-        identifier.value
-        for identifier in request.identifiers
-        if identifier.type is IdentifierType.DNS and len(identifier.value) <= MAX_COMMON_NAME
-    )
-    first = next(fitting, None)
-    if not request.profile.common_name or first is None:
-        return _EMPTY_NAME
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, first)])
-
-
-def _general_name(identifier: Identifier) -> x509.GeneralName:
-    if identifier.type is IdentifierType.IP:
-        return x509.IPAddress(identifier.address)
-    return x509.DNSName(identifier.value)
-
-
-def key_usage(public_key: PublicKey) -> x509.KeyUsage:
-    """digitalSignature; for RSA keyEncipherment too (the key exchange of TLS 1.2 without forward secrecy)."""
-    return _RSA_KEY_USAGE if isinstance(public_key, rsa.RSAPublicKey) else _KEY_USAGE
-
-
-@cache
-def extended_key_usage(usages: tuple[ExtendedKeyUsage, ...]) -> x509.ExtendedKeyUsage:
-    return x509.ExtendedKeyUsage([_PURPOSES[usage] for usage in usages])
-
-
-def _key_usage(*, key_encipherment: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True,
-        content_commitment=False,
-        key_encipherment=key_encipherment,
-        data_encipherment=False,
-        key_agreement=False,
-        key_cert_sign=False,
-        crl_sign=False,
-        encipher_only=False,
-        decipher_only=False,
-    )
-
-
-_KEY_USAGE = _key_usage(key_encipherment=False)
-_RSA_KEY_USAGE = _key_usage(key_encipherment=True)
-_NOT_A_CA = x509.BasicConstraints(ca=False, path_length=None)
-_EMPTY_NAME = x509.Name([])
-_PURPOSES = {
-    ExtendedKeyUsage.SERVER_AUTH: ExtendedKeyUsageOID.SERVER_AUTH,
-    ExtendedKeyUsage.CLIENT_AUTH: ExtendedKeyUsageOID.CLIENT_AUTH,
-}
-
-
 # ---------------------------------------------------------------- the signature
-
-
-def _ca_issuers(url: str) -> x509.AuthorityInformationAccess:
-    location = x509.UniformResourceIdentifier(url)
-    return x509.AuthorityInformationAccess(
-        [x509.AccessDescription(AuthorityInformationAccessOID.CA_ISSUERS, location)]
-    )
 
 
 def _like(public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> PrivateKey:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlsplit
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
@@ -17,9 +18,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID, NameOID, SignatureAlgorithmOID
 
-from acme_ca.ca import authority, issuers, profiles
+from acme_ca.ca import issuers, leaf, profiles
 from acme_ca.core import identifiers, keys
-from acme_ca.core.model import LintedCertificate, serial_text
+from acme_ca.core.model import ExtendedKeyUsage, LintedCertificate, serial_text
 from acme_ca.core.problems import Problem
 
 if TYPE_CHECKING:
@@ -171,8 +172,13 @@ def _signature_algorithm(reading: _Reading) -> Iterator[str]:
 
 
 def _subject(reading: _Reading) -> Iterator[str]:
-    if len(reading.certificate.subject.rdns) != len(reading.common_names) or len(reading.common_names) > 1:
-        yield "the subject is neither empty nor one commonName"
+    profile, subject = reading.prepared.request.profile, reading.certificate.subject
+    if [part for part in subject if part.oid != NameOID.COMMON_NAME] != leaf.fixed_subject(profile):
+        yield "the subject is not that of the profile"
+    if len(reading.common_names) > 1:
+        yield "the subject has more than one commonName"
+    if reading.common_names and not profile.common_name:
+        yield "the profile gives no commonName"
     alternatives = {str(name.value) for name in reading.names}
     if not alternatives.issuperset(reading.common_names):
         yield "the commonName is not among the subjectAltNames"
@@ -180,9 +186,12 @@ def _subject(reading: _Reading) -> Iterator[str]:
 
 def _subject_alternative_name(reading: _Reading) -> Iterator[str]:
     extension = reading.extensions.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
-    if extension is None or not reading.names:
-        yield "there is no subjectAltName"
-    elif extension.critical == bool(reading.certificate.subject.rdns):
+    has_subject = bool(reading.certificate.subject.rdns)
+    if extension is None and not has_subject:
+        yield "there is neither subject nor subjectAltName"
+    if extension is not None and not reading.names:
+        yield "subjectAltName is empty"
+    if extension is not None and extension.critical == has_subject:
         yield "subjectAltName is critical with a subject, or not critical without one"
 
 
@@ -196,6 +205,12 @@ def _names_of_the_order(reading: _Reading) -> Iterator[str]:
 
 def _policy(reading: _Reading) -> Iterator[str]:
     for violation in reading.policy.violations(filter(None, reading.identifiers)):
+        yield violation.detail
+
+
+def _names_of_the_profile(reading: _Reading) -> Iterator[str]:
+    names = [identifier for identifier in reading.identifiers if identifier]
+    for violation in reading.prepared.request.profile.name_violations(names):
         yield violation.detail
 
 
@@ -247,40 +262,80 @@ def _usages(reading: _Reading) -> Iterator[str]:
     constraints = reading.extension(x509.BasicConstraints)
     if constraints is None or constraints.ca or constraints.path_length is not None:
         yield "basicConstraints is not CA:FALSE"
-    if reading.extension(x509.KeyUsage) != authority.key_usage(request.public_key):
-        yield "keyUsage is not that of a TLS key of this kind"
+    if reading.extension(x509.KeyUsage) != leaf.key_usage(request.profile, request.public_key).value:
+        yield "keyUsage is not that of the profile and the kind of key"
     usages = reading.extension(x509.ExtendedKeyUsage)
-    if usages != authority.extended_key_usage(request.profile.extended_key_usages):
+    if usages != leaf.extended_key_usage(request.profile.extended_key_usages).value:
         yield "extendedKeyUsage is not that of the profile"
+    if reading.extension(x509.TLSFeature) not in {None, leaf.MUST_STAPLE.value}:
+        yield "the TLS feature is not status_request"
+
+
+# ---------------------------------------------------------------- where status is found
 
 
 def _authority_information_access(reading: _Reading) -> Iterator[str]:
+    profile = reading.prepared.request.profile
     access = list(reading.extension(x509.AuthorityInformationAccess) or ())
-    methods = [description.access_method for description in access]
-    if methods != [AuthorityInformationAccessOID.CA_ISSUERS]:
-        yield "authorityInfoAccess is not one caIssuers"
+    wanted = [_OCSP] * profile.ocsp + [_CA_ISSUERS] * profile.ca_issuers
+    if [description.access_method for description in access] != wanted:
+        yield "authorityInfoAccess does not hold what the profile says"
     for description in access:
-        url = str(description.access_location.value)
-        if not url.startswith(("http://", "https://")) or not url.endswith(f"/ca/{reading.issuer.id}.cer"):
-            yield "caIssuers is not the address of the issuer's certificate"
+        is_ocsp = description.access_method == _OCSP
+        path = "/ocsp" if is_ocsp else f"/ca/{reading.issuer.id}.cer"
+        if not _is_address(description.access_location, path):
+            yield f"authorityInfoAccess has another address than …{path}"
+
+
+def _crl_distribution_points(reading: _Reading) -> Iterator[str]:
+    found = reading.extension(x509.CRLDistributionPoints)
+    path = f"/crl/{reading.issuer.id}/{reading.prepared.request.shard}.crl"
+    if found is not None and not (len(found) == 1 and _is_whole_crl(found[0], path)):
+        yield f"cRLDistributionPoints is not the one shard …{path}"
+
+
+def _is_whole_crl(point: x509.DistributionPoint, path: str) -> bool:
+    return (
+        point.reasons is None
+        and point.crl_issuer is None
+        and len(point.full_name or ()) == 1
+        and all(_is_address(name, path) for name in point.full_name or ())
+    )
+
+
+def _is_address(name: x509.GeneralName, path: str) -> bool:
+    if not isinstance(name, x509.UniformResourceIdentifier):
+        return False
+    url = urlsplit(name.value)
+    return url.scheme in {"http", "https"} and url.path == path and not url.query
+
+
+# ---------------------------------------------------------------- all of them
 
 
 def _extensions(reading: _Reading) -> Iterator[str]:
     found = {oid: extension.critical for oid, extension in reading.extensions.items()}
     # when subjectAltName is critical is a rule of its own
-    if found != _CRITICALITY | {
-        ExtensionOID.SUBJECT_ALTERNATIVE_NAME: found.get(ExtensionOID.SUBJECT_ALTERNATIVE_NAME)
-    }:
+    found.pop(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, None)
+    profile = reading.prepared.request.profile
+    optional = {
+        ExtensionOID.AUTHORITY_INFORMATION_ACCESS: profile.ocsp or profile.ca_issuers,
+        ExtensionOID.CRL_DISTRIBUTION_POINTS: profile.crl_distribution_point,
+        ExtensionOID.TLS_FEATURE: profile.must_staple,
+        ExtensionOID.OCSP_NO_CHECK: ExtendedKeyUsage.OCSP_SIGNING in profile.extended_key_usages,
+    }
+    if found != _CRITICALITY | {oid: False for oid, wanted in optional.items() if wanted}:
         yield "an extension is missing, unexpected, or wrongly critical"
 
 
-_CRITICALITY: dict[x509.ObjectIdentifier, bool | None] = {
+_OCSP = AuthorityInformationAccessOID.OCSP
+_CA_ISSUERS = AuthorityInformationAccessOID.CA_ISSUERS
+_CRITICALITY = {
     ExtensionOID.BASIC_CONSTRAINTS: True,
     ExtensionOID.KEY_USAGE: True,
     ExtensionOID.EXTENDED_KEY_USAGE: False,
     ExtensionOID.SUBJECT_KEY_IDENTIFIER: False,
     ExtensionOID.AUTHORITY_KEY_IDENTIFIER: False,
-    ExtensionOID.AUTHORITY_INFORMATION_ACCESS: False,
 }
 
 RULES: tuple[Rule, ...] = (
@@ -293,10 +348,12 @@ RULES: tuple[Rule, ...] = (
     _subject_alternative_name,
     _names_of_the_order,
     _policy,
+    _names_of_the_profile,
     _validity,
     _wishes,
     _key,
     _usages,
     _authority_information_access,
+    _crl_distribution_points,
     _extensions,
 )

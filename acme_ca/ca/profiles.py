@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
-from acme_ca.core.model import ExtendedKeyUsage, KeyAlgorithm, Profile
+from acme_ca.core.model import ExtendedKeyUsage, KeyAlgorithm, KeyUsage, Profile
 from acme_ca.core.problems import ErrorType, Problem, malformed
 
 BACKDATING = timedelta(minutes=1)
@@ -15,28 +16,109 @@ MAX_POSTDATING = timedelta(days=30)
 SECOND = timedelta(seconds=1)
 
 
-def _profile(name: str, description: str, *usages: ExtendedKeyUsage) -> Profile:
-    return Profile(
-        name=name,
-        version=1,
-        description=description,
-        validity=timedelta(days=90),
-        max_validity=timedelta(days=398),
-        key_algorithms=frozenset({KeyAlgorithm.EC_P256, KeyAlgorithm.EC_P384, KeyAlgorithm.RSA}),
-        extended_key_usages=usages,
+SERVER = Profile(
+    name="server",
+    version=1,
+    description="A TLS server.",
+    validity=timedelta(days=90),
+    max_validity=timedelta(days=398),
+    key_algorithms=frozenset({KeyAlgorithm.EC_P256, KeyAlgorithm.EC_P384, KeyAlgorithm.RSA}),
+    extended_key_usages=(ExtendedKeyUsage.SERVER_AUTH,),
+)
+"""The one of orders that ask for none, unless the operator chooses another."""
+
+
+def _like_server(name: str, description: str, **differences: Any) -> Profile:
+    """Checked like any other: a built-in profile that cannot work stops the start."""
+    return Profile(**{**SERVER.model_dump(), "name": name, "description": description, **differences})
+
+
+def _of_vcc(name: str, description: str, *, days: int, threshold: int, **differences: Any) -> Profile:
+    return _like_server(
+        name,
+        description,
+        validity=timedelta(days=days),
+        max_validity=timedelta(days=days),
+        renewal_threshold=timedelta(days=threshold),
+        **differences,
     )
 
 
+_SERVER, _CLIENT = ExtendedKeyUsage.SERVER_AUTH, ExtendedKeyUsage.CLIENT_AUTH
 BUILT_IN: dict[str, Profile] = {
     profile.name: profile
     for profile in (
-        _profile("server", "A TLS server.", ExtendedKeyUsage.SERVER_AUTH),
-        _profile("client", "A TLS client.", ExtendedKeyUsage.CLIENT_AUTH),
-        _profile(
-            "mtls",
-            "A service that is TLS server and client.",
-            ExtendedKeyUsage.SERVER_AUTH,
-            ExtendedKeyUsage.CLIENT_AUTH,
+        SERVER,
+        _like_server("client", "A TLS client.", extended_key_usages=[_CLIENT]),
+        _like_server(
+            "mtls", "A service that is TLS server and client.", extended_key_usages=[_SERVER, _CLIENT]
+        ),
+        _like_server(
+            "shortlived",
+            "A TLS server, for seven days: too short for revocation to matter.",
+            validity=timedelta(days=7),
+            max_validity=timedelta(days=7),
+            crl_distribution_point=False,
+            ocsp=False,
+            ca_issuers=False,
+        ),
+        _of_vcc(
+            "clara_service_auth",
+            "CLARA: services that authenticate to each other.",
+            days=730,
+            threshold=60,
+            key_algorithms=[KeyAlgorithm.RSA, KeyAlgorithm.EC_P256],
+            max_rsa_bits=2048,
+            extended_key_usages=[_SERVER, _CLIENT],
+            allowed_names=["exact:clara.vcc.internal", "wildcard:*.clara.vcc.internal"],
+            compliance=["enhanced-audit"],
+        ),
+        _of_vcc(
+            "clara_model_signing",
+            "CLARA: signatures of models.",
+            days=1825,
+            threshold=90,
+            key_algorithms=[KeyAlgorithm.RSA],
+            min_rsa_bits=4096,
+            max_rsa_bits=4096,
+            key_usages=[KeyUsage.DIGITAL_SIGNATURE],
+            extended_key_usages=[ExtendedKeyUsage.CODE_SIGNING],
+            auto_renewal=False,
+        ),
+        _of_vcc(
+            "covina_orchestrator",
+            "COVINA: the orchestrator.",
+            days=365,
+            threshold=30,
+            extended_key_usages=[_SERVER, _CLIENT],
+            allowed_names=["suffix:covina.vcc.internal"],
+        ),
+        _of_vcc(
+            "argus_api",
+            "ARGUS: the programming interface.",
+            days=730,
+            threshold=45,
+            allowed_names=["exact:argus.vcc.internal", "exact:api.argus.vcc.internal"],
+        ),
+        _of_vcc(
+            "veritas_pipeline",
+            "VERITAS: the pipeline, as a client.",
+            days=365,
+            threshold=30,
+            extended_key_usages=[_CLIENT],
+        ),
+        _like_server(
+            "ocsp_responder",
+            "What this server signs its OCSP answers with.",
+            offered=False,
+            validity=timedelta(days=7),
+            max_validity=timedelta(days=7),
+            key_usages=[KeyUsage.DIGITAL_SIGNATURE],
+            extended_key_usages=[ExtendedKeyUsage.OCSP_SIGNING],
+            organizational_unit="OCSP responder",
+            allowed_names=[],
+            crl_distribution_point=False,  # nobody asks for its status (RFC 6960 §4.2.2.2.1)
+            ocsp=False,
         ),
     )
 }

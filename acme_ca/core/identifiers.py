@@ -61,6 +61,11 @@ class Identifier:
         return cls(IdentifierType(kind), value)
 
 
+def is_below(name: str, suffix: str) -> bool:
+    """Whether a name is the suffix itself or below it, label by label."""
+    return name == suffix or name.endswith("." + suffix)
+
+
 def parse(kind: object, value: object) -> Identifier:
     """The identifier that a client named. Raises `Problem` (`malformed`, `rejectedIdentifier`, `unsupportedIdentifier`)."""
     if not isinstance(kind, str) or not isinstance(value, str):

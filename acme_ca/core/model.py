@@ -6,15 +6,20 @@ import re
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
-from typing import Any, NewType, Self
+from typing import TYPE_CHECKING, Annotated, Any, NewType, Self, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
 
-from acme_ca.core.identifiers import Identifier
-from acme_ca.core.problems import Problem
+from acme_ca.core.durations import Duration
+from acme_ca.core.identifiers import Identifier, IdentifierType
+from acme_ca.core.names import NameRule, NameRuleText, RuleKind
+from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, ChallengeStatus, OrderStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
 
 AccountId = NewType("AccountId", str)
 OrderId = NewType("OrderId", str)
@@ -53,6 +58,20 @@ class ChallengeType(StrEnum):
     HTTP_01 = "http-01"
     DNS_01 = "dns-01"
     TLS_ALPN_01 = "tls-alpn-01"
+
+
+def proving(identifier: Identifier) -> frozenset[ChallengeType]:
+    """The challenges that can prove control of an identifier."""
+    if identifier.type is IdentifierType.IP:
+        return _PROVING_ADDRESSES
+    return _PROVING_WILDCARDS if identifier.wildcard else _PROVING_NAMES
+
+
+_PROVING_NAMES = frozenset(ChallengeType)
+_PROVING_WILDCARDS = frozenset({ChallengeType.DNS_01})
+"""RFC 8555 §8.3, RFC 8737 §3."""
+_PROVING_ADDRESSES = frozenset({ChallengeType.HTTP_01, ChallengeType.TLS_ALPN_01})
+"""RFC 8738 §7."""
 
 
 def serial_text(number: int) -> Serial:
@@ -171,42 +190,221 @@ class KeyAlgorithm(StrEnum):
     ED25519 = "ed25519"
 
 
+class KeyUsage(StrEnum):
+    """RFC 5280 §4.2.1.3, those that a leaf may have."""
+
+    DIGITAL_SIGNATURE = "digitalSignature"
+    CONTENT_COMMITMENT = "contentCommitment"
+    KEY_ENCIPHERMENT = "keyEncipherment"
+    DATA_ENCIPHERMENT = "dataEncipherment"
+    KEY_AGREEMENT = "keyAgreement"
+
+
 class ExtendedKeyUsage(StrEnum):
+    """RFC 5280 §4.2.1.12."""
+
     SERVER_AUTH = "serverAuth"
     CLIENT_AUTH = "clientAuth"
+    CODE_SIGNING = "codeSigning"
+    OCSP_SIGNING = "OCSPSigning"
+
+
+_SIGNING = frozenset({KeyUsage.DIGITAL_SIGNATURE, KeyUsage.CONTENT_COMMITMENT})
+_AGREEING = _SIGNING | {KeyUsage.KEY_AGREEMENT}
+_USAGES_OF_KEYS = {
+    KeyAlgorithm.EC_P256: _AGREEING,
+    KeyAlgorithm.EC_P384: _AGREEING,
+    KeyAlgorithm.EC_P521: _AGREEING,
+    KeyAlgorithm.RSA: _SIGNING | {KeyUsage.KEY_ENCIPHERMENT, KeyUsage.DATA_ENCIPHERMENT},
+    KeyAlgorithm.ED25519: _SIGNING,
+}
+"""What keys of a kind can do (RFC 3279 §2.3, RFC 8410 §5)."""
+_USAGES_OF_PURPOSES = {
+    ExtendedKeyUsage.SERVER_AUTH: _AGREEING - {KeyUsage.CONTENT_COMMITMENT} | {KeyUsage.KEY_ENCIPHERMENT},
+    ExtendedKeyUsage.CLIENT_AUTH: _AGREEING - {KeyUsage.CONTENT_COMMITMENT},
+    ExtendedKeyUsage.CODE_SIGNING: frozenset({KeyUsage.DIGITAL_SIGNATURE}),
+    ExtendedKeyUsage.OCSP_SIGNING: _SIGNING,
+}
+"""A key serves a purpose when it has one of these usages (RFC 5280 §4.2.1.12)."""
+
+
+Kind = TypeVar("Kind", bound=StrEnum)
+Choice = Annotated[
+    frozenset[Kind],
+    Field(min_length=1),
+    PlainSerializer(lambda chosen: sorted(map(str, chosen)), return_type=list[str]),
+]
+"""Some of an enumeration, at least one; written as a list."""
+ShortText = Annotated[str, Field(min_length=1, max_length=200)]
+SubjectText = Annotated[str, Field(pattern=r"^[^\pC\pZ](?:[^\pC]{0,62}[^\pC\pZ])?$")]
+"""1 to 64 characters (RFC 5280 appendix A.1), visible ones at both ends."""
 
 
 class Profile(BaseModel):
-    """What kind of certificate (design, decision 8). Stored as JSON, versioned; refuses what cannot work."""
+    """What kind of certificate (design, decision 8). Stored as JSON, versioned, never changed.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    Refuses what cannot work: raises pydantic's ValidationError, each error a sentence.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")
+    """What clients ask for it by."""
     version: int = Field(ge=1)
-    description: str
-    validity: timedelta = Field(gt=timedelta(minutes=5))
+    """Given by the server: one more than the last."""
+    description: str = Field(min_length=1, max_length=500)
+    """Shown to clients in the directory."""
+    offered: bool = True
+    """Whether clients may order it; otherwise the server alone uses it."""
+    allowed_eab_keys: tuple[ShortText, ...] = Field(default=(), max_length=1000)
+    """Ids of EAB keys whose accounts may order it."""
+    allowed_services: tuple[ShortText, ...] = Field(default=(), max_length=1000)
+    """Services whose EAB keys' accounts may order it. Neither keys nor services: any account."""
+
+    validity: Duration = Field(gt=timedelta(minutes=5))
     """The validity given when the order asks for none."""
-    max_validity: timedelta = Field(gt=timedelta(minutes=5))
-    key_algorithms: frozenset[KeyAlgorithm]
+    max_validity: Duration = Field(gt=timedelta(minutes=5), le=timedelta(days=40 * 365))
+    """The longest that an order may ask for."""
+    renewal_threshold: Duration | None = Field(default=None, gt=timedelta())
+    """How long before its end a certificate is to be renewed; none: when a third of its life is left."""
+    auto_renewal: bool = True
+    """Whether clients are expected to renew by themselves."""
+
+    key_algorithms: Choice[KeyAlgorithm]
+    """Kinds of keys accepted."""
     min_rsa_bits: int = Field(default=2048, ge=2048)
+    """Of RSA keys."""
     max_rsa_bits: int = Field(default=8192, le=8192)
+    """Of RSA keys."""
+    key_usages: Choice[KeyUsage] = frozenset({KeyUsage.DIGITAL_SIGNATURE, KeyUsage.KEY_ENCIPHERMENT})
+    """In the certificate, as far as a key of its kind can do them."""
     extended_key_usages: tuple[ExtendedKeyUsage, ...] = Field(min_length=1)
+    """In the certificate, in this order."""
+
     common_name: bool = True
-    """Subject CN = the first DNS name that fits 64 characters; otherwise the subject is empty."""
+    """Subject CN = the first DNS name that fits 64 characters; otherwise there is no CN."""
+    organization: SubjectText | None = None
+    """Subject O, the same in all certificates."""
+    organizational_unit: SubjectText | None = None
+    """Subject OU, the same in all certificates."""
+    country: Annotated[str, Field(pattern=r"^[A-Z]{2}$")] | None = None
+    """Subject C, two letters."""
+
+    allowed_names: tuple[NameRuleText, ...] | None = Field(default=None, max_length=200)
+    """Rules of which each name must match one; none: any name that the server's policy allows."""
+    required_names: tuple[NameRuleText, ...] = Field(default=(), max_length=50)
+    """Rules each of which some name of the order must match."""
+    challenges: Choice[ChallengeType] = frozenset(ChallengeType)
+    """By which names may be proved, as far as the server offers them."""
+
+    must_staple: bool = False
+    """TLS feature status_request (RFC 7633)."""
+    crl_distribution_point: bool = True
+    """Whether certificates tell where their CRL is."""
+    ocsp: bool = True
+    """Whether certificates tell where OCSP answers."""
+    ca_issuers: bool = True
+    """Whether certificates tell where their issuer's certificate is."""
+
+    notification_days: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), max_length=20)
+    """Days before the end at which people are told that a certificate expires."""
+    notification_contacts: tuple[ShortText, ...] = Field(default=(), max_length=20)
+    """Who is told beside the account's own contacts: e-mail addresses."""
+    compliance: tuple[ShortText, ...] = Field(default=(), max_length=20)
+    """Marks for reports, such as `enhanced-audit`."""
 
     @model_validator(mode="after")
-    def _can_be_met(self) -> Self:
-        if (
-            self.validity > self.max_validity
-            or self.min_rsa_bits > self.max_rsa_bits
-            or not self.key_algorithms
-        ):
-            raise ValueError("a profile allows some key, and its defaults are within its limits")
+    def _can_work(self) -> Self:
+        contradictions = [
+            *self._contradictions_in_time(),
+            *self._contradictions_in_usages(),
+            *self._contradictions_in_names(),
+            *self._contradictions_in_status(),
+        ]
+        if contradictions:
+            raise ValueError("; ".join(contradictions))
         return self
+
+    def _contradictions_in_time(self) -> Iterator[str]:
+        if self.validity > self.max_validity:
+            yield "validity is longer than max_validity"
+        if self.renewal_threshold is not None and self.renewal_threshold >= self.validity:
+            yield "renewal_threshold is not shorter than validity: certificates would be due when they are made"
+        if any(timedelta(days=days) >= self.validity for days in self.notification_days):
+            yield "notification_days reach back to before the certificate is made"
+        if self.notification_contacts and not self.notification_days:
+            yield "notification_contacts are never told anything without notification_days"
+
+    def _contradictions_in_usages(self) -> Iterator[str]:
+        if self.min_rsa_bits > self.max_rsa_bits:
+            yield "min_rsa_bits is more than max_rsa_bits"
+        for usage in sorted(self.key_usages):
+            if not any(usage in _USAGES_OF_KEYS[kind] for kind in self.key_algorithms):
+                yield f"{usage} is nothing that a key of the key_algorithms can do"
+        for kind in sorted(self.key_algorithms):
+            for purpose in self.extended_key_usages:
+                if not self.usages_of(kind) & _USAGES_OF_PURPOSES[purpose]:
+                    yield f"an {kind} key with these key_usages cannot serve {purpose} (RFC 5280 §4.2.1.12)"
+        if len(set(self.extended_key_usages)) < len(self.extended_key_usages):
+            yield "extended_key_usages name one twice"
+        if ExtendedKeyUsage.OCSP_SIGNING in self.extended_key_usages and self.offered:
+            yield "OCSPSigning is for the server's own responders: with it, offered must be false"
+
+    def _contradictions_in_names(self) -> Iterator[str]:
+        if self.allowed_names == () and self.offered:
+            yield "allowed_names are empty: no order could be placed (leave them out to allow any name)"
+        if self.allowed_names == () and not (self.organization or self.organizational_unit):
+            yield "without names a certificate needs a subject: give an organization or organizational_unit"
+        for rule in (*(self.allowed_names or ()), *self.required_names):
+            if not _proving(rule) & self.challenges:
+                yield f"no challenge of the profile can prove what {rule} matches"
+        for required in self.required_names:
+            if self.allowed_names is not None and not any(map(required.overlaps, self.allowed_names)):
+                yield f"the required {required} matches nothing that allowed_names allow"
+
+    def _contradictions_in_status(self) -> Iterator[str]:
+        if self.must_staple and not self.ocsp:
+            yield "must_staple needs ocsp: there would be nothing to staple"
 
     @property
     def ref(self) -> ProfileRef:
         return ProfileRef(name=self.name, version=self.version)
+
+    def usages_of(self, kind: KeyAlgorithm) -> frozenset[KeyUsage]:
+        """The key usages of a certificate for a key of this kind."""
+        return self.key_usages & _USAGES_OF_KEYS[kind]
+
+    def name_violations(self, identifiers: Sequence[Identifier]) -> list[Problem]:
+        """A `rejectedIdentifier` problem for each identifier that the profile does not allow, and for each rule of the
+        required names that none matches.
+        """
+        return [
+            *(self._not_allowed(identifier) for identifier in identifiers if not self._allows(identifier)),
+            *(self._missing(rule) for rule in self.required_names if not any(map(rule.matches, identifiers))),
+        ]
+
+    def _allows(self, identifier: Identifier) -> bool:
+        return self.allowed_names is None or any(rule.matches(identifier) for rule in self.allowed_names)
+
+    def _not_allowed(self, identifier: Identifier) -> Problem:
+        return Problem(
+            ErrorType.REJECTED_IDENTIFIER,
+            f"The profile {self.name} is not for {identifier.value}: order without that name, or ask for another profile.",
+            identifier=identifier,
+        )
+
+    def _missing(self, rule: NameRule) -> Problem:
+        return Problem(
+            ErrorType.REJECTED_IDENTIFIER,
+            f"The profile {self.name} requires a name that matches {rule}; the order has none.",
+        )
+
+
+def _proving(rule: NameRule) -> frozenset[ChallengeType]:
+    """The challenges that can prove control of something that the rule matches."""
+    if rule.kind is RuleKind.NETWORK:
+        return _PROVING_ADDRESSES
+    return _PROVING_NAMES if rule.identifier is None else proving(rule.identifier)
 
 
 # ---------------------------------------------------------------- certificates, by stage

@@ -6,7 +6,7 @@ import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from acme_ca.core.identifiers import Identifier, IdentifierType
+from acme_ca.core.identifiers import Identifier, IdentifierType, is_below
 from acme_ca.core.problems import ErrorType, Problem
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class NamePolicy:
 
 
 def _suffix_of(name: str, suffixes: tuple[str, ...]) -> str | None:
-    return next((suffix for suffix in suffixes if name == suffix or name.endswith("." + suffix)), None)
+    return next((suffix for suffix in suffixes if is_below(name, suffix)), None)
 
 
 def _covered_by(base: str, suffixes: tuple[str, ...]) -> str | None:

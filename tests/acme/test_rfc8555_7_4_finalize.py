@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import AuthorityInformationAccessOID
 
 from acme_ca.core.problems import ErrorType
 from acme_ca.core.states import ORDER_TRANSITIONS, OrderStatus
@@ -178,8 +179,13 @@ async def test_7_4_2_the_certificate_never_changes(ca, account, ready):
 async def test_7_4_2_addresses_in_the_certificate_are_those_of_the_plain_listener(ca, account):
     """And what stands there can be fetched."""
     (leaf, *_) = await (await account.order(ca.name())).issue(ca.web)
-    (access,) = leaf.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
-    answer = await ca.plain.request("GET", access.access_location.value)
+    access = leaf.extensions.get_extension_for_class(x509.AuthorityInformationAccess).value
+    (url,) = (
+        entry.access_location.value
+        for entry in access
+        if entry.access_method == AuthorityInformationAccessOID.CA_ISSUERS
+    )
+    answer = await ca.plain.request("GET", url)
     assert x509.load_der_x509_certificate(answer.body) == ca.hierarchy.intermediate.certificate
 
 

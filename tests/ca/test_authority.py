@@ -16,7 +16,7 @@ from acme_ca.ca import lint, profiles
 from acme_ca.ca.authority import KEY_PAUSE, Authority
 from acme_ca.ca.keystore import KeyUnavailable
 from acme_ca.core import keys
-from acme_ca.core.model import IssuanceRequest, IssuerId, KeyAlgorithm
+from acme_ca.core.model import IssuanceRequest, IssuerId, KeyAlgorithm, KeyUsage, Profile
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.renewal import CertId, parse_cert_id
@@ -53,13 +53,31 @@ def test_extensions_of_a_leaf(issue, hierarchy):
         "subjectKeyIdentifier": False,
         "authorityKeyIdentifier": False,
         "authorityInfoAccess": False,
+        "cRLDistributionPoints": False,
     }
     assert not extensions["basicConstraints"][1].ca
     assert list(extensions["extendedKeyUsage"][1]) == [ExtendedKeyUsageOID.SERVER_AUTH]
     assert extensions["subjectKeyIdentifier"][1].digest == keys.key_identifier(EC_KEY.public_key())
-    (access,) = extensions["authorityInfoAccess"][1]
-    assert access.access_method == AuthorityInformationAccessOID.CA_ISSUERS
-    assert access.access_location.value == f"http://ca.example.org/ca/{hierarchy.intermediate.id}.cer"
+    access = [
+        (entry.access_method, entry.access_location.value) for entry in extensions["authorityInfoAccess"][1]
+    ]
+    assert access == [
+        (AuthorityInformationAccessOID.OCSP, "http://ca.example.org/ocsp"),
+        (
+            AuthorityInformationAccessOID.CA_ISSUERS,
+            f"http://ca.example.org/ca/{hierarchy.intermediate.id}.cer",
+        ),
+    ]
+
+
+@pytest.mark.parametrize("shard", [0, 41])
+def test_a_leaf_names_its_shard_of_the_crl(issue, hierarchy, shard):
+    (point,) = extensions_of(issue("a.example.org", shard=shard))["cRLDistributionPoints"][1]
+    assert [name.value for name in point.full_name] == [
+        f"http://ca.example.org/crl/{hierarchy.intermediate.id}/{shard}.crl"
+    ]
+    assert point.reasons is None, "all reasons"
+    assert point.crl_issuer is None
 
 
 def test_a_leaf_belongs_to_its_issuer(issue, hierarchy):
@@ -78,6 +96,96 @@ def test_key_usage(issue, key, encipherment):
     assert usage.digital_signature
     assert usage.key_encipherment is encipherment
     assert not any([usage.key_cert_sign, usage.crl_sign, usage.key_agreement, usage.data_encipherment])
+
+
+POINTERS = {
+    "all": ({}, {"OCSP", "caIssuers", "CRL"}),
+    "no CRL": ({"crl_distribution_point": False}, {"OCSP", "caIssuers"}),
+    "no OCSP": ({"ocsp": False}, {"caIssuers", "CRL"}),
+    "no caIssuers": ({"ca_issuers": False}, {"OCSP", "CRL"}),
+    "CRL only": ({"ocsp": False, "ca_issuers": False}, {"CRL"}),
+    "none": ({"crl_distribution_point": False, "ocsp": False, "ca_issuers": False}, set()),
+}
+
+
+@pytest.mark.parametrize(("differences", "pointers"), POINTERS.values(), ids=POINTERS)
+def test_the_profile_says_what_a_leaf_points_to(issue, differences, pointers):
+    extensions = extensions_of(issue("a.example.org", profile=server_with(**differences)))
+    _, access = extensions.get("authorityInfoAccess", (False, ()))
+    found = {entry.access_method._name for entry in access}
+    points = {"CRL"} if "cRLDistributionPoints" in extensions else set()
+    assert found | points == pointers
+
+
+def test_must_staple(issue):
+    """RFC 7633."""
+    assert "TLSFeature" not in extensions_of(issue("a.example.org"))
+    critical, feature = extensions_of(issue("a.example.org", profile=server_with(must_staple=True)))[
+        "TLSFeature"
+    ]
+    assert not critical
+    assert list(feature) == [x509.TLSFeatureType.status_request]
+
+
+def test_the_subject_of_the_profile(issue):
+    profile = server_with(country="DE", organization="Example Org", organizational_unit="Web")
+    leaf = issue("a.example.org", profile=profile)
+    assert leaf.subject.rfc4514_string() == "CN=a.example.org,OU=Web,O=Example Org,C=DE"
+    nameless = issue("10.0.0.1", profile=profile)
+    assert nameless.subject.rfc4514_string() == "OU=Web,O=Example Org,C=DE"
+    assert not extensions_of(nameless)["subjectAltName"][0], "there is a subject"
+
+
+def test_the_certificate_of_a_responder(issue):
+    """RFC 6960 §4.2.2.2: no names; its own status is not asked for."""
+    responder = issue(profile=profiles.BUILT_IN["ocsp_responder"])
+    extensions = extensions_of(responder)
+    assert extensions.keys() == {
+        "basicConstraints",
+        "keyUsage",
+        "extendedKeyUsage",
+        "subjectKeyIdentifier",
+        "authorityKeyIdentifier",
+        "authorityInfoAccess",
+        "OCSPNoCheck",
+    }
+    assert list(extensions["extendedKeyUsage"][1]) == [ExtendedKeyUsageOID.OCSP_SIGNING]
+    assert responder.subject.rfc4514_string() == "OU=OCSP responder"
+
+
+USAGES = {
+    "RSA signs": (RSA_KEY, ["digitalSignature"], {"digital_signature"}),
+    "RSA takes keys": (
+        RSA_KEY,
+        ["digitalSignature", "keyEncipherment"],
+        {"digital_signature", "key_encipherment"},
+    ),
+    "EC does not": (EC_KEY, ["digitalSignature", "keyEncipherment"], {"digital_signature"}),
+    "EC agrees": (EC_KEY, ["digitalSignature", "keyAgreement"], {"digital_signature", "key_agreement"}),
+    "all that RSA can": (
+        RSA_KEY,
+        list(KeyUsage),
+        {"digital_signature", "content_commitment", "key_encipherment", "data_encipherment"},
+    ),
+}
+
+
+@pytest.mark.parametrize(("key", "asked", "found"), USAGES.values(), ids=USAGES)
+def test_key_usages_are_the_profiles_as_far_as_the_key_can(issue, key, asked, found):
+    leaf = issue("a.example.org", public_key=key.public_key(), profile=server_with(key_usages=asked))
+    usage = extensions_of(leaf)["keyUsage"][1]
+    bits = [
+        "digital_signature",
+        "content_commitment",
+        "key_encipherment",
+        "data_encipherment",
+        "key_agreement",
+    ]
+    assert {bit for bit in bits if getattr(usage, bit)} == found
+
+
+def server_with(**differences) -> Profile:
+    return Profile(**(profiles.SERVER.model_dump() | differences))
 
 
 def test_extended_key_usages_are_the_profiles(issue):

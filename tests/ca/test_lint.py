@@ -16,7 +16,7 @@ from acme_ca.ca import lint, profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.keystore import PrivateKey
-from acme_ca.core.model import IssuerId, LintedCertificate, PreparedCertificate
+from acme_ca.core.model import IssuerId, LintedCertificate, PreparedCertificate, Profile
 from acme_ca.core.policy import NamePolicy
 from tests.support.issuing import (
     EC_KEY,
@@ -34,6 +34,7 @@ NAMES = ("a.example.org", "10.0.0.1")
 OTHER_KEY = ec.generate_private_key(ec.SECP256R1()).public_key()
 SMALL_RSA = rsa.generate_private_key(public_exponent=65537, key_size=1024).public_key()
 NO_LIMITS = NamePolicy()
+OCSP, CA_ISSUERS = AuthorityInformationAccessOID.OCSP, AuthorityInformationAccessOID.CA_ISSUERS
 
 
 @pytest.fixture
@@ -73,6 +74,11 @@ SOUND = {
     "RSA": (["a.example.org"], {"public_key": RSA_KEY.public_key()}),
     "client": (["a.example.org"], {"profile": profiles.BUILT_IN["client"]}),
     "mtls": (["a.example.org"], {"profile": profiles.BUILT_IN["mtls"]}),
+    "short-lived": (["a.example.org"], {"profile": profiles.BUILT_IN["shortlived"]}),
+    "OCSP responder": ([], {"profile": profiles.BUILT_IN["ocsp_responder"]}),
+    "clara": (["x.clara.vcc.internal"], {"profile": profiles.BUILT_IN["clara_service_auth"]}),
+    "covina": (["a.b.covina.vcc.internal"], {"profile": profiles.BUILT_IN["covina_orchestrator"]}),
+    "another shard": (["a.example.org"], {"shard": 7}),
     "wishes": (
         ["a.example.org"],
         {
@@ -152,9 +158,26 @@ def usage(**changes: bool) -> x509.KeyUsage:
     return x509.KeyUsage(**(bits | {"digital_signature": True} | changes))
 
 
-def access(url: str, method: x509.ObjectIdentifier = AuthorityInformationAccessOID.CA_ISSUERS):
-    description = x509.AccessDescription(method, x509.UniformResourceIdentifier(url))
-    return instead(x509.AuthorityInformationAccess([description]), critical=False)
+def access(*found: tuple[str, x509.ObjectIdentifier]):
+    descriptions = [x509.AccessDescription(how, x509.UniformResourceIdentifier(url)) for url, how in found]
+    return instead(x509.AuthorityInformationAccess(descriptions), critical=False)
+
+
+def points(*urls: list[str], reasons: frozenset[x509.ReasonFlags] | None = None) -> Callable:
+    """A distribution point for each list of addresses."""
+    made = [
+        x509.DistributionPoint([x509.UniformResourceIdentifier(url) for url in several], None, reasons, None)
+        for several in urls
+    ]
+    return instead(x509.CRLDistributionPoints(made), critical=False)
+
+
+def shard_url(sound: PreparedCertificate) -> str:
+    return f"http://ca.example.org/crl/{sound.request.issuer}/0.crl"
+
+
+def server_with(**differences: object) -> Profile:
+    return Profile(**(profiles.SERVER.model_dump() | differences))
 
 
 def version_1(sound: PreparedCertificate, key: PrivateKey) -> PreparedCertificate:
@@ -245,18 +268,38 @@ CASES = {
         lint._issuer, "authorityKeyIdentifier", without(x509.AuthorityKeyIdentifier), (lint._extensions,)
     ),
     "SHA-512": Case(lint._signature_algorithm, "signature algorithm", made_by_another_hash),
-    "two CNs": Case(lint._subject, "nor one commonName", fields(subject_name=subject(*NAMES))),
+    "two CNs": Case(lint._subject, "more than one commonName", fields(subject_name=subject(*NAMES))),
+    "a CN that the profile does not give": Case(
+        lint._subject, "gives no commonName", asking(profile=server_with(common_name=False))
+    ),
+    "the profile's organization is missing": Case(
+        lint._subject, "not that of the profile", asking(profile=server_with(organization="Example"))
+    ),
     "organization": Case(
         lint._subject,
-        "neither empty nor one",
+        "not that of the profile",
         fields(subject_name=subject("a.example.org", organization_name="Evil")),
     ),
     "CN not a name": Case(lint._subject, "not among the", fields(subject_name=subject("b.example.org"))),
     "no SAN": Case(
-        lint._subject_alternative_name,
-        "no subjectAltName",
+        lint._names_of_the_order,
+        "exactly those",
         without(x509.SubjectAlternativeName),
-        (lint._subject, lint._names_of_the_order, lint._extensions),
+        (lint._subject,),
+    ),
+    "neither subject nor SAN": Case(
+        lint._subject_alternative_name,
+        "neither subject nor",
+        lambda sound, key: redrafted(
+            sound, without=x509.SubjectAlternativeName, fields={"subject_name": x509.Name([])}, signed_by=key
+        ),
+        (lint._names_of_the_order,),
+    ),
+    "empty SAN": Case(
+        lint._subject_alternative_name,
+        "subjectAltName is empty",
+        names_instead(),
+        (lint._subject, lint._names_of_the_order),
     ),
     "critical SAN": Case(
         lint._subject_alternative_name,
@@ -327,14 +370,97 @@ CASES = {
         ),
     ),
     "profile's purpose": Case(lint._usages, "extendedKeyUsage", asking(profile=profiles.BUILT_IN["client"])),
-    "AIA elsewhere": Case(
-        lint._authority_information_access, "address of the issuer's", access("http://evil.example/ca.cer")
+    "keyUsage of the profile": Case(
+        lint._usages,
+        "keyUsage",
+        asking(profile=server_with(key_usages=["digitalSignature", "contentCommitment"])),
+    ),
+    "TLS feature of another kind": Case(
+        lint._usages,
+        "not status_request",
+        instead(x509.TLSFeature([x509.TLSFeatureType.status_request_v2]), critical=False),
+        (lint._extensions,),
+    ),
+    "must-staple is missing": Case(
+        lint._extensions, "missing, unexpected", asking(profile=server_with(must_staple=True))
+    ),
+    "must-staple is not the profile's": Case(
+        lint._extensions,
+        "missing, unexpected",
+        instead(x509.TLSFeature([x509.TLSFeatureType.status_request]), critical=False),
+    ),
+    "a name that the profile does not allow": Case(
+        lint._names_of_the_profile,
+        "not for 10.0.0.1",
+        asking(profile=server_with(allowed_names=["suffix:example.org"])),
+    ),
+    "a name that the profile requires": Case(
+        lint._names_of_the_profile,
+        "requires a name",
+        asking(profile=server_with(required_names=["exact:b.example.org"])),
+    ),
+    "caIssuers elsewhere": Case(
+        lint._authority_information_access,
+        "another address than …/ca/",
+        access(("http://ca.example.org/ocsp", OCSP), ("http://ca.example.org/ca/ca.cer", CA_ISSUERS)),
+    ),
+    "OCSP elsewhere": Case(
+        lint._authority_information_access,
+        "another address than …/ocsp",
+        lambda sound, key: access(
+            ("http://ca.example.org/status", OCSP),
+            (f"http://ca.example.org/ca/{sound.request.issuer}.cer", CA_ISSUERS),
+        )(sound, key),
     ),
     "AIA without caIssuers": Case(
         lint._authority_information_access,
-        "not one caIssuers",
-        access("http://ca.example.org/ocsp", AuthorityInformationAccessOID.OCSP),
+        "what the profile says",
+        access(("http://ca.example.org/ocsp", OCSP)),
     ),
+    "no AIA": Case(
+        lint._authority_information_access,
+        "what the profile says",
+        without(x509.AuthorityInformationAccess),
+        (lint._extensions,),
+    ),
+    "OCSP against the profile": Case(
+        lint._authority_information_access, "what the profile says", asking(profile=server_with(ocsp=False))
+    ),
+    "AIA against the profile": Case(
+        lint._authority_information_access,
+        "what the profile says",
+        asking(profile=server_with(ocsp=False, ca_issuers=False)),
+        (lint._extensions,),
+    ),
+    "another shard": Case(lint._crl_distribution_points, "not the one shard", asking(shard=1)),
+    "CRL elsewhere": Case(
+        lint._crl_distribution_points, "not the one shard", points(["http://ca.example.org/crl/all.crl"])
+    ),
+    "CRL over LDAP": Case(
+        lint._crl_distribution_points, "not the one shard", points(["ldap://ca.example.org/0.crl"])
+    ),
+    "two points": Case(
+        lint._crl_distribution_points,
+        "not the one shard",
+        lambda sound, key: points([shard_url(sound)], [shard_url(sound)])(sound, key),
+    ),
+    "two addresses": Case(
+        lint._crl_distribution_points,
+        "not the one shard",
+        lambda sound, key: points([shard_url(sound), shard_url(sound)])(sound, key),
+    ),
+    "for some reasons only": Case(
+        lint._crl_distribution_points,
+        "not the one shard",
+        lambda sound, key: points([shard_url(sound)], reasons=frozenset({x509.ReasonFlags.key_compromise}))(
+            sound, key
+        ),
+    ),
+    "no CRL": Case(lint._extensions, "missing, unexpected", without(x509.CRLDistributionPoints)),
+    "CRL against the profile": Case(
+        lint._extensions, "missing, unexpected", asking(profile=server_with(crl_distribution_point=False))
+    ),
+    "nocheck": Case(lint._extensions, "missing, unexpected", instead(x509.OCSPNoCheck(), critical=False)),
     "keyUsage not critical": Case(lint._extensions, "wrongly critical", instead(usage(), critical=False)),
     "nameConstraints": Case(
         lint._extensions,

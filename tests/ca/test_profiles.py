@@ -6,14 +6,16 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from acme_ca.ca import profiles
-from acme_ca.core.model import ExtendedKeyUsage, Profile
+from acme_ca.core.model import ExtendedKeyUsage
 from acme_ca.core.problems import ErrorType, Problem
+from tests.support import issuing
 
 NOW = datetime(2030, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)
 SECOND_NOW = NOW.replace(microsecond=0)
 ISSUER_END = datetime(2033, 1, 1, tzinfo=UTC)
-SERVER = profiles.BUILT_IN["server"]
+BUILT_IN, SERVER = profiles.BUILT_IN, profiles.SERVER
 MAX = SERVER.max_validity
+ANY_KEY = {"ec-p256", "ec-p384", "rsa 2048-8192"}
 
 
 def validity(
@@ -29,30 +31,102 @@ def days(number: float) -> timedelta:
 
 
 def test_built_in_profiles():
-    usages = {name: profile.extended_key_usages for name, profile in profiles.BUILT_IN.items()}
+    usages = {name: profile.extended_key_usages for name, profile in BUILT_IN.items() if name not in VCC}
     server, client = ExtendedKeyUsage.SERVER_AUTH, ExtendedKeyUsage.CLIENT_AUTH
-    assert usages == {"server": (server,), "client": (client,), "mtls": (server, client)}
-    assert all(profile.name == name and profile.version == 1 for name, profile in profiles.BUILT_IN.items())
+    assert usages == {
+        "server": (server,),
+        "client": (client,),
+        "mtls": (server, client),
+        "shortlived": (server,),
+        "ocsp_responder": (ExtendedKeyUsage.OCSP_SIGNING,),
+    }
+    assert all(profile.name == name and profile.version == 1 for name, profile in BUILT_IN.items())
+    assert [name for name, profile in BUILT_IN.items() if not profile.offered] == ["ocsp_responder"]
 
 
-@pytest.mark.parametrize(
-    "spoiled",
-    [
-        {"validity": SERVER.max_validity + timedelta(days=1)},
-        {"min_rsa_bits": 4096, "max_rsa_bits": 2048},
-        {"key_algorithms": []},
-        {"extended_key_usages": []},
-        {"validity": 0},
-        {"max_rsa_bits": 16384},
-        {"name": "Server"},
-        {"unknown": 1},
-    ],
-    ids=str,
-)
-def test_a_profile_that_cannot_work_is_refused(spoiled):
-    assert Profile(**SERVER.model_dump()) == SERVER
-    with pytest.raises(ValidationError):
-        Profile(**(SERVER.model_dump() | spoiled))
+def test_short_lived_certificates_point_to_no_status():
+    profile = BUILT_IN["shortlived"]
+    assert profile.validity == profile.max_validity == days(7)
+    assert [profile.crl_distribution_point, profile.ocsp, profile.ca_issuers] == [False] * 3
+
+
+BOTH = ("serverAuth", "clientAuth")
+VCC = {
+    # days, threshold, keys, purposes, names, renews by itself, marks
+    "clara_service_auth": (
+        730,
+        60,
+        {"ec-p256", "rsa 2048-2048"},
+        BOTH,
+        ["exact:clara.vcc.internal", "wildcard:*.clara.vcc.internal"],
+        True,
+        ("enhanced-audit",),
+    ),
+    "clara_model_signing": (1825, 90, {"rsa 4096-4096"}, ("codeSigning",), None, False, ()),
+    "covina_orchestrator": (365, 30, ANY_KEY, BOTH, ["suffix:covina.vcc.internal"], True, ()),
+    "argus_api": (
+        730,
+        45,
+        ANY_KEY,
+        ("serverAuth",),
+        ["exact:argus.vcc.internal", "exact:api.argus.vcc.internal"],
+        True,
+        (),
+    ),
+    "veritas_pipeline": (365, 30, ANY_KEY, ("clientAuth",), None, True, ()),
+}
+
+
+@pytest.mark.parametrize("name", VCC)
+def test_the_figures_of_the_vcc_documents(name):
+    profile = BUILT_IN[name]
+    rsa = f"rsa {profile.min_rsa_bits}-{profile.max_rsa_bits}"
+    assert profile.validity == profile.max_validity
+    assert (
+        profile.validity // days(1),
+        profile.renewal_threshold // days(1),
+        {rsa if kind == "rsa" else str(kind) for kind in profile.key_algorithms},
+        profile.extended_key_usages,
+        None if profile.allowed_names is None else [str(rule) for rule in profile.allowed_names],
+        profile.auto_renewal,
+        profile.compliance,
+    ) == VCC[name]
+    assert profile.offered
+
+
+VCC_NAMES = {
+    "clara_service_auth": (
+        ["clara.vcc.internal", "a.clara.vcc.internal", "*.clara.vcc.internal"],
+        [
+            "a.b.clara.vcc.internal",
+            "*.a.clara.vcc.internal",
+            "vcc.internal",
+            "xclara.vcc.internal",
+            "10.0.0.1",
+        ],
+    ),
+    "covina_orchestrator": (
+        ["covina.vcc.internal", "a.b.covina.vcc.internal", "*.covina.vcc.internal"],
+        ["vcc.internal", "*.vcc.internal", "xcovina.vcc.internal"],
+    ),
+    "argus_api": (
+        ["argus.vcc.internal", "api.argus.vcc.internal"],
+        ["www.argus.vcc.internal", "*.argus.vcc.internal"],
+    ),
+    "veritas_pipeline": (["anything.example.org", "10.0.0.1"], []),
+}
+
+
+@pytest.mark.parametrize("name", VCC_NAMES)
+def test_the_names_of_the_vcc_documents(name):
+    allowed, refused = (issuing.names(*several) for several in VCC_NAMES[name])
+    assert BUILT_IN[name].name_violations(allowed) == []
+    assert [problem.identifier for problem in BUILT_IN[name].name_violations(refused)] == list(refused)
+
+
+def test_a_built_in_profile_that_cannot_work_stops_the_start():
+    with pytest.raises(ValidationError, match="longer than max_validity"):
+        profiles._like_server("broken", "…", max_validity=days(1))
 
 
 def test_the_default_is_ninety_days_backdated_one_minute():

@@ -120,13 +120,14 @@ def request(
     profile: Profile = profiles.BUILT_IN["server"],
     not_before: datetime | None = None,
     not_after: datetime | None = None,
+    shard: int = 0,
 ) -> IssuanceRequest:
     return IssuanceRequest(
         identifiers=names(*texts),
         public_key=public_key or EC_KEY.public_key(),
         profile=profile,
         issuer=issuer,
-        shard=0,
+        shard=shard,
         not_before=not_before,
         not_after=not_after,
     )

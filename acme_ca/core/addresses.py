@@ -1,0 +1,23 @@
+"""Where everyone finds what certificates point to, below `public_http_url` (design §5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from acme_ca.core.model import IssuerId
+
+
+def ca_issuers(base: str, issuer: IssuerId) -> str:
+    """The issuer's certificate, DER (RFC 5280 §4.2.2.1)."""
+    return f"{base}/ca/{issuer}.cer"
+
+
+def ocsp(base: str) -> str:
+    """The OCSP responder for all issuers (RFC 6960 appendix A.1)."""
+    return f"{base}/ocsp"
+
+
+def crl(base: str, issuer: IssuerId, shard: int) -> str:
+    """A shard of the issuer's CRL, DER (RFC 5280 §4.2.1.13)."""
+    return f"{base}/crl/{issuer}/{shard}.crl"
