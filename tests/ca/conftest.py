@@ -1,9 +1,11 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from acme_ca.ca import hierarchy as hierarchies
+from acme_ca.ca import keystore
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.hierarchy import Hierarchy
 from tests.support.issuing import NOW
@@ -29,7 +31,10 @@ def directory(request, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def hierarchy(directory) -> Hierarchy:
-    return hierarchies.load_hierarchy(directory, PASSWORD, now=NOW)
+    """With the key of the intermediate."""
+    loaded = hierarchies.load_certificates(directory)
+    key = keystore.load(directory / "intermediate.key", PASSWORD)
+    return replace(loaded, intermediate=replace(loaded.intermediate, key=key))
 
 
 @pytest.fixture(scope="session")
