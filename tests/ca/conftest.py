@@ -9,6 +9,7 @@ from acme_ca.ca import keystore
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.hierarchy import Hierarchy
 from tests.support.issuing import NOW
+from tests.support.sockets import TcpServer
 
 PASSWORD = b"correct horse"
 
@@ -45,3 +46,16 @@ def authority(hierarchy) -> Authority:
         clock=lambda: NOW,
         random_bytes=os.urandom,
     )
+
+
+class Silent(TcpServer):
+    def serve(self, connection) -> None:
+        while connection.recv(4096):
+            pass
+
+
+@pytest.fixture
+def silent():
+    """The address of a service that takes connections and never answers."""
+    with Silent() as server:
+        yield f"http://127.0.0.1:{server.port}"
