@@ -287,6 +287,40 @@ async def test_a_certificate_is_held_released_and_revoked(tmp_path, database_url
     await asyncio.to_thread(act)
 
 
+async def test_renewal_windows_are_moved_and_cleared(tmp_path, database_url):
+    async with records.stocked(database_url) as database:
+        first, second, expired = [
+            await records.certificate(database, not_after=records.NOW + days * records.DAY)
+            for days in (90, 90, -1000)
+        ]
+
+    def window(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return command(tmp_path, "cert", "window", *arguments, DATABASE_URL=database_url)
+
+    def act() -> None:
+        why = ("--explanation-url", "https://ca.test/why")
+        done = window(first, second, "--start", "2028-02-28", "--end", "2028-02-29T12:00:00Z", *why)
+        assert (done.returncode, done.stdout.count("Moved: ")) == (0, 2)
+        shown = json.loads(
+            command(tmp_path, "cert", "info", first, "--json", DATABASE_URL=database_url).stdout
+        )
+        assert shown["renewal_window"] == ["2028-02-28T00:00:00+00:00", "2028-02-29T12:00:00+00:00"]
+        assert shown["explanation_url"] == "https://ca.test/why"
+        partly = window(first, expired, "--end", "2028-02-29", "--json")
+        assert json.loads(partly.stdout) == {"changed": [first], "unchanged": [expired]}
+        assert partly.returncode == 2
+        assert window(first, "--end", "2020-01-01").returncode == 0, "at once"
+        assert window(first, second, "--clear").returncode == 0
+        assert_refused(window(first, "--clear"), "no window set")
+        assert_refused(window(first, "--start", "2028-03-01", "--end", "2028-02-29"), "after its start")
+        assert_refused(window(first, "--end", "2028-02-29", "--explanation-url", "ftp://x"), "http or https")
+        assert_refused(window("one", "--end", "2028-02-29"), "hexadecimal digits")
+        for options in ([], ["--start", "2028-02-29"], ["--clear", "--end", "2028-02-29"], ["--clear", *why]):
+            assert_refused(window(first, *options), "--clear")
+
+    await asyncio.to_thread(act)
+
+
 # ---------------------------------------------------------------- what the tests share
 
 

@@ -256,14 +256,16 @@ async def revoke_cert(acme: Acme, request: SignedRequest, _: Parameters) -> web.
 
 
 async def renewal_info(acme: Acme, request: web.Request) -> web.Response:
-    """RFC 9773 §4: asked by everyone and often, so that it may be kept and is not signed."""
+    """RFC 9773 §4: unsigned. Caches may keep it but ask every time, or a moved window would be seen late."""
     found = await acme.renewals.info(parse_cert_id(request.match_info["cert_id"]))
-    seconds = str(int(found.interval.total_seconds()))
-    body = messages.renewal_info_object(found.window)
-    tag = f'"{found.window.start.timestamp():.0f}-{found.window.end.timestamp():.0f}"'
-    headers = {"Retry-After": seconds, "ETag": tag, "Cache-Control": f"public, max-age={seconds}"}
-    if request.headers.get("If-None-Match") == tag:
+    headers = {
+        "Retry-After": str(int(found.interval.total_seconds())),
+        "ETag": f'"{found.tag}"',
+        "Cache-Control": "public, no-cache",
+    }
+    if request.headers.get("If-None-Match") == headers["ETag"]:
         return web.Response(status=304, headers=headers)
+    body = messages.renewal_info_object(found.window, explanation_url=found.explanation_url)
     return json_response(body, headers=headers)
 
 

@@ -194,9 +194,13 @@ def revocation(payload: Mapping[str, Any]) -> Revocation:
     )
 
 
-def renewal_info_object(window: SuggestedWindow) -> dict[str, Any]:
+def renewal_info_object(window: SuggestedWindow, *, explanation_url: str | None) -> dict[str, Any]:
     """RFC 9773 §4.2."""
-    return {"suggestedWindow": {"start": timestamp(window.start), "end": timestamp(window.end)}}
+    suggested = {"start": timestamp(window.start), "end": timestamp(window.end)}
+    return {
+        "suggestedWindow": suggested,
+        **({"explanationURL": explanation_url} if explanation_url else {}),
+    }
 
 
 def wants_deactivation(payload: Mapping[str, Any]) -> bool:

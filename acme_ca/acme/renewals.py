@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,19 +11,27 @@ from acme_ca.ca import issuers
 from acme_ca.ca.served import Issuers
 from acme_ca.core import renewal
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import AccountId, Certificate, IssuerId, serial_text
+from acme_ca.core.model import AccountId, Certificate, serial_text
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
 from acme_ca.core.renewal import CertId, SuggestedWindow
-from acme_ca.storage import certificates, orders
+from acme_ca.core.revocation import HOLD
+from acme_ca.storage import certificates, orders, renewals
 from acme_ca.storage.database import Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RenewalInfo:
-    """`interval`: how long the client waits before it asks again."""
+    """`interval`: how long the client waits before it asks again. `explanation_url`: why the window is where it is."""
 
     window: SuggestedWindow
+    explanation_url: str | None
     interval: timedelta
+
+    @property
+    def tag(self) -> str:
+        """Another for every other answer: what an HTTP ETag is made of."""
+        said = f"{self.window.start} {self.window.end} {self.explanation_url}"
+        return hashlib.sha256(said.encode()).hexdigest()[:32]
 
 
 class Renewals:
@@ -33,10 +42,19 @@ class Renewals:
 
     async def info(self, cert_id: CertId) -> RenewalInfo:
         """Raises Problem: 404 for a certificate that this CA did not issue."""
-        certificate = await self._find(cert_id)
-        life = {"not_before": certificate.not_before, "not_after": certificate.not_after}
-        window = renewal.suggested_window(cert_id, revoked=certificate.revoked, **life)
-        return RenewalInfo(window=window, interval=renewal.polling_interval(**life))
+        found = await certificates.find(self._database, serial_text(cert_id.serial))
+        if found is None or not await self._is(found, cert_id):
+            raise _not_issued()
+        window = renewal.suggested_window(
+            cert_id,
+            not_before=found.not_before,
+            not_after=found.not_after,
+            moved=found.moved,
+            # A hold may end: nobody is told to get round it.
+            revoked=None if found.reason is HOLD else found.revoked,
+        )
+        interval = renewal.polling_interval(not_before=found.not_before, not_after=found.not_after)
+        return RenewalInfo(window=window, explanation_url=found.explanation_url, interval=interval)
 
     async def check_replaceable(
         self, cert_id: CertId, *, account: AccountId, identifiers: Sequence[Identifier]
@@ -45,24 +63,27 @@ class Renewals:
 
         That no other living order does is for the statement that makes the order to find out.
         """
-        certificate = await self._find(cert_id)
-        if certificate.account_id != account:
-            raise unauthorized('The certificate in "replaces" was issued to another account.')
-        if not set(certificate.identifiers) & set(identifiers):
+        serial = serial_text(cert_id.serial)
+        found, replaceable = await renewals.find_replaceable(self._database, serial, account=account)
+        if found is None or not await self._is(found, cert_id):
+            raise _not_issued()
+        if not replaceable:
+            raise unauthorized(
+                'The certificate in "replaces" was issued to another account, and not to one of the same service.'
+            )
+        if not set(found.identifiers) & set(identifiers):
             raise malformed('The certificate in "replaces" has none of the order\'s names.')
         await orders.release_replaced(self._database, str(cert_id), now=self._clock())
 
-    async def _find(self, cert_id: CertId) -> Certificate:
-        found = await certificates.find(self._database, serial_text(cert_id.serial))
-        if found is None or found.der is None or not await self._is_by(found.issuer, cert_id):
-            raise malformed(
-                "This CA has issued no certificate of this identifier (RFC 9773 §4.1).", status=404
-            )
-        return found
+    async def _is(self, found: Certificate, cert_id: CertId) -> bool:
+        """Whether what has the serial number was signed, and by the key that the identifier names."""
+        issuer = await self._issuers.find(found.issuer)
+        identifier = issuers.key_identifier(issuer.certificate)
+        return found.der is not None and identifier == cert_id.authority_key_identifier
 
-    async def _is_by(self, issuer: IssuerId, cert_id: CertId) -> bool:
-        certificate = (await self._issuers.find(issuer)).certificate
-        return issuers.key_identifier(certificate) == cert_id.authority_key_identifier
+
+def _not_issued() -> Problem:
+    return malformed("This CA has issued no certificate of this identifier (RFC 9773 §4.1).", status=404)
 
 
 def already_replaced() -> Problem:

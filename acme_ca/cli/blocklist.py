@@ -177,7 +177,8 @@ def _tell(done: _Done) -> None:
     if len(done.living) > MOST_SHOWN:
         out.print(f"  … and {len(done.living) - MOST_SHOWN} more: --json shows all")
     out.print(
-        "They stay valid until they are revoked or expire: have their holders renew with fresh keys, and revoke them."
+        "They stay valid. Have their holders renew with fresh keys (acme-ca cert window), and revoke them: "
+        "acme-ca cert revoke SERIAL --reason keyCompromise"
     )
 
 

@@ -16,6 +16,7 @@ from acme_ca.core.durations import Duration
 from acme_ca.core.identifiers import Identifier, IdentifierType
 from acme_ca.core.names import NameRule, NameRuleText, RuleKind
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.renewal import SuggestedWindow
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, ChallengeStatus, OrderStatus
 
 if TYPE_CHECKING:
@@ -485,6 +486,10 @@ class Certificate:
     """When it became invalid, as far as whoever revoked it knows (RFC 5280 §5.3.2)."""
     comment: str | None = None
     """Of who revoked it."""
+    moved: SuggestedWindow | None = None
+    """Its renewal window, where an operator set one."""
+    explanation_url: str | None = None
+    """Where people read why (RFC 9773 §4.2)."""
 
 
 # ---------------------------------------------------------------- validation

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from urllib.parse import urlsplit
 
 from cryptography import x509
 
@@ -62,6 +63,7 @@ def parse_cert_id(text: str) -> CertId:
 
 LONGEST_INTERVAL = timedelta(hours=6)
 SHORTEST_INTERVAL = timedelta(minutes=1)
+MAX_URL = 500
 _ASKED_IN_A_LIFE = 60
 _DAY = timedelta(days=1)
 
@@ -75,16 +77,55 @@ class SuggestedWindow:
 
 
 def suggested_window(
-    cert_id: CertId, *, not_before: datetime, not_after: datetime, revoked: datetime | None
+    cert_id: CertId,
+    *,
+    not_before: datetime,
+    not_after: datetime,
+    threshold: timedelta | None = None,
+    moved: SuggestedWindow | None = None,
+    revoked: datetime | None = None,
 ) -> SuggestedWindow:
-    """In the last third of the life, and over when a sixth is left. Each certificate has its own place in between, so
-    that certificates which were made together are not renewed together. A revoked one's window is the past.
+    """A revoked certificate's window is the past; otherwise it is where an operator has `moved` it, if one has.
+
+    Otherwise it is over when `threshold` is left of the life (None: a sixth of it), and begins when twice as much is
+    left, but no more than a sixth of the life before that. Each certificate has its own place in between, so that
+    certificates which were made together are not renewed together.
     """
     if revoked is not None:
         return SuggestedWindow(start=revoked - _DAY, end=revoked)
+    if moved is not None:
+        return moved
     life = not_after - not_before
-    start = not_before + life * 2 / 3 + life / 12 * _spread(cert_id)
-    return SuggestedWindow(start=_whole(start), end=_whole(start + life / 12))
+    left = _left_at_the_end(life, threshold)
+    length = min(life, left * 6) / 12
+    start = not_after - left - length * (2 - _spread(cert_id))
+    return SuggestedWindow(start=_whole(start), end=_whole(start + length))
+
+
+def check_moved(window: SuggestedWindow, *, explanation_url: str | None) -> None:
+    """Whether an operator may set this window, explained there (§4.2). Raises Problem `malformed`."""
+    if window.start >= window.end:
+        raise malformed("A renewal window ends after its start.")
+    if explanation_url is not None and not _is_web_address(explanation_url):
+        raise malformed("The explanation is an http or https URL of 500 characters at most.")
+
+
+def _is_web_address(text: str) -> bool:
+    if len(text) > MAX_URL or not text.isascii() or not text.isprintable() or " " in text:
+        return False
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+def _left_at_the_end(life: timedelta, threshold: timedelta | None) -> timedelta:
+    """What is left of the life when the window is over."""
+    if threshold is None or threshold > life * 2 / 3:  # too long for a life that an order wished shorter
+        return life / 6
+    # A client that asks twice a day must not find the window over and the certificate expired.
+    return max(threshold, min(life / 6, _DAY))
 
 
 def polling_interval(*, not_before: datetime, not_after: datetime) -> timedelta:

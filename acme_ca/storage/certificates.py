@@ -16,14 +16,18 @@ from acme_ca.core.model import (
     Serial,
     SignedCertificate,
 )
+from acme_ca.core.renewal import SuggestedWindow
 from acme_ca.storage.database import Database, Row
 
 COLUMNS = """
     c.serial, c.issuer_id, c.account_id AS certificate_account, c.identifiers, c.der, c.not_before, c.not_after, c.revoked,
-    c.profile, c.profile_version, c.shard, c.reason, c.invalid_since, c.comment"""
+    c.profile, c.profile_version, c.shard, c.reason, c.invalid_since, c.comment, c.window_start, c.window_end, c.explanation_url"""
 
 
 def certificate_of(row: Row) -> Certificate:
+    moved = None
+    if row["window_start"] is not None:
+        moved = SuggestedWindow(start=row["window_start"], end=row["window_end"])
     return Certificate(
         serial=row["serial"],
         issuer=row["issuer_id"],
@@ -38,6 +42,8 @@ def certificate_of(row: Row) -> Certificate:
         reason=None if row["reason"] is None else RevocationReason(row["reason"]),
         invalid_since=row["invalid_since"],
         comment=row["comment"],
+        moved=moved,
+        explanation_url=row["explanation_url"],
     )
 
 

@@ -6,12 +6,18 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from acme_ca.core import base64url
+from acme_ca.core.model import RevocationReason, serial_text
 from acme_ca.core.problems import ErrorType
-from acme_ca.core.renewal import CertId
+from acme_ca.core.renewal import CertId, SuggestedWindow
+from acme_ca.storage import certificates, renewals
 from acme_ca.storage.database import Database
 from tests.support.client import assert_problem
 from tests.support.fixtures import IN_SESSION_LOOP
+from tests.support.records import new_id
 
 pytestmark = IN_SESSION_LOOP
 
@@ -62,7 +68,7 @@ async def test_4_3_when_to_ask_again(ca, issued):
 
 async def test_it_may_be_kept_and_so_has_no_nonce(ca, issued):
     answer = await renewal_info(ca, issued.cert_id)
-    assert answer.headers["Cache-Control"] == "public, max-age=21600"
+    assert answer.headers["Cache-Control"] == "public, no-cache", "kept, but asked for every time"
     assert "Replay-Nonce" not in answer.headers
     again = await renewal_info(ca, issued.cert_id, **{"If-None-Match": answer.headers["ETag"]})
     assert (again.status, again.body) == (304, b"")
@@ -76,6 +82,95 @@ async def test_4_2_a_revoked_certificate_is_to_be_renewed_at_once(ca, account, i
     answer = await renewal_info(ca, issued.cert_id, **{"If-None-Match": before})
     assert answer.status == 200
     assert when(answer.json["suggestedWindow"]["end"]) <= datetime.now(UTC)
+
+
+async def move(ca, issued, window, why):
+    serial = serial_text(issued.leaf.serial_number)
+    async with Database.open(ca.dsn, connections=1) as database:
+        moved = await renewals.move_windows(
+            database, [serial], window, explanation_url=why, actor="operator", now=datetime.now(UTC)
+        )
+    assert moved == [serial]
+
+
+async def test_4_2_an_operator_moves_the_window_and_says_why(ca, issued):
+    computed = await renewal_info(ca, issued.cert_id)
+    assert "explanationURL" not in computed.json
+    start = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    window = SuggestedWindow(start=start, end=start + timedelta(minutes=30))
+    seen = [computed.headers["ETag"]]
+    for why in ("https://ca.test/why?a=b", None):
+        await move(ca, issued, window, why)
+        answer = await renewal_info(ca, issued.cert_id, **{"If-None-Match": seen[-1]})
+        assert answer.status == 200
+        assert {name: when(time) for name, time in answer.json["suggestedWindow"].items()} == {
+            "start": window.start,
+            "end": window.end,
+        }
+        assert answer.json.get("explanationURL") == why
+        assert int(answer.headers["Retry-After"]) <= 21600
+        seen.append(answer.headers["ETag"])
+    assert len(set(seen)) == 3
+    async with Database.open(ca.dsn, connections=1) as database:
+        serial = serial_text(issued.leaf.serial_number)
+        await renewals.clear_windows(database, [serial], actor="operator", now=datetime.now(UTC))
+    assert (await renewal_info(ca, issued.cert_id)).json == computed.json
+
+
+async def test_4_2_revoked_is_revoked_wherever_the_window_was(ca, account, issued):
+    now = datetime.now(UTC).replace(microsecond=0)
+    later = SuggestedWindow(start=now + timedelta(days=10), end=now + timedelta(days=20))
+    await move(ca, issued, later, None)
+    assert (await account.revoke(issued.der)).status == 200
+    answer = await renewal_info(ca, issued.cert_id)
+    assert when(answer.json["suggestedWindow"]["end"]) <= datetime.now(UTC)
+
+
+async def test_4_2_on_hold_is_not_revoked(ca, issued):
+    """A hold ends; its holder is not told to get round it."""
+    before = (await renewal_info(ca, issued.cert_id)).json
+    async with Database.open(ca.dsn, connections=1) as database:
+        serial, now = serial_text(issued.leaf.serial_number), datetime.now(UTC)
+        reason = RevocationReason.CERTIFICATE_HOLD
+        assert await certificates.revoke(database, serial, reason=reason, actor="operator", now=now)
+    assert (await renewal_info(ca, issued.cert_id)).json == before
+
+
+async def test_4_1_a_certificate_that_was_not_signed_is_404(ca, issued):
+    serial = serial_text(issued.leaf.serial_number)
+    await ca.sql(f"UPDATE certificate SET tbs = der, der = NULL WHERE serial = '{serial}'")
+    assert_problem(await renewal_info(ca, issued.cert_id), MALFORMED, status=404)
+
+
+async def test_4_1_also_of_an_issuer_that_signs_no_more(ca, issued):
+    """What an issuer does now does not matter to what it signed."""
+    issuer = ca.hierarchy.intermediate.id
+    state = f"FROM issuer WHERE id = '{issuer}'"
+    try:
+        await ca.sql(f"UPDATE issuer SET state = 'retired', retired = now() WHERE id = '{issuer}'")
+        assert await ca.sql(f"SELECT state {state}") == "retired"
+        assert (await renewal_info(ca, issued.cert_id)).status == 200
+    finally:
+        await ca.sql(f"UPDATE issuer SET state = 'active', retired = NULL WHERE id = '{issuer}'")
+
+
+@given(
+    st.binary(max_size=60)
+    | st.text(max_size=40).map(lambda text: text.encode(errors="surrogatepass"))
+    | st.tuples(st.binary(max_size=64), st.binary(max_size=64)).map(
+        lambda parts: ".".join(map(base64url.encode, parts)).encode()
+    )
+    | st.text(alphabet="ABab019-_.=+/%", max_size=60).map(str.encode)
+)
+@settings(max_examples=300, deadline=None)
+async def test_lesson_24_garbage_in_the_path_is_never_a_500(ca, raw):
+    """`Client` refuses every 5xx. What is escaped, and what is not; none of it names a certificate."""
+    escaped = "".join(f"%{octet:02x}" for octet in raw)
+    plain = raw.decode("ascii", errors="replace").replace("\ufffd", "%FF")
+    for path in (escaped, "".join(c if c.isprintable() and c not in "#? " else "%20" for c in plain)):
+        answer = await ca.client.request("GET", ca.client.url(f"renewal-info/{path}"))
+        assert answer.status in {400, 404}
+        assert_problem(answer, MALFORMED)
 
 
 @pytest.mark.parametrize(
@@ -161,6 +256,29 @@ async def test_5_one_name_must_be_shared(ca, account, issued):
     assert_problem(await account.new_order(ca.name(), replaces=issued.cert_id), MALFORMED, status=400)
     shared = await account.new_order(ca.name(), *issued.names, replaces=issued.cert_id)
     assert shared.status == 201
+
+
+async def bind(ca, account, service: str) -> None:
+    """As if it had been made with an EAB key of the service."""
+    kid, identity = new_id(), account.url.rpartition("/")[2]
+    await ca.sql(
+        f"""INSERT INTO eab_key (id, hmac_key, owner, service, created)
+            VALUES ('{kid}', decode(repeat('00', 32), 'hex'), 'o', '{service}', now())"""
+    )
+    await ca.sql(f"UPDATE account SET eab_key_id = '{kid}', eab_binding = '{{}}' WHERE id = '{identity}'")
+
+
+@pytest.mark.parametrize(("service", "status"), [("shop", 201), ("bank", 403)])
+async def test_5_an_account_of_the_same_service_replaces(ca, service, status):
+    owner, other = [await ca.account() for _ in range(2)]
+    await bind(ca, owner, "shop")
+    await bind(ca, other, service)
+    order = await owner.order(ca.name())
+    (leaf, *_) = await order.issue(ca.web)
+    answer = await other.new_order(*order.names, replaces=str(CertId.of(leaf)))
+    assert answer.status == status
+    if status == 201:
+        assert answer.json["replaces"] == str(CertId.of(leaf))
 
 
 @pytest.mark.parametrize("value", [1, True, [], {}, "", "x", "AA.AA", "aYhba4dGQEHhs3uEe6CuLN4ByNQ.AIdlQyE"])

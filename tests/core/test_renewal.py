@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 
 from acme_ca.core import base64url
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.core.renewal import CertId, parse_cert_id, polling_interval, suggested_window
+from acme_ca.core.renewal import (
+    CertId,
+    SuggestedWindow,
+    parse_cert_id,
+    polling_interval,
+    suggested_window,
+)
 
 KEYS = st.binary(min_size=1, max_size=64)
 SERIALS = st.integers(min_value=1, max_value=2**159 - 1)
@@ -81,23 +87,87 @@ LIVES = st.timedeltas(min_value=timedelta(minutes=5), max_value=timedelta(days=3
 @given(SERIALS, LIVES)
 def test_the_window_lies_in_the_last_third_and_leaves_a_sixth(serial, life):
     cert_id = CertId(authority_key_identifier=EXAMPLE_KEY, serial=serial)
-    window = suggested_window(cert_id, not_before=NOW, not_after=NOW + life, revoked=None)
+    window = suggested_window(cert_id, not_before=NOW, not_after=NOW + life)
     second = timedelta(seconds=1)
     assert NOW + life * 2 / 3 - second <= window.start < window.end <= NOW + life * 5 / 6 + second
+
+
+@given(SERIALS, LIVES, st.timedeltas(min_value=timedelta(seconds=1), max_value=timedelta(days=4000)))
+def test_with_a_threshold_the_window_is_over_by_then_and_lies_in_the_life(serial, life, threshold):
+    cert_id = CertId(authority_key_identifier=EXAMPLE_KEY, serial=serial)
+    end = NOW + life
+    window = suggested_window(cert_id, not_before=NOW, not_after=end, threshold=threshold)
+    second = timedelta(seconds=1)
+    assert NOW + life / 6 - second <= window.start < window.end < end
+    assert window.end <= end - min(life / 6, timedelta(days=1)), (
+        "a client that asks twice a day comes in time"
+    )
+    if threshold <= life * 2 / 3:
+        assert window.end <= end - threshold
+        assert window.start >= end - max(2 * threshold, 2 * min(life / 6, timedelta(days=1))) - second
+
+
+DAYS = timedelta(days=1)
+THRESHOLDS = {
+    "none": (90, None, (30, 15)),
+    "clara_service_auth": (730, 60, (120, 60)),
+    "clara_model_signing": (1825, 90, (180, 90)),
+    "argus_api": (730, 45, (90, 45)),
+    "veritas_pipeline": (365, 30, (60, 30)),
+    "a long one: a sixth of the life for all": (90, 50, (65, 50)),
+    "too long for the life": (30, 60, (10, 5)),
+    "too late for a client's patience": (90, 0.1, (2, 1)),
+    "short-lived": (7, 2, (2 + 7 / 6, 2)),
+}
+
+
+@pytest.mark.parametrize(("life", "threshold", "left"), THRESHOLDS.values(), ids=THRESHOLDS)
+def test_where_the_windows_of_a_profile_lie(life, threshold, left):
+    """Between these numbers of days before the end, and in all of that time."""
+    end = NOW + life * DAYS
+    windows = [
+        suggested_window(
+            CertId(authority_key_identifier=EXAMPLE_KEY, serial=serial),
+            not_before=NOW,
+            not_after=end,
+            threshold=None if threshold is None else threshold * DAYS,
+        )
+        for serial in range(1, 301)
+    ]
+    longest, shortest = (days * DAYS for days in left)
+    span, second = longest - shortest, timedelta(seconds=1)
+    assert longest - span / 20 < end - min(window.start for window in windows) <= longest + second
+    assert shortest <= end - max(window.end for window in windows) < shortest + span / 20
 
 
 def test_certificates_made_together_are_not_renewed_together():
     life = timedelta(days=90)
     ids = [CertId(authority_key_identifier=EXAMPLE_KEY, serial=serial) for serial in range(1, 201)]
-    starts = {suggested_window(one, not_before=NOW, not_after=NOW + life, revoked=None).start for one in ids}
+    starts = {suggested_window(one, not_before=NOW, not_after=NOW + life).start for one in ids}
     assert len(starts) == len(ids)
     assert max(starts) - min(starts) > life / 12 * 0.9
 
 
-def test_a_revoked_certificates_window_is_the_past():
+MOVED = SuggestedWindow(start=NOW + DAYS, end=NOW + 3 * DAYS)
+
+
+@pytest.mark.parametrize("moved", [None, MOVED])
+@pytest.mark.parametrize("threshold", [None, 20 * DAYS])
+def test_a_revoked_certificates_window_is_the_past(moved, threshold):
     cert_id = CertId(authority_key_identifier=EXAMPLE_KEY, serial=1)
-    window = suggested_window(cert_id, not_before=NOW, not_after=NOW + timedelta(days=90), revoked=NOW)
+    window = suggested_window(
+        cert_id, not_before=NOW, not_after=NOW + 90 * DAYS, threshold=threshold, moved=moved, revoked=NOW
+    )
     assert window.start < window.end <= NOW
+
+
+@pytest.mark.parametrize("threshold", [None, 20 * DAYS])
+def test_an_operators_window_is_taken_as_it_is(threshold):
+    cert_id = CertId(authority_key_identifier=EXAMPLE_KEY, serial=1)
+    window = suggested_window(
+        cert_id, not_before=NOW, not_after=NOW + 90 * DAYS, threshold=threshold, moved=MOVED
+    )
+    assert window == MOVED
 
 
 @pytest.mark.parametrize(

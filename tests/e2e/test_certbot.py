@@ -1,10 +1,14 @@
 """certbot 5: registers, proves names in each way it knows, renews, revokes."""
 
+import re
+from datetime import datetime, timedelta
+
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.support.chains import assert_good
 from tests.support.clients import Certbot
+from tests.support.issuing import names_of
 
 pytestmark = pytest.mark.client
 
@@ -53,6 +57,38 @@ def test_renews(certbot, new_hosts):
     assert after.leaf.serial_number != before.serial_number
     assert after.leaf.public_key() != before.public_key()
     assert_good(after, *hosts, root=certbot.server.root)
+
+
+def test_renews_when_the_operator_moves_its_window(certbot, new_hosts):
+    """RFC 9773: 90 days are left, and nothing but the renewal information says that it is time."""
+    certbot.run("certonly", *certbot.http01, "--cert-name=main", *domains(new_hosts(1)))
+    before = certbot.issued("main").leaf
+    renew = ("renew", "--no-random-sleep-on-renew")
+    assert "not yet due for renewal" in certbot.run(*renew)
+    assert certbot.issued("main").leaf == before
+    certbot.server.operate("cert", "window", f"{before.serial_number:x}", "--end", "2020-01-01")
+    assert "not yet due for renewal" in certbot.run(*renew), "it was told to ask again in six hours"
+    let_six_hours_pass(certbot, "main")
+    certbot.run(*renew)
+    after = certbot.issued("main").leaf
+    assert after.serial_number != before.serial_number
+    assert names_of(after) == names_of(before)
+    let_six_hours_pass(certbot, "main")
+    assert "not yet due for renewal" in certbot.run(*renew), "the new one has a window of its own"
+    assert certbot.issued("main").leaf == after
+
+
+def let_six_hours_pass(certbot: Certbot, name: str) -> None:
+    """For what certbot wrote down when it asked: the time before which it does not ask again."""
+    file = certbot.home / "config" / "renewal" / f"{name}.conf"
+    text, found = re.subn(
+        r"(?<=^ari_retry_after = ).+$",
+        lambda time: (datetime.fromisoformat(time[0]) - timedelta(hours=6)).isoformat(timespec="seconds"),
+        file.read_text(),
+        flags=re.MULTILINE,
+    )
+    assert found == 1, file.read_text()
+    file.write_text(text)
 
 
 def test_revokes_with_its_account(certbot, new_hosts):

@@ -1,8 +1,6 @@
 """External account binding (RFC 8555 §7.3.4) from `acme-ca eab` to the clients, on a server that asks for it."""
 
 import json
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,19 +30,8 @@ class EabKey:
 
 
 def eab(server: Server, *arguments: str) -> str:
-    """What `acme-ca eab` prints, beside the running server."""
-    done = subprocess.run(
-        [sys.executable, "-m", "acme_ca", "eab", *arguments],
-        env=dict(server.environment),
-        cwd=server.place,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    """What `acme-ca eab` prints."""
+    return server.operate("eab", *arguments)
 
 
 def new_eab_key(server: Server, *options: str) -> EabKey:

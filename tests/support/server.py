@@ -75,6 +75,21 @@ class Server:
             assert time.monotonic() < deadline, f"acme-ca serve is not ready:\n{self.log()}"
             time.sleep(0.02)
 
+    def operate(self, *arguments: str) -> str:
+        """What `acme-ca` prints, beside the running server."""
+        done = subprocess.run(
+            [sys.executable, "-m", "acme_ca", *arguments],
+            env=dict(self.environment),
+            cwd=self.place,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=STOP_LIMIT,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
     def stop(self, kind: signal.Signals = signal.SIGTERM) -> int:
         """Send `kind` and wait; the exit status."""
         self.process.send_signal(kind)

@@ -1,0 +1,91 @@
+"""When certificates are renewed and what may replace them (RFC 9773), as the database knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from acme_ca.core.model import AccountId, Certificate, Serial
+from acme_ca.core.renewal import SuggestedWindow
+from acme_ca.storage import certificates
+from acme_ca.storage.database import Database, Row
+
+
+async def find_replaceable(
+    database: Database, serial: Serial, *, account: AccountId
+) -> tuple[Certificate | None, bool]:
+    """The certificate of this serial number, and whether the account may replace it: it is its own, or that of an account
+    whose EAB key is of the same service.
+    """
+    row = await database.fetchrow(
+        f"""SELECT {certificates.COLUMNS}, coalesce(c.account_id = $2, false) OR EXISTS (
+                SELECT FROM account mine JOIN eab_key my_key ON my_key.id = mine.eab_key_id, account its
+                JOIN eab_key its_key ON its_key.id = its.eab_key_id
+                WHERE mine.id = $2 AND its.id = c.account_id AND my_key.service = its_key.service) AS replaceable
+            FROM certificate c WHERE c.serial = $1""",
+        serial,
+        account,
+    )
+    return (certificates.certificate_of(row), row["replaceable"]) if row else (None, False)
+
+
+# ---------------------------------------------------------------- windows that operators set
+
+
+async def move_windows(
+    database: Database,
+    serials: Sequence[Serial],
+    window: SuggestedWindow,
+    *,
+    explanation_url: str | None,
+    actor: str,
+    now: datetime,
+) -> list[Serial]:
+    """Set the renewal window of many certificates: one durable statement, an audit event for each.
+
+    Returns those whose window it is now. The others are not known, revoked, or expire before the window is over: these
+    are due earlier by themselves.
+    """
+    row = await database.fetchrow_durably(
+        """WITH moved AS (
+               UPDATE certificate SET window_start = $2, window_end = $3, explanation_url = $4
+               WHERE serial = ANY ($1) AND not_after > $3 AND (revoked IS NULL OR reason = 6) RETURNING serial
+           ), told AS (
+               INSERT INTO audit_event (at, event, actor, object, detail)
+               SELECT $6, 'certificate.window-moved', $5, 'certificate:' || serial,
+                      json_build_object('start', $2, 'end', $3, 'explanation_url', $4) FROM moved
+           )
+           SELECT array(SELECT serial FROM moved ORDER BY serial) AS serials""",
+        serials,
+        window.start,
+        window.end,
+        explanation_url,
+        actor,
+        now,
+    )
+    return _serials(row)
+
+
+async def clear_windows(
+    database: Database, serials: Sequence[Serial], *, actor: str, now: datetime
+) -> list[Serial]:
+    """Undo `move_windows`: the window is computed again. Returns those that had one set."""
+    row = await database.fetchrow_durably(
+        """WITH cleared AS (
+               UPDATE certificate SET window_start = NULL, window_end = NULL, explanation_url = NULL
+               WHERE serial = ANY ($1) AND window_start IS NOT NULL RETURNING serial
+           ), told AS (
+               INSERT INTO audit_event (at, event, actor, object)
+               SELECT $3, 'certificate.window-cleared', $2, 'certificate:' || serial FROM cleared
+           )
+           SELECT array(SELECT serial FROM cleared ORDER BY serial) AS serials""",
+        serials,
+        actor,
+        now,
+    )
+    return _serials(row)
+
+
+def _serials(row: Row | None) -> list[Serial]:
+    assert row is not None, "a SELECT without FROM gives a row"  # noqa: S101
+    return list(row["serials"])
