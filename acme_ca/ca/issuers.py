@@ -63,16 +63,19 @@ class Issuer:
 
 
 def issuer(certificate: x509.Certificate, key: PrivateKey | None, *, chain: Chain) -> Issuer:
-    """The certificate as an issuer: its id is the first half of its fingerprint."""
-    fingerprint = certificate.fingerprint(hashes.SHA256()).hex()
     return Issuer(
-        id=IssuerId(fingerprint[:32]),
+        id=issuer_id(certificate),
         certificate=certificate,
         key=key,
         chain=chain,
         chain_pem=chain_pem(chain),
-        fingerprint=fingerprint,
+        fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
     )
+
+
+def issuer_id(certificate: x509.Certificate) -> IssuerId:
+    """The first half of the certificate's fingerprint."""
+    return IssuerId(certificate.fingerprint(hashes.SHA256()).hex()[:32])
 
 
 def chain_pem(chain: Chain) -> bytes:

@@ -101,7 +101,12 @@ class _Extra:
     extra: str
 
 
-_REMOTE: dict[str, _Extra] = {"pkcs11": _Extra("acme_ca.ca.pkcs11", "pkcs11")}
+_REMOTE = {
+    "pkcs11": _Extra("acme_ca.ca.pkcs11", "pkcs11"),
+    "awskms": _Extra("acme_ca.ca.awskms", "aws"),
+    "azurekeyvault": _Extra("acme_ca.ca.azurekeyvault", "azure"),
+    "gcpkms": _Extra("acme_ca.ca.gcpkms", "gcp"),
+}
 
 
 def _scheme(uri: str) -> str:

@@ -26,8 +26,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 import pkcs11
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from pkcs11 import Attribute, KeyType, Mechanism, MechanismFlag, ObjectClass, TokenFlag
 from pkcs11 import exceptions as errors
@@ -35,7 +34,8 @@ from pkcs11 import exceptions as errors
 from acme_ca.ca import pkcs11uri
 from acme_ca.ca.keystore import KeyKind, KeyStoreError, KeyUnavailable, PrivateKey
 from acme_ca.ca.pkcs11uri import Pkcs11Uri
-from acme_ca.ca.remotekey import RSA_HASH, RemoteEcKey, RemoteRsaKey, der_signature, ec_hash
+from acme_ca.ca.remotekey import der_signature
+from acme_ca.ca.remotestore import remote_key
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 T = TypeVar("T")
@@ -109,21 +109,8 @@ class _Key:
 
     def opened(self) -> PrivateKey:
         public_key = self._public_key = self.run(self._read_public_key, SIGN_SECONDS)
-        if isinstance(public_key, rsa.RSAPublicKey):
-            rsa_key = RemoteRsaKey(public_key, self._sign_rsa)
-            self._try(lambda: rsa_key.sign(_TRIAL, padding.PKCS1v15(), RSA_HASH))
-            return rsa_key
-        ec_key = RemoteEcKey(public_key, self._sign_ec)
-        self._try(lambda: ec_key.sign(_TRIAL, ec.ECDSA(ec_hash(public_key.curve))))
-        return ec_key
-
-    def _try(self, sign: Callable[[], bytes]) -> None:
-        try:
-            sign()
-        except (InvalidSignature, ValueError):
-            raise KeyStoreError(
-                f"{self.address.name}: the public key is not that of the private key."
-            ) from None
+        sign = self._sign_rsa if isinstance(public_key, rsa.RSAPublicKey) else self._sign_ec
+        return remote_key(self.address.name, public_key, sign)
 
     def _sign_ec(self, digest: bytes) -> bytes:
         return der_signature(
@@ -267,8 +254,6 @@ class _Key:
         finally:
             session.close()
 
-
-_TRIAL = b"acme-ca: the key signs"
 
 _REFUSALS: dict[type[errors.PKCS11Error], str] = {
     errors.PinIncorrect: "the PIN is wrong",

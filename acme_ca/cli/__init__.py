@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from rich.table import Table
 
 from acme_ca import __version__, server
+from acme_ca.ca.certify import is_loopback
 from acme_ca.ca.issuers import Issuer
 from acme_ca.cli import blocklist, cert, eab
 from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, load_settings, with_password
@@ -140,6 +141,11 @@ def init(
     out.print(f"Keys and certificates: {place.absolute()} (keep a backup, and the password elsewhere).")
     out.print(f"For clients to trust:  {(settings.data / 'root.pem').absolute()}")
     out.print("Serving does not need root.key: it can be moved to a safe.")
+    if is_loopback(settings.public_http_url):
+        out.print(
+            "The intermediate does not say where the root's CRL is: "
+            f"ACME_CA_PUBLIC_HTTP_URL is {settings.public_http_url}, which others cannot reach."
+        )
     out.print("Next: acme-ca serve")
 
 

@@ -25,6 +25,7 @@ MIN_RSA_EXPONENT = 65537
 MAX_RSA_EXPONENT = 2**32 - 1
 FERMAT_ROUNDS = 100
 ACCOUNT_KEY_ALGORITHMS = frozenset(KeyAlgorithm)
+ISSUER_KEY_ALGORITHMS = frozenset({KeyAlgorithm.EC_P256, KeyAlgorithm.EC_P384, KeyAlgorithm.RSA})
 
 _CURVES = {
     "secp256r1": KeyAlgorithm.EC_P256,
@@ -71,6 +72,13 @@ def check_account_key(public_key: object) -> None:
     )
     if weakness:
         raise Problem(ErrorType.BAD_PUBLIC_KEY, f"The account key is refused: {weakness}.")
+
+
+def issuer_weakness(public_key: object) -> str | None:
+    """Why no CA may have this key, as the end of a sentence; None when it may."""
+    return _weakness(
+        public_key, allowed=ISSUER_KEY_ALGORITHMS, min_rsa_bits=MIN_RSA_BITS, max_rsa_bits=MAX_RSA_BITS
+    )
 
 
 def spki_sha256(public_key: PublicKey) -> bytes:

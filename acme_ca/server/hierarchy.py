@@ -12,12 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca import config, log
 from acme_ca.ca import keystore
-from acme_ca.ca.hierarchy import (
-    Hierarchy,
-    UnsuitableName,
-    create_hierarchy,
-    load_certificates,
-)
+from acme_ca.ca.certify import UnsuitableName
+from acme_ca.ca.hierarchy import Hierarchy, create_hierarchy, load_certificates
 from acme_ca.ca.issuers import IssuerError
 from acme_ca.ca.keystore import PrivateKey
 from acme_ca.ca.served import OpenKey
@@ -91,6 +87,7 @@ def create(
             country=country,
             key_type=key_type,
             password=password.encode(),
+            base_url=settings.public_http_url,
             now=datetime.now(UTC),
         )
     datadir.publish_root(settings.data, made.root.certificate.public_bytes(Encoding.PEM))

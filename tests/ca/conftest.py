@@ -1,12 +1,15 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from acme_ca.ca import hierarchy as hierarchies
+from acme_ca.ca import keystore
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.hierarchy import Hierarchy
 from tests.support.issuing import NOW
+from tests.support.sockets import TcpServer
 
 PASSWORD = b"correct horse"
 
@@ -29,7 +32,10 @@ def directory(request, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def hierarchy(directory) -> Hierarchy:
-    return hierarchies.load_hierarchy(directory, PASSWORD, now=NOW)
+    """With the key of the intermediate."""
+    loaded = hierarchies.load_certificates(directory)
+    key = keystore.load(directory / "intermediate.key", PASSWORD)
+    return replace(loaded, intermediate=replace(loaded.intermediate, key=key))
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +46,16 @@ def authority(hierarchy) -> Authority:
         clock=lambda: NOW,
         random_bytes=os.urandom,
     )
+
+
+class Silent(TcpServer):
+    def serve(self, connection) -> None:
+        while connection.recv(4096):
+            pass
+
+
+@pytest.fixture
+def silent():
+    """The address of a service that takes connections and never answers."""
+    with Silent() as server:
+        yield f"http://127.0.0.1:{server.port}"
