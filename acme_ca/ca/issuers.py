@@ -63,8 +63,10 @@ class Issuer:
 
 
 def issuer(certificate: x509.Certificate, key: PrivateKey | None, *, chain: Chain) -> Issuer:
+    kind = IssuerKind.ROOT if certificate.subject == certificate.issuer else IssuerKind.INTERMEDIATE
     return Issuer(
         id=issuer_id(certificate),
+        kind=kind,
         certificate=certificate,
         key=key,
         chain=chain,

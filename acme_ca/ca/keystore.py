@@ -164,8 +164,17 @@ def save(path: Path, key: PrivateKey, password: bytes) -> None:
             file.write(pem)
             file.flush()
             os.fsync(descriptor)
+        _sync(path.parent)
     except OSError as error:
         raise KeyStoreError(f"The key {path} cannot be written: {error.strerror}.") from None
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def load(path: Path, password: bytes) -> PrivateKey:
@@ -182,6 +191,15 @@ def load(path: Path, password: bytes) -> PrivateKey:
     return _decrypt(path, pem, password)
 
 
+def read_foreign(path: Path, password: bytes) -> PrivateKey:
+    """A key that is brought from elsewhere, encrypted or not, to be kept by `save`. Raises KeyStoreError."""
+    try:
+        pem = path.read_bytes()
+    except OSError as error:
+        raise KeyStoreError(f"The key {path} cannot be read: {error.strerror}.") from None
+    return _decrypt(path, pem, password if b"ENCRYPTED" in pem else None)
+
+
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -192,7 +210,7 @@ def _read(path: Path) -> bytes:
         raise KeyStoreError(f"The key {path} cannot be read: {error.strerror}.") from None
 
 
-def _decrypt(path: Path, pem: bytes, password: bytes) -> PrivateKey:
+def _decrypt(path: Path, pem: bytes, password: bytes | None) -> PrivateKey:
     try:
         key = load_pem_private_key(pem, password)
     except (ValueError, TypeError, UnsupportedAlgorithm):

@@ -60,13 +60,16 @@ def record_of(
 
 
 class Issuers:
-    """Read by everyone, as of the last look. Two may share a key: certificates of the same CA by different parents."""
+    """Read by everyone, as of the last look. Two may share a key: certificates of the same CA by different parents.
+
+    `open_key` None: without keys, for those who only look.
+    """
 
     def __init__(
         self,
         *,
         database: Database,
-        open_key: OpenKey,
+        open_key: OpenKey | None,
         clock: Callable[[], datetime],
         log: structlog.typing.FilteringBoundLogger,
     ) -> None:
@@ -143,6 +146,8 @@ class Issuers:
 
     def _open_keys(self, records: Sequence[IssuerRecord]) -> None:
         """Of what signs leaves or their status; a root's is opened by whoever needs it, for that moment."""
+        if self._open_key is None:
+            return
         now = self._clock()
         wanted = {
             record.key_uri: record
@@ -154,11 +159,11 @@ class Issuers:
         self._missing = {uri: missing for uri, missing in self._missing.items() if uri in wanted}
         for uri, record in wanted.items():
             if uri not in self._keys and (uri not in self._missing or self._missing[uri].retry <= now):
-                self._open(uri, record)
+                self._open(self._open_key, uri, record)
 
-    def _open(self, uri: str, record: IssuerRecord) -> None:
+    def _open(self, open_key: OpenKey, uri: str, record: IssuerRecord) -> None:
         try:
-            key = self._open_key(uri)
+            key = open_key(uri)
             if key.public_key() != x509.load_der_x509_certificate(record.der).public_key():
                 raise KeyStoreError("The key there is not the key of the issuer's certificate.")  # noqa: TRY301
         except KeyStoreError as error:

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from datetime import UTC, datetime
 from typing import Annotated, NoReturn
 
 import typer
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from rich.table import Table
 
 from acme_ca import __version__, server
 from acme_ca.ca.certify import is_loopback
-from acme_ca.ca.issuers import Issuer
-from acme_ca.cli import blocklist, cert, eab
-from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, load_settings, with_password
+from acme_ca.cli import blocklist, ca, cert, eab
+from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
 from acme_ca.config import ConfigurationError
-from acme_ca.core.model import serial_text
 from acme_ca.server import hierarchy
 from acme_ca.server.hierarchy import KeyType
-from acme_ca.server.welcome import colon_hex
 
 REFUSED = 2
 """Exit status when a setting or an argument prevents the act."""
@@ -33,8 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-ca = typer.Typer(help="The certificates of the CA itself.", no_args_is_help=True)
-app.add_typer(ca, name="ca")
+app.add_typer(ca.app, name="ca")
 app.add_typer(cert.app, name="cert")
 app.add_typer(eab.app, name="eab")
 app.add_typer(blocklist.app, name="blocklist")
@@ -106,8 +98,7 @@ def serve(
         public_http_url=public_http_url,
     )
     makes_a_ca = not hierarchy.exists(settings)
-    if makes_a_ca and not settings.dev:
-        hierarchy.certificates(settings)  # says so before a password is asked for
+    hierarchy.check_there(settings)  # before a password is asked for
     raise typer.Exit(server.serve(with_password(settings, new=makes_a_ca)))
 
 
@@ -137,7 +128,7 @@ def init(
     made = hierarchy.create(settings, common_name=cn, organization=org, country=country, key_type=key_type)
     out = console()
     for name, issuer in (("root", made.root), ("intermediate", made.intermediate)):
-        out.print(_description(name, issuer))
+        out.print(ca.description(name, issuer))
     out.print(f"Keys and certificates: {place.absolute()} (keep a backup, and the password elsewhere).")
     out.print(f"For clients to trust:  {(settings.data / 'root.pem').absolute()}")
     out.print("Serving does not need root.key: it can be moved to a safe.")
@@ -147,51 +138,6 @@ def init(
             f"ACME_CA_PUBLIC_HTTP_URL is {settings.public_http_url}, which others cannot reach."
         )
     out.print("Next: acme-ca serve")
-
-
-@ca.command("info")
-def ca_info(
-    *,
-    as_json: JsonOption = False,
-    config_file: ConfigOption = None,
-    data: DataOption = None,
-) -> None:
-    """Show the root and the intermediate: names, keys, serials, validity, fingerprints."""
-    found = hierarchy.certificates(load_settings(config_file, data=data))
-    issuers = {"root": found.root, "intermediate": found.intermediate}
-    if as_json:
-        typer.echo(json.dumps({name: _facts(issuer) for name, issuer in issuers.items()}, indent=2))
-        return
-    for name, issuer in issuers.items():
-        console().print(_description(name, issuer))
-
-
-def _facts(issuer: Issuer) -> dict[str, str | int]:
-    certificate = issuer.certificate
-    return {
-        "subject": certificate.subject.rfc4514_string(),
-        "key": _key_name(certificate.public_key()),
-        "serial": serial_text(certificate.serial_number),
-        "not_before": certificate.not_valid_before_utc.isoformat(),
-        "not_after": certificate.not_valid_after_utc.isoformat(),
-        "days_left": (certificate.not_valid_after_utc - datetime.now(UTC)).days,
-        "sha256": colon_hex(issuer.fingerprint),
-    }
-
-
-def _key_name(key: object) -> str:
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return f"EC {key.curve.name}"
-    return f"RSA {key.key_size}" if isinstance(key, rsa.RSAPublicKey) else type(key).__name__
-
-
-def _description(name: str, issuer: Issuer) -> Table:
-    table = Table(title=name, title_justify="left", title_style="bold", show_header=False, box=None)
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    for fact, value in _facts(issuer).items():
-        table.add_row(fact.replace("_", " "), str(value))
-    return table
 
 
 # ---------------------------------------------------------------- version

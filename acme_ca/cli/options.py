@@ -54,12 +54,14 @@ def console() -> Console:
     return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=200)
 
 
-def in_database(settings: Settings, act: Callable[[Database], Awaitable[T]]) -> T:
-    """What `act` returns for the database of the settings. Raises ConfigurationError when it cannot be used."""
+def in_database(settings: Settings, act: Callable[[Database], Awaitable[T]], *, make: bool = False) -> T:
+    """What `act` returns for the database of the settings; `make`: also for one that is not there yet. Raises
+    ConfigurationError when it cannot be used.
+    """
 
     async def work(dsn: str) -> T:
         async with Database.open(dsn, connections=1) as opened:
             return await act(opened)
 
-    with database.reached(settings) as dsn:
+    with database.reached(settings, make=make) as dsn:
         return asyncio.run(work(dsn))

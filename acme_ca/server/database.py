@@ -18,9 +18,16 @@ def place(settings: Settings) -> Path:
     return settings.data / "postgres"
 
 
+def is_there(settings: Settings) -> bool:
+    """Whether there is a database, or there can be one: an external one is not asked."""
+    return settings.database_url is not None or place(settings).exists()
+
+
 @contextlib.contextmanager
-def reached(settings: Settings) -> Iterator[str]:
-    """The URL of the database, its schema up to date. Raises ConfigurationError."""
+def reached(settings: Settings, *, make: bool = False) -> Iterator[str]:
+    """The URL of the database, its schema up to date. `make`: also when there is none yet. Raises ConfigurationError."""
+    if not (make or is_there(settings)):
+        raise ConfigurationError("ACME_CA_DATA: there is no database yet; acme-ca serve makes it.")
     with _running(settings) as dsn, explained():
         asyncio.run(database.migrate(dsn))
         yield dsn
@@ -34,8 +41,6 @@ def _running(settings: Settings) -> Iterator[str]:
     if url := embedded.url_of_running(place(settings)):
         yield url
         return
-    if not place(settings).exists():
-        raise ConfigurationError("ACME_CA_DATA: there is no database yet; acme-ca serve makes it.")
     server = EmbeddedPostgres(place(settings))
     try:
         yield server.start()

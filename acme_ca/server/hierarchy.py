@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,7 +16,8 @@ from acme_ca.ca import keystore
 from acme_ca.ca.certify import UnsuitableName
 from acme_ca.ca.hierarchy import Hierarchy, create_hierarchy, load_certificates
 from acme_ca.ca.issuers import IssuerError
-from acme_ca.ca.keystore import PrivateKey
+from acme_ca.ca.keystore import KeyKind, PrivateKey
+from acme_ca.ca.rotation import CreateKey
 from acme_ca.ca.served import OpenKey
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import database, datadir
@@ -43,7 +45,7 @@ def seed(settings: Settings) -> Hierarchy | None:
     """The certificates in the folder, with which a new database begins; in development mode they are made when there
     are none. None: the database may know a CA whose keys are elsewhere. Raises ConfigurationError.
     """
-    if exists(settings):
+    if (place(settings) / "root.pem").exists():
         datadir.make(settings.data)
         if (place(settings) / "intermediate.key").exists():
             _password(settings)
@@ -53,9 +55,14 @@ def seed(settings: Settings) -> Hierarchy | None:
             "there is no CA yet: a root and an intermediate are made", directory=str(place(settings))
         )
         return create(settings, common_name="Development", organization="", country="", key_type="ec")
-    if settings.database_url is None and not database.place(settings).exists():
-        raise _missing(settings)
+    check_there(settings)
     return None
+
+
+def check_there(settings: Settings) -> None:
+    """Raises ConfigurationError when there can be no CA: neither in the folder nor in a database."""
+    if not (exists(settings) or settings.dev or database.is_there(settings)):
+        raise _missing(settings)
 
 
 def keys(settings: Settings) -> OpenKey:
@@ -67,6 +74,30 @@ def keys(settings: Settings) -> OpenKey:
         return keystore.open_key(uri, directory=place(settings), password=secret)
 
     return open_key
+
+
+def new_keys(settings: Settings) -> CreateKey:
+    """Makes keys for issuers, by the URIs of their places."""
+
+    def create_key(uri: str, kind: KeyKind) -> tuple[str, PrivateKey]:
+        return keystore.create_key(
+            uri, kind, directory=_folder(settings), password=_password(settings).encode()
+        )
+
+    return create_key
+
+
+def take_in(settings: Settings, key: PrivateKey) -> str:
+    """Keep a key from elsewhere in the folder, encrypted; its URI. Raises KeyStoreError, ConfigurationError."""
+    name = f"{secrets.token_hex(8)}.key"
+    keystore.save(_folder(settings) / name, key, _password(settings).encode())
+    return f"file:{name}"
+
+
+def _folder(settings: Settings) -> Path:
+    datadir.make(settings.data)
+    place(settings).mkdir(mode=0o700, exist_ok=True)
+    return place(settings)
 
 
 def create(

@@ -128,3 +128,53 @@ def _record_of(row: Row) -> IssuerRecord:
     fields = {**row, "kind": IssuerKind(row["kind"]), "state": IssuerState(row["state"])}
     fields["reason"] = None if row["reason"] is None else RevocationReason(row["reason"])
     return IssuerRecord(**fields)
+
+
+# ---------------------------------------------------------------- certificates to be signed elsewhere
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerRequest:
+    """A key that was made here and waits for the certificate that another CA signs. `csr`: DER."""
+
+    spki_sha256: bytes = field(repr=False)
+    csr: bytes = field(repr=False)
+    key_uri: str
+    created: datetime
+
+
+async def add_request(database: Database, request: IssuerRequest, *, actor: str) -> None:
+    await database.fetchrow_durably(
+        """WITH made AS (
+               INSERT INTO issuer_request (spki_sha256, csr, key_uri, created) VALUES ($1, $2, $3, $4) RETURNING key_uri
+           )
+           INSERT INTO audit_event (at, event, actor, object, detail)
+           SELECT $4, 'issuer.requested', $5, 'key:' || encode($1, 'hex'), json_build_object('key_uri', key_uri)
+           FROM made RETURNING true""",
+        request.spki_sha256,
+        request.csr,
+        request.key_uri,
+        request.created,
+        actor,
+    )
+
+
+async def request_for(database: Database, spki_sha256: bytes) -> IssuerRequest | None:
+    row = await database.fetchrow(
+        "SELECT spki_sha256, csr, key_uri, created FROM issuer_request WHERE spki_sha256 = $1", spki_sha256
+    )
+    return IssuerRequest(**row) if row else None
+
+
+async def announce(
+    database: Database, *, subject: str, spki_sha256: bytes, parent: IssuerId, actor: str, now: datetime
+) -> None:
+    """Write down that a CA certificate is about to be signed: every signature is accounted for, also after a crash."""
+    await database.fetchrow_durably(
+        """INSERT INTO audit_event (at, event, actor, object, detail)
+           VALUES ($1, 'issuer.announced', $2, 'issuer:' || $3, $4) RETURNING true""",
+        now,
+        actor,
+        parent,
+        to_json({"subject": subject, "spki_sha256": spki_sha256.hex()}),
+    )

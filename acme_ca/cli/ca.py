@@ -1,0 +1,440 @@
+"""`acme-ca ca`: the certificates of the CA itself, and what their keys are used for."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
+from rich.table import Table
+
+from acme_ca import log
+from acme_ca.ca import certify, keystore
+from acme_ca.ca.constraints import NameConstraints
+from acme_ca.ca.issuers import Issuer, IssuerError
+from acme_ca.ca.keystore import KeyKind, KeyStoreError
+from acme_ca.ca.rotation import Brought, NewIssuer, Rotation
+from acme_ca.ca.served import Issuers
+from acme_ca.cli.options import (
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    console,
+    in_database,
+    load_settings,
+    with_password,
+)
+from acme_ca.config import ConfigurationError, Settings
+from acme_ca.core.model import serial_text
+from acme_ca.core.problems import Problem
+from acme_ca.server import database, hierarchy
+from acme_ca.server.welcome import colon_hex
+from acme_ca.storage.database import Database
+
+T = TypeVar("T")
+
+app = typer.Typer(help="The certificates of the CA itself.", no_args_is_help=True)
+
+MIN_PREFIX = 12
+"""Digits of an issuer's id that tables show."""
+
+IssuerArgument = Annotated[
+    str, typer.Argument(metavar="ID", help="The issuer's id, or its first digits: see acme-ca ca list.")
+]
+CnOption = Annotated[
+    str | None, typer.Option(help='Common name; without it "… Intermediate CA", with a number when taken.')
+]
+KeyUriOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URI",
+        help="Where the new key is made: file:NAME, pkcs11:…, awskms:…; without it an encrypted file beside the others.",
+    ),
+]
+KeyKindOption = Annotated[KeyKind, typer.Option(help="The kind of the new key.")]
+DaysOption = Annotated[
+    int, typer.Option(min=1, help="Life of the certificate, in days; never beyond its parent's.")
+]
+PathLengthOption = Annotated[int, typer.Option(min=0, help="How many CAs may follow below it.")]
+PermitOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME|NETWORK", help="Name constraint: what may be issued, all else may not. Repeatable."
+    ),
+]
+ExcludeOption = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME|NETWORK", help="Name constraint: what may not be issued. Repeatable."),
+]
+INTERMEDIATE_DAYS = certify.INTERMEDIATE_LIFETIME.days
+
+
+# ---------------------------------------------------------------- looking
+
+
+@app.command("list")
+def list_issuers(
+    *, as_json: JsonOption = False, config_file: ConfigOption = None, data: DataOption = None
+) -> None:
+    """Show every CA certificate that is known: roots, intermediates, cross-signatures."""
+    found = _in_rotation(load_settings(config_file, data=data), Rotation.all, with_keys=False)
+    if as_json:
+        typer.echo(json.dumps([{"id": issuer.id, **_facts(issuer)} for issuer in found], indent=2))
+        return
+    table = Table(box=None)
+    for column in ("id", "kind", "state", "not after (UTC)"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("subject", overflow="fold")
+    for issuer in found:
+        state = issuer.state(datetime.now(UTC))
+        table.add_row(
+            issuer.id[:MIN_PREFIX], issuer.kind, state, f"{issuer.not_after:%Y-%m-%d}", _common_name(issuer)
+        )
+    console().print(table)
+
+
+@app.command("info")
+def show(
+    *,
+    as_json: JsonOption = False,
+    config_file: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Show the active issuer and its root: names, keys, serials, validity, fingerprints."""
+    issuers = _in_use(load_settings(config_file, data=data))
+    if as_json:
+        typer.echo(json.dumps({name: _facts(issuer) for name, issuer in issuers.items()}, indent=2))
+        return
+    for name, issuer in issuers.items():
+        console().print(description(name, issuer))
+
+
+def _in_use(settings: Settings) -> dict[str, Issuer]:
+    """Root and issuer; before the first start those of the data directory."""
+    if database.is_there(settings):
+        found = _in_rotation(settings, Rotation.in_use, with_keys=False)
+        if found is not None:
+            return {"root": found[0], "intermediate": found[1]}
+    made = hierarchy.certificates(settings)
+    return {"root": made.root, "intermediate": made.intermediate}
+
+
+# ---------------------------------------------------------------- making
+
+
+@app.command("create-intermediate")
+def create_intermediate(
+    *,
+    cn: CnOption = None,
+    parent: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The CA that signs it; without it the root of the active issuer."),
+    ] = None,
+    key_uri: KeyUriOption = None,
+    key_kind: KeyKindOption = KeyKind.EC_P256,
+    days: DaysOption = INTERMEDIATE_DAYS,
+    path_length: PathLengthOption = 0,
+    permit: PermitOption = None,
+    exclude: ExcludeOption = None,
+    config_file: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Make a key and an intermediate for it, staged: it signs nothing until it is activated.
+
+    The key of the CA that signs it must be within reach; otherwise see export-csr.
+    """
+    settings = with_password(load_settings(config_file, data=data), new=False)
+    wish = _wish(
+        cn=cn,
+        key_uri=key_uri,
+        key_kind=key_kind,
+        days=days,
+        path_length=path_length,
+        permit=permit,
+        exclude=exclude,
+    )
+    _warn_of_loopback(settings)
+    made = _in_rotation(settings, lambda rotation: rotation.create_intermediate(wish, parent=parent))
+    console().print(description("new intermediate (staged)", made))
+    console().print(f"Next: acme-ca ca activate {made.id[:MIN_PREFIX]}")
+
+
+@app.command("cross-sign")
+def cross_sign(
+    subject: IssuerArgument,
+    *,
+    by: Annotated[str, typer.Option(metavar="ID", help="The CA that signs; its key must be within reach.")],
+    days: DaysOption = INTERMEDIATE_DAYS,
+    config_file: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Give a CA another certificate, below another root. Clients are offered both chains while it lives."""
+    settings = with_password(load_settings(config_file, data=data), new=False)
+    _warn_of_loopback(settings)
+    lifetime = timedelta(days=days)
+    made = _in_rotation(settings, lambda rotation: rotation.cross_sign(subject, by=by, lifetime=lifetime))
+    console().print(description("cross-signed certificate", made))
+
+
+@app.command("export-csr")
+def export_csr(
+    *,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the CSR goes (PEM).")],
+    cn: CnOption = None,
+    key_uri: KeyUriOption = None,
+    key_kind: KeyKindOption = KeyKind.EC_P256,
+    path_length: PathLengthOption = 0,
+    permit: PermitOption = None,
+    exclude: ExcludeOption = None,
+    config_file: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Make a key, and a request for an intermediate that an offline or foreign root signs."""
+    settings = with_password(load_settings(config_file, data=data), new=False)
+    wish = _wish(
+        cn=cn,
+        key_uri=key_uri,
+        key_kind=key_kind,
+        days=INTERMEDIATE_DAYS,
+        path_length=path_length,
+        permit=permit,
+        exclude=exclude,
+    )
+    csr = _in_rotation(settings, lambda rotation: rotation.request(wish))
+    _write(out, x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM))
+    console().print(f"Request: {out}")
+    console().print("Have it signed, then: acme-ca ca install-cert CERTIFICATE --chain ROOT")
+
+
+@app.command("install-cert")
+def install_cert(
+    certificate: Annotated[
+        Path, typer.Argument(metavar="CERTIFICATE", help="What came back (PEM); its chain may follow.")
+    ],
+    *,
+    chain: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The certificates above it, up to the root (PEM).")
+    ] = None,
+    config_file: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Install what another CA made of a request, staged. Every link of its chain is checked."""
+    settings = with_password(load_settings(config_file, data=data), new=False)
+    first, *above = _certificates(certificate)
+    above += _certificates(chain) if chain else []
+    made = _in_rotation(settings, lambda rotation: rotation.install(first, above))
+    console().print(description("installed intermediate (staged)", made))
+    console().print(f"Next: acme-ca ca activate {made.id[:MIN_PREFIX]}")
+
+
+@app.command("import")
+def bring(
+    *,
+    root: Annotated[Path, typer.Option(metavar="FILE", help="The root's certificate (PEM).")],
+    root_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Its key (PEM); without it the root stays offline.")
+    ] = None,
+    intermediate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The intermediate's certificate (PEM).")
+    ] = None,
+    intermediate_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The intermediate's key (PEM).")
+    ] = None,
+    intermediate_key_uri: Annotated[
+        str | None,
+        typer.Option(metavar="URI", help="Instead of the file: where its key is already, in an HSM."),
+    ] = None,
+    key_password: Annotated[
+        str,
+        typer.Option(envvar="ACME_CA_IMPORT_PASSWORD", help="Of the key files, where they are encrypted."),
+    ] = "",
+    config_file: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Take in an existing root, or a root and an intermediate. Keys are kept encrypted with the CA's own password.
+
+    The intermediate becomes active when there is no active issuer, and staged otherwise.
+    """
+    settings = with_password(load_settings(config_file, data=data), new=True)
+    password = key_password.encode()
+    brought = Brought(certificate=_certificate(root), key_uri=_taken_in(settings, root_key, password))
+    below = None
+    if intermediate is not None:
+        uri = intermediate_key_uri or _taken_in(settings, intermediate_key, password)
+        below = Brought(certificate=_certificate(intermediate), key_uri=uri)
+    taken = _in_rotation(settings, lambda rotation: rotation.bring(brought, below), make=True)
+    for issuer in taken:
+        console().print(description(f"{issuer.kind} ({issuer.state(datetime.now(UTC))})", issuer))
+
+
+# ---------------------------------------------------------------- states
+
+
+@app.command()
+def activate(issuer: IssuerArgument, *, config_file: ConfigOption = None, data: DataOption = None) -> None:
+    """Have an issuer sign what is ordered from now on. Running servers notice within seconds."""
+    settings = with_password(load_settings(config_file, data=data), new=False)
+    changed = _in_rotation(settings, lambda rotation: rotation.activate(issuer))
+    console().print(f"Active: {changed.id[:MIN_PREFIX]} {_common_name(changed)}")
+    console().print(
+        "Issuers that were active before stay so for the orders that pin them, until they are retired."
+    )
+
+
+@app.command()
+def retire(issuer: IssuerArgument, *, config_file: ConfigOption = None, data: DataOption = None) -> None:
+    """Have an issuer sign status only: CRLs and OCSP go on while its certificates live. Open orders move to the active one."""
+    settings = load_settings(config_file, data=data)
+    changed = _in_rotation(settings, lambda rotation: rotation.retire(issuer), with_keys=False)
+    console().print(f"Retired: {changed.id[:MIN_PREFIX]} {_common_name(changed)}")
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _in_rotation(
+    settings: Settings,
+    act: Callable[[Rotation], Awaitable[T]],
+    *,
+    with_keys: bool = True,
+    make: bool = False,
+) -> T:
+    """What `act` returns. `with_keys`: whether it needs any. Raises ConfigurationError for whatever prevents it."""
+
+    async def work(opened: Database) -> T:
+        rotation = Rotation(
+            database=opened,
+            issuers=Issuers(
+                database=opened,
+                open_key=hierarchy.keys(settings) if with_keys else None,
+                clock=_now,
+                log=log.get(),
+            ),
+            open_key=hierarchy.keys(settings),
+            create_key=hierarchy.new_keys(settings),
+            base_url=settings.public_http_url,
+            actor="operator",
+            clock=_now,
+        )
+        return await act(rotation)
+
+    try:
+        return in_database(settings, work, make=make)
+    except (IssuerError, KeyStoreError) as error:
+        raise ConfigurationError(str(error)) from None
+    except Problem as problem:
+        raise ConfigurationError(problem.detail) from None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _wish(
+    *,
+    cn: str | None,
+    key_uri: str | None,
+    key_kind: KeyKind,
+    days: int,
+    path_length: int,
+    permit: Sequence[str] | None,
+    exclude: Sequence[str] | None,
+) -> NewIssuer:
+    try:
+        constraints = NameConstraints.parse(permit or (), exclude or ())
+    except IssuerError as error:
+        raise ConfigurationError(str(error)) from None
+    return NewIssuer(
+        common_name=cn,
+        key_uri=key_uri or _fresh_file(),
+        key_kind=key_kind,
+        lifetime=timedelta(days=days),
+        path_length=path_length,
+        name_constraints=constraints,
+    )
+
+
+def _fresh_file() -> str:
+    return f"file:intermediate-{secrets.token_hex(4)}.key"
+
+
+def _warn_of_loopback(settings: Settings) -> None:
+    if certify.is_loopback(settings.public_http_url):
+        log.get().warning(
+            "public_http_url is on this machine: the certificate names neither CRL nor issuer",
+            public_http_url=settings.public_http_url,
+        )
+
+
+def _taken_in(settings: Settings, key: Path | None, password: bytes) -> str | None:
+    """Keep a key that is brought, encrypted with the CA's password; the URI of its new place."""
+    if key is None:
+        return None
+    try:
+        return hierarchy.take_in(settings, keystore.read_foreign(key, password))
+    except KeyStoreError as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def _certificate(path: Path) -> x509.Certificate:
+    return _certificates(path)[0]
+
+
+def _certificates(path: Path) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(f"The certificate {path} cannot be read: {error.strerror}.") from None
+    except ValueError:
+        raise ConfigurationError(f"There is no certificate in PEM in {path}.") from None
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        with path.open("xb") as file:
+            file.write(content)
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be written: {error.strerror}.") from None
+
+
+def _facts(issuer: Issuer) -> dict[str, str | int]:
+    certificate = issuer.certificate
+    return {
+        "kind": issuer.kind,
+        "state": issuer.state(_now()),
+        "subject": certificate.subject.rfc4514_string(),
+        "issuer": certificate.issuer.rfc4514_string(),
+        "key": _key_name(certificate.public_key()),
+        "serial": serial_text(certificate.serial_number),
+        "not_before": certificate.not_valid_before_utc.isoformat(),
+        "not_after": certificate.not_valid_after_utc.isoformat(),
+        "days_left": (certificate.not_valid_after_utc - _now()).days,
+        "sha256": colon_hex(issuer.fingerprint),
+    }
+
+
+def _key_name(key: object) -> str:
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return f"EC {key.curve.name}"
+    return f"RSA {key.key_size}" if isinstance(key, rsa.RSAPublicKey) else type(key).__name__
+
+
+def _common_name(issuer: Issuer) -> str:
+    return issuer.certificate.subject.rfc4514_string()
+
+
+def description(name: str, issuer: Issuer) -> Table:
+    """What is worth knowing of a CA certificate, for a person."""
+    table = Table(title=name, title_justify="left", title_style="bold", show_header=False, box=None)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for fact, value in {"id": issuer.id, **_facts(issuer)}.items():
+        table.add_row(fact.replace("_", " "), str(value))
+    return table
