@@ -89,7 +89,7 @@ def _check_is_free(address: CloudUri, client: Any, alias: str) -> None:
 
 def _opened(address: CloudUri, client: Any, key_id: str) -> PrivateKey:
     found = _explained(address, lambda: client.get_public_key(KeyId=key_id))
-    public_key = load_der_public_key(found["PublicKey"])
+    public_key = remotestore.public_key_of(address.name, lambda: load_der_public_key(found["PublicKey"]))
     algorithm = _signing_algorithm(public_key)
 
     def sign_digest(digest: bytes) -> bytes:
@@ -116,6 +116,10 @@ def _explained(address: CloudUri, ask: Callable[[], T]) -> T:
         return ask()
     except (errors.ClientError, errors.BotoCoreError) as error:
         raise _said(address, error) from None
+    except ValueError:
+        raise KeyStoreError(
+            f"{address.name}: the region or the endpoint in the URI cannot be used."
+        ) from None
 
 
 def _said(address: CloudUri, error: Exception) -> KeyStoreError:

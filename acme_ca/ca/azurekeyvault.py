@@ -60,6 +60,10 @@ def _parts(address: CloudUri) -> tuple[str, str, str | None]:
     return host, name, version[0] if version else None
 
 
+class _NoSuchKey(KeyStoreError):  # noqa: N818  the name says it
+    pass
+
+
 class _Vault:
     """A vault as this process reaches it."""
 
@@ -103,11 +107,9 @@ class _Vault:
     def check_is_free(self, name: str) -> None:
         """Creating would add a version to a key that is there."""
         try:
-            self.keys.get_key(name)
-        except errors.ResourceNotFoundError:
+            self.asked(lambda: self.keys.get_key(name))
+        except _NoSuchKey:
             return
-        except errors.AzureError as error:
-            raise self._said(error) from None
         raise KeyStoreError(f"{self._address.name}: there is a key of that name already.")
 
     def asked(self, ask: Callable[[], T]) -> T:
@@ -115,11 +117,13 @@ class _Vault:
             return ask()
         except errors.AzureError as error:
             raise self._said(error) from None
+        except ValueError:  # its challenge names another resource than a vault
+            raise KeyStoreError(f"{self._address.name}: this host does not speak as a key vault.") from None
 
     def _said(self, error: errors.AzureError) -> KeyStoreError:
         name, status = self._address.name, getattr(error, "status_code", None)
         if isinstance(error, errors.ResourceNotFoundError):
-            return KeyStoreError(f"{name}: there is no such key in the vault.")
+            return _NoSuchKey(f"{name}: there is no such key in the vault.")
         if status is None or status >= 500 or status == 429:  # noqa: PLR2004
             why = f"status {status}" if status else type(error).__name__
             return KeyUnavailable(
@@ -129,12 +133,12 @@ class _Vault:
 
     def _public_key(self, key: KeyVaultKey) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
         jwk: Any = key.key
+        numbers = {name: int.from_bytes(getattr(jwk, name) or b"") for name in ("n", "e", "x", "y")}
         try:
             if jwk.n is not None:
-                return rsa.RSAPublicNumbers(int.from_bytes(jwk.e), int.from_bytes(jwk.n)).public_key()
-            x, y = int.from_bytes(jwk.x), int.from_bytes(jwk.y)
-            return ec.EllipticCurvePublicNumbers(x, y, _CURVES[jwk.crv]).public_key()
-        except (KeyError, TypeError, ValueError):
+                return rsa.RSAPublicNumbers(numbers["e"], numbers["n"]).public_key()
+            return ec.EllipticCurvePublicNumbers(numbers["x"], numbers["y"], _CURVES[jwk.crv]).public_key()
+        except (KeyError, ValueError):
             raise KeyStoreError(
                 f"{self._address.name} is neither an EC key on P-256 or P-384 nor an RSA key."
             ) from None

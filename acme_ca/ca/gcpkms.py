@@ -101,7 +101,8 @@ def _opened(
             address, lambda: client.asymmetric_sign(request, timeout=READ_SECONDS, retry=None)
         ).signature
 
-    return remotestore.remote_key(address.name, load_pem_public_key(found.pem.encode()), sign_digest)
+    public_key = remotestore.public_key_of(name, lambda: load_pem_public_key(found.pem.encode()))
+    return remotestore.remote_key(address.name, public_key, sign_digest)
 
 
 def _explained(address: CloudUri, ask: Callable[[], T]) -> T:

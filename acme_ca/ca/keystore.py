@@ -59,6 +59,12 @@ class RemoteStore(Protocol):
     def create_key(self, uri: str, kind: KeyKind, *, password: bytes) -> tuple[str, PrivateKey]: ...
 
 
+class ImportingStore(RemoteStore, Protocol):
+    """One that takes keys that were made elsewhere."""
+
+    def import_key(self, uri: str, private_key: PrivateKey, *, password: bytes) -> tuple[str, PrivateKey]: ...
+
+
 def open_key(uri: str, *, directory: Path, password: bytes) -> PrivateKey:
     """The key that a URI names. Blocks for a remote store; call it after the fork (see `pkcs11`).
 
@@ -83,6 +89,30 @@ def create_key(uri: str, kind: KeyKind, *, directory: Path, password: bytes) -> 
     return _remote(uri).create_key(uri, kind, password=password)
 
 
+def migrate_key(
+    source_uri: str, target_uri: str, *, directory: Path, password: bytes
+) -> tuple[str, PrivateKey]:
+    """Bring a copy of a key in a file into the store of another URI, where that store takes keys from outside.
+
+    Gives what `create_key` gives. The key in its new place has signed, under the public key that it had before. The
+    file is left as it is. Raises KeyStoreError, KeyUnavailable among them.
+    """
+    scheme = _scheme(target_uri)
+    if scheme == _FILE or not _REMOTE[scheme].imports:
+        raise KeyStoreError(
+            f"Keys are not brought into {scheme}: from elsewhere; make a new key there, and an issuer with it."
+        )
+    if _scheme(source_uri) != _FILE:
+        raise KeyStoreError(
+            "Only a key in a file can be brought elsewhere: the others do not leave their store."
+        )
+    key = open_key(source_uri, directory=directory, password=password)
+    uri, brought = cast("ImportingStore", _remote(target_uri)).import_key(target_uri, key, password=password)
+    if brought.public_key() != key.public_key():
+        raise KeyStoreError("The key in the new store is another than the one that was to be brought there.")
+    return uri, brought
+
+
 def may_block(key: PrivateKey) -> bool:
     """Whether a signature asks another process or machine: then it is made in a thread, not in the event loop."""
     return isinstance(key, RemoteEcKey | RemoteRsaKey)
@@ -99,10 +129,11 @@ class _Extra:
 
     module: str
     extra: str
+    imports: bool = False
 
 
 _REMOTE = {
-    "pkcs11": _Extra("acme_ca.ca.pkcs11", "pkcs11"),
+    "pkcs11": _Extra("acme_ca.ca.pkcs11", "pkcs11", imports=True),
     "awskms": _Extra("acme_ca.ca.awskms", "aws"),
     "azurekeyvault": _Extra("acme_ca.ca.azurekeyvault", "azure"),
     "gcpkms": _Extra("acme_ca.ca.gcpkms", "gcp"),

@@ -74,7 +74,7 @@ def open_key(uri: str, *, password: bytes) -> PrivateKey:
 
 
 def create_key(uri: str, kind: KeyKind, *, password: bytes) -> tuple[str, PrivateKey]:
-    """Make a key pair inside the token. The URI that is returned has its id, and no PIN."""
+    """Make a key pair inside the token. The URI that is returned has its id."""
     key = _new(uri, password)
     key.run(lambda: key.generate(kind), CREATE_SECONDS)
     return str(key.address), key.opened()
@@ -91,6 +91,10 @@ def _new(uri: str, password: bytes) -> _Key:
     address = pkcs11uri.parse(uri)
     if address.object is None:
         raise KeyStoreError("The PKCS #11 URI of a new key needs an object: the key's label.")
+    if address.pin_value is not None:
+        raise KeyStoreError(
+            "The PKCS #11 URI of a new key is kept, and so must have no PIN; name a file with it by pin-source."
+        )
     return _Key(replace(address, id=address.id or secrets.token_bytes(8)), password)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import parse_qsl, quote, urlsplit
 
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from acme_ca.ca.keystore import KeyStoreError, PrivateKey
+from acme_ca.ca.keystore import KeyStoreError, KeyUnavailable, PrivateKey
 from acme_ca.ca.remotekey import RSA_HASH, RemoteEcKey, RemoteRsaKey, SignDigest, ec_hash
 from acme_ca.core import keys
 
@@ -71,6 +72,14 @@ def _is_base_url(value: str) -> bool:
     return parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.username is None
 
 
+def public_key_of(name: str, load: Callable[[], object]) -> object:
+    """What a service says the public key is. Raises KeyStoreError when it cannot be read."""
+    try:
+        return load()
+    except (ValueError, UnsupportedAlgorithm):
+        raise _unsuitable(name) from None
+
+
 def remote_key(name: str, public_key: object, sign_digest: SignDigest) -> PrivateKey:
     """A key that has signed once and may be used. Raises KeyStoreError: its kind is none of ours, or it does not sign."""
     key = _forwarding(name, public_key, sign_digest)
@@ -81,7 +90,25 @@ def remote_key(name: str, public_key: object, sign_digest: SignDigest) -> Privat
             key.sign(_TRIAL, ec.ECDSA(ec_hash(key.curve)))
     except (InvalidSignature, ValueError):
         raise KeyStoreError(f"{name}: the public key is not that of the private key.") from None
-    return key
+    return _forwarding(name, public_key, _for_long(name, sign_digest))
+
+
+def _for_long(name: str, sign_digest: SignDigest) -> SignDigest:
+    """A key that has signed and does not any more is away: what keeps it (a permission, a changed PIN) can be mended
+    without us, and what waits for its signature must not be harmed.
+    """
+
+    def sign(digest: bytes) -> bytes:
+        try:
+            return sign_digest(digest)
+        except KeyUnavailable:
+            raise
+        except KeyStoreError as error:
+            raise KeyUnavailable(str(error)) from None
+        except ValueError:
+            raise KeyUnavailable(f"{name} answers with what is no signature.") from None
+
+    return sign
 
 
 def _forwarding(name: str, public_key: object, sign_digest: SignDigest) -> PrivateKey:
@@ -91,6 +118,10 @@ def _forwarding(name: str, public_key: object, sign_digest: SignDigest) -> Priva
         public_key.curve, ec.SECP256R1 | ec.SECP384R1
     ):
         return RemoteEcKey(public_key, sign_digest)
-    raise KeyStoreError(
+    raise _unsuitable(name)
+
+
+def _unsuitable(name: str) -> KeyStoreError:
+    return KeyStoreError(
         f"{name} is neither an EC key on P-256 or P-384 nor an RSA key of {keys.MIN_RSA_BITS} bits or more."
     )

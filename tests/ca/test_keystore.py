@@ -1,6 +1,7 @@
 import os
 import stat
 import subprocess
+import sys
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
@@ -176,3 +177,41 @@ def test_a_bad_uri_is_told_in_a_sentence(tmp_path, uri, why):
         with pytest.raises(KeyStoreError, match=why) as refused:
             act()
         assert "\n" not in str(refused.value)
+
+
+EXTRAS = {
+    "pkcs11": ("pkcs11", "pkcs11:token=t;object=o?module-path=/m.so"),
+    "aws": ("boto3", "awskms:///alias/x"),
+    "azure": ("azure.keyvault.keys", "azurekeyvault://host/keys/x"),
+    "gcp": ("google.cloud.kms_v1", "gcpkms:projects/p"),
+}
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_a_missing_extra_says_what_to_install(extra):
+    """In a process of its own, in which the library cannot be imported."""
+    library, uri = EXTRAS[extra]
+    script = f"""
+import sys
+from pathlib import Path
+sys.modules["{library}"] = None
+from acme_ca.ca import keystore
+try:
+    keystore.open_key("{uri}", directory=Path("/"), password=b"")
+except keystore.KeyStoreError as error:
+    print(error)
+"""
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    scheme = uri.partition(":")[0]
+    assert said.stdout == (
+        f'Keys in {scheme}: need more software; install it with: pip install "acme-ca[{extra}]".\n'
+    )
+
+
+def test_no_library_is_imported_before_it_is_needed():
+    libraries = ", ".join(f'"{library}"' for library, _ in EXTRAS.values())
+    script = (
+        f"import sys; from acme_ca import app, cli; print([x for x in ({libraries}) if x in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert said.stdout == "[]\n"

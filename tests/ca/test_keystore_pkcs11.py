@@ -6,13 +6,12 @@ from types import SimpleNamespace
 
 import pkcs11
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 from pkcs11 import Attribute, KeyType, ObjectClass, TokenFlag
 
 from acme_ca.ca import keystore, pkcs11uri
 from acme_ca.ca import pkcs11 as pkcs11_store
 from acme_ca.ca.keystore import KeyKind, KeyStoreError, KeyUnavailable
-from tests.support.issuing import EC_KEY, RSA_KEY
+from tests.support.issuing import EC_KEY
 from tests.support.keystores import RemoteStoreContract, assert_signs, refusal, sign
 from tests.support.softhsm import MODULE, PIN, SoftHsm
 
@@ -58,16 +57,24 @@ def test_a_key_is_made_inside_and_cannot_leave(store, kind):
     session.close()
 
 
-def test_the_uri_to_keep_has_an_id_and_no_pin(store):
-    uri, key = keystore.create_key(
-        store.uri("a key", pin_value=PIN), KeyKind.EC_P256, directory=store.directory, password=b""
-    )
+def test_the_uri_to_keep_has_an_id(store):
+    uri, key = store.create("a key")
     assert uri.startswith(store.uri("a key").partition("?")[0] + ";id=%")
-    assert "pin" not in uri
     assert store.open(uri).public_key() == key.public_key()
 
 
 # ---------------------------------------------------------------- the PIN
+
+
+def test_a_pin_in_the_uri_opens_and_is_not_kept(store, tmp_path):
+    store.create("key")
+    told = store.uri("key", pin_value=PIN)
+    assert_signs(keystore.open_key(told, directory=tmp_path, password=b""))
+    sentence = refusal(
+        lambda: keystore.create_key(told, KeyKind.EC_P256, directory=tmp_path, password=store.password)
+    )
+    assert "must have no PIN" in sentence
+    assert PIN not in sentence
 
 
 def test_the_pin_in_a_file(store, tmp_path):
@@ -244,7 +251,8 @@ def test_a_token_that_was_changed_for_another(store, tmp_path):
     store.directory.mkdir()
     store.make_token(store.token)
     keystore.create_key(uri, KeyKind.EC_P256, directory=tmp_path, password=store.password)
-    assert "another key" in refusal(lambda: sign(key))
+    with pytest.raises(KeyUnavailable, match="another key"):
+        sign(key)
 
 
 def test_a_key_that_was_deleted(store):
@@ -253,7 +261,8 @@ def test_a_key_that_was_deleted(store):
     for found in list(session.get_objects({Attribute.LABEL: "key"})):
         found.destroy()
     session.close()
-    assert "there is no such private key" in refusal(lambda: sign(key))
+    with pytest.raises(KeyUnavailable, match="there is no such private key"):
+        sign(key)
 
 
 def test_a_token_that_does_not_answer_is_not_waited_for(store, monkeypatch):
@@ -293,9 +302,54 @@ sys.exit(os.waitstatus_to_exitcode(status))
 # ---------------------------------------------------------------- import
 
 
-@pytest.mark.parametrize("key", [EC_KEY, ec.generate_private_key(ec.SECP384R1()), RSA_KEY])
-def test_a_key_is_imported_and_cannot_leave(store, key):
-    uri, imported = pkcs11_store.import_key(store.uri("brought"), key, password=store.password)
-    assert imported.public_key() == key.public_key()
+@pytest.mark.parametrize("kind", [KeyKind.EC_P256, KeyKind.EC_P384, KeyKind.RSA_2048])
+def test_a_key_in_a_file_is_brought_into_the_token(store, tmp_path, kind):
+    keystore.create_key("file:a.key", kind, directory=tmp_path, password=store.password)
+    before = keystore.open_key("file:a.key", directory=tmp_path, password=store.password)
+    uri, brought = keystore.migrate_key(
+        "file:a.key", store.uri("brought"), directory=tmp_path, password=store.password
+    )
+    assert brought.public_key() == before.public_key()
     assert private_objects(store) == [{Attribute.LABEL: "brought", **FACTS}]
     assert_signs(store.open(uri))
+    assert (tmp_path / "a.key").exists()
+
+
+def test_a_key_is_not_brought_into_anothers_place(store, tmp_path):
+    uri, key = store.create("taken")
+    keystore.save(tmp_path / "a.key", EC_KEY, store.password)
+    sentence = refusal(lambda: migrate(store, tmp_path, store.uri("taken")))
+    assert "already" in sentence
+    assert store.open(uri).public_key() == key.public_key()
+
+
+def test_a_token_that_takes_no_keys(store, tmp_path, monkeypatch):
+    """SoftHSM takes any; here it is given a template that it must refuse, after the private key is in."""
+    public, private = pkcs11_store._objects_of(EC_KEY)
+    del public[Attribute.CLASS]
+    monkeypatch.setattr(pkcs11_store, "_objects_of", lambda key: (public, private))
+    keystore.save(tmp_path / "a.key", EC_KEY, store.password)
+    assert "does not take a key from outside" in refusal(
+        lambda: migrate(store, tmp_path, store.uri("refused"))
+    )
+    assert private_objects(store) == []
+
+
+def test_a_key_in_a_token_is_brought_nowhere(store, tmp_path):
+    uri, _ = store.create("inside")
+    sentence = refusal(
+        lambda: keystore.migrate_key(uri, store.uri("b"), directory=tmp_path, password=store.password)
+    )
+    assert "Only a key in a file" in sentence
+
+
+@pytest.mark.parametrize(
+    "target", ["file:b.key", "awskms:///alias/b", "azurekeyvault://h/keys/b", "gcpkms:projects/p"]
+)
+def test_stores_that_take_no_keys(tmp_path, target):
+    sentence = refusal(lambda: keystore.migrate_key("file:a.key", target, directory=tmp_path, password=b"x"))
+    assert "are not brought into" in sentence
+
+
+def migrate(store, directory, uri: str):
+    return keystore.migrate_key("file:a.key", uri, directory=directory, password=store.password)
