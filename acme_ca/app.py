@@ -86,7 +86,7 @@ async def prepare(settings: Settings, seed: Hierarchy | None, *, dsn: str, open_
     `seed`: the hierarchy in the data directory, taken up when the database knows no issuer yet. Raises SchemaError,
     DatabaseUnavailable, ConfigurationError.
     """
-    _own_identifier(settings)  # before anything is written
+    own_identifier(settings)  # before anything is written
     await store.migrate(dsn)
     async with Database.open(dsn, connections=1) as database:
         await _take_up(seed, database)
@@ -375,7 +375,7 @@ def _own_certificate(
 ) -> OwnCertificate:
     return OwnCertificate(
         settings.tls_file,
-        identifier=_own_identifier(settings),
+        identifier=own_identifier(settings),
         database=database,
         authority=authority,
         issuers=issuers,
@@ -384,7 +384,7 @@ def _own_certificate(
     )
 
 
-def _own_identifier(settings: Settings) -> Identifier:
+def own_identifier(settings: Settings) -> Identifier:
     """The name or address in `public_url`, for the server's own certificate."""
     host = settings.public_host
     try:

@@ -147,21 +147,31 @@ def redrafted(
     signed_by: PrivateKey = EC_KEY,
 ) -> PreparedCertificate:
     """The same draft but for one thing: an extension left out, other `fields`, a last `change` to the builder."""
-    draft = prepared.draft
-    extensions = [e for e in draft.extensions if not (without and isinstance(e.value, without))]
-    builder = x509.CertificateBuilder(
+    builder = builder_like(prepared.draft, without=without, fields=fields)
+    return with_draft(prepared, change(builder).sign(signed_by, hashes.SHA256()))
+
+
+def builder_like(
+    certificate: x509.Certificate,
+    *,
+    without: type[x509.ExtensionType] | None = None,
+    fields: dict[str, object] | None = None,
+) -> x509.CertificateBuilder:
+    """What the certificate could have been built by, but for an extension left out and other `fields`."""
+    return x509.CertificateBuilder(
         **{
-            "issuer_name": draft.issuer,
-            "subject_name": draft.subject,
-            "public_key": draft.public_key(),
-            "serial_number": draft.serial_number,
-            "not_valid_before": draft.not_valid_before_utc.replace(tzinfo=None),
-            "not_valid_after": draft.not_valid_after_utc.replace(tzinfo=None),
-            "extensions": extensions,
+            "issuer_name": certificate.issuer,
+            "subject_name": certificate.subject,
+            "public_key": certificate.public_key(),
+            "serial_number": certificate.serial_number,
+            "not_valid_before": certificate.not_valid_before_utc.replace(tzinfo=None),
+            "not_valid_after": certificate.not_valid_after_utc.replace(tzinfo=None),
+            "extensions": [
+                e for e in certificate.extensions if not (without and isinstance(e.value, without))
+            ],
             **(fields or {}),
         }
     )
-    return with_draft(prepared, change(builder).sign(signed_by, hashes.SHA256()))
 
 
 def with_draft(prepared: PreparedCertificate, draft: x509.Certificate) -> PreparedCertificate:

@@ -44,6 +44,10 @@ class Cluster:
             await self._make_template()
         return await self._create(f"CREATE DATABASE {{}} TEMPLATE {TEMPLATE}")
 
+    async def copy(self, database: str) -> str:
+        """A database like `database`, which nobody may be connected to; returns its name."""
+        return await self._create(f"CREATE DATABASE {{}} TEMPLATE {database}")
+
     async def create_empty(self) -> str:
         """A database without any table; returns its name."""
         return await self._create("CREATE DATABASE {}")

@@ -1,0 +1,70 @@
+"""What a check finds, and what it holds the database against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Self
+
+from acme_ca.ca.issuers import Issuer
+from acme_ca.core.identifiers import Identifier
+from acme_ca.core.model import IssuerId, Profile, ProfileRef
+from acme_ca.core.policy import NamePolicy
+
+
+class Severity(StrEnum):
+    ERROR = "error"
+    """What must not be."""
+    NOTE = "note"
+    """In order, and worth a look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`code` names the rule and never changes its meaning; `object` is named as audit events name it."""
+
+    severity: Severity
+    code: str
+    object: str
+    sentence: str
+
+
+@dataclass(slots=True)
+class Findings:
+    """Those of a batch, and what was counted beside them."""
+
+    found: list[Finding] = field(default_factory=list)
+    certificates: int = 0
+    own: int = 0
+    """Certificates of the server itself: no order asks for them."""
+    unsigned: int = 0
+    """Recorded, and not (or never) signed."""
+    unproved: int = 0
+    """Older than the evidence that is kept: judged without (all of) it."""
+
+    def __iadd__(self, others: Findings) -> Self:
+        self.found += others.found
+        self.certificates += others.certificates
+        self.own += others.own
+        self.unsigned += others.unsigned
+        self.unproved += others.unproved
+        return self
+
+    def of(self, severity: Severity) -> list[Finding]:
+        return [finding for finding in self.found if finding.severity is severity]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Background:
+    """What is the same for all certificates. Today's settings make no error of what was in order when it was done."""
+
+    issuers: Mapping[IssuerId, Issuer]
+    profiles: Mapping[ProfileRef, Profile]
+    evidence_since: datetime | None
+    """Since when the evidence is complete; None: ever."""
+    now: datetime
+    policy: NamePolicy
+    own: Identifier
+    """The name or address in the server's own certificate."""

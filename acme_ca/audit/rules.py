@@ -1,0 +1,82 @@
+"""All rules on one certificate: what was signed, what it was issued on, and what is only worth a look."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from acme_ca.audit import evidence, signed
+from acme_ca.audit.findings import Background, Finding, Findings, Severity
+from acme_ca.core.states import OrderStatus
+from acme_ca.storage.audit import CertificateRecord
+
+UNSIGNED_AFTER = timedelta(minutes=1)
+"""What was recorded this long ago is not about to be signed any more, unless its order is processing."""
+
+
+def examine(record: CertificateRecord, background: Background, into: Findings) -> None:
+    into.certificates += 1
+    if record.der is None:
+        into.unsigned += 1
+        _add(into, Severity.ERROR, record, _valid_unsigned(record))
+        _add(into, Severity.NOTE, record, _never_signed(record, background))
+        return
+    _add(into, Severity.ERROR, record, signed.judge(record, record.der, background))
+    _add(into, Severity.ERROR, record, evidence.judge_events(record))
+    if record.order_id is None and record.account_id is None:
+        into.own += 1
+        _add(into, Severity.NOTE, record, _own_for_another(record, background))
+        return
+    _add(into, Severity.ERROR, record, _judge_order(record, background, into))
+    _add(into, Severity.NOTE, record, _refused_today(record, background))
+
+
+def _add(into: Findings, severity: Severity, record: CertificateRecord, found: evidence.Found) -> None:
+    into.found += [
+        Finding(severity, code, f"certificate:{record.serial}", sentence) for code, sentence in found
+    ]
+
+
+def _judge_order(record: CertificateRecord, background: Background, into: Findings) -> evidence.Found:
+    """Evidence that was deleted in order is counted, evidence that is missing is an error."""
+    may_be_gone = background.evidence_since is not None and record.recorded < background.evidence_since
+    order = record.order
+    if order is not None:
+        yield from evidence.judge_order(record, order, background.profiles[record.profile])
+    if order is not None and not evidence.missing_authorizations(record, order):
+        return
+    if may_be_gone and record.order_id is not None:
+        into.unproved += 1
+    elif order is None:
+        yield "order.missing", "there is no order for it"
+    else:
+        yield "authorization.missing", "an authorization of its order is missing"
+
+
+def _valid_unsigned(record: CertificateRecord) -> evidence.Found:
+    if record.order is not None and record.order.status == OrderStatus.VALID:
+        yield "order.status", "the order is valid, though its certificate is not signed"
+
+
+# ---------------------------------------------------------------- notes
+
+
+def _never_signed(record: CertificateRecord, background: Background) -> evidence.Found:
+    being_signed = record.order is not None and record.order.status == OrderStatus.PROCESSING
+    if not being_signed and record.recorded < background.now - UNSIGNED_AFTER:
+        yield "certificate.unsigned", "it was recorded and never signed"
+
+
+def _own_for_another(record: CertificateRecord, background: Background) -> evidence.Found:
+    """No order asks for these, so a name that is not the server's wants an explanation."""
+    others = set(record.identifiers) - {background.own}
+    if others and record.not_after > background.now:
+        yield "certificate.own", "it is one of the server itself, for another name than public_url's"
+
+
+def _refused_today(record: CertificateRecord, background: Background) -> evidence.Found:
+    if record.revoked is not None or record.not_after <= background.now:
+        return
+    for problem in background.policy.violations(record.identifiers):
+        yield "certificate.policy", f"today's name policy would refuse it: {problem.detail}"
+    if record.compromised_since is not None or record.blocked_since is not None:
+        yield "certificate.refused_key", "its key was compromised or blocked since, and it is not revoked"

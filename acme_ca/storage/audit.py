@@ -1,0 +1,246 @@
+"""What an auditor reads: certificates with all that they were issued on, a batch at a time, oldest first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from acme_ca.core.identifiers import Identifier
+from acme_ca.core.model import AccountId, AuthorizationId, IssuerId, OrderId, ProfileRef, Serial
+from acme_ca.storage.database import Database, Row
+
+CERTIFICATE_BATCH = 500
+EVENT_BATCH = 20_000
+"""Ids of audit events that one statement looks at."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Certificates recorded from `since` on and before `until`; of one issuer, or (None) of all."""
+
+    since: datetime
+    until: datetime
+    issuer: IssuerId | None
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationRecord:
+    """One validation that succeeded."""
+
+    account_id: AccountId
+    identifier: str
+    challenge: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorizationRecord:
+    id: AuthorizationId
+    account_id: AccountId
+    identifier: str
+    status: str
+    challenge: str | None
+    validated: datetime | None
+    expires: datetime
+    validations: tuple[ValidationRecord, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderRecord:
+    account_id: AccountId
+    status: str
+    identifiers: tuple[str, ...]
+    authorizations: tuple[AuthorizationId, ...]
+    created: datetime
+    expires: datetime
+    not_before: datetime | None
+    not_after: datetime | None
+    profile: ProfileRef
+    issuer: IssuerId
+    serial: Serial | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRecord:
+    event: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateRecord:
+    """A certificate's row, and what the database knows beside it. `order` None: there is none, or not any more."""
+
+    serial: Serial
+    issuer: IssuerId
+    account_id: AccountId | None
+    order_id: OrderId | None
+    profile: ProfileRef
+    identifiers: tuple[Identifier, ...]
+    spki_sha256: bytes = field(repr=False)
+    not_before: datetime
+    not_after: datetime
+    shard: int
+    recorded: datetime
+    der: bytes | None = field(repr=False)
+    revoked: datetime | None
+    order: OrderRecord | None
+    authorizations: tuple[AuthorizationRecord, ...]
+    """Those of the order that are there."""
+    events: tuple[EventRecord, ...]
+    """Audit events of the certificate, in their order."""
+    account_key_since: datetime | None
+    """Since when an account has the certificate's key."""
+    compromised_since: datetime | None
+    """Since when another certificate with the key counts as compromised."""
+    blocked_since: datetime | None
+    """Since when the key is on the block list."""
+
+
+# Everything behind `c` is a look-up by key, whatever the planner thinks of the sizes (OFFSET 0). Ids are COLLATE "C", which
+# the index of the audit events' objects is not.
+_CERTIFICATES = f"""
+    SELECT c.*, o.*, z.authorizations, e.events, a.account_key_since, k.compromised_since, b.blocked_since FROM (
+        SELECT serial, issuer_id, account_id, order_id, profile, profile_version, identifiers, spki_sha256, not_before,
+               not_after, shard, recorded, der, revoked
+        FROM certificate
+        WHERE (recorded, serial) > ($1, $2) AND recorded < $3 AND ($4::text IS NULL OR issuer_id = $4)
+        ORDER BY recorded, serial LIMIT {CERTIFICATE_BATCH}
+    ) c
+    LEFT JOIN LATERAL (
+        SELECT account_id AS order_account, status AS order_status, identifiers AS order_identifiers, authzs,
+               created AS order_created, expires AS order_expires, not_before AS wished_not_before,
+               not_after AS wished_not_after, profile AS order_profile, profile_version AS order_profile_version,
+               issuer_id AS order_issuer, serial AS order_serial
+        FROM orders WHERE id = c.order_id OFFSET 0
+    ) o ON true
+    LEFT JOIN LATERAL (
+        SELECT array_agg(ROW(id, account_id, identifier, status, challenge, validated, expires, (
+                   SELECT array_agg(ROW(v.account_id, v.identifier, v.challenge, v.at) ORDER BY v.id)
+                   FROM validation v WHERE v.authz_id = authz.id AND v.error IS NULL))) AS authorizations
+        FROM authz WHERE id = ANY (o.authzs)
+    ) z ON true
+    LEFT JOIN LATERAL (
+        SELECT array_agg(ROW(event, at) ORDER BY id) AS events FROM audit_event
+        WHERE object = ('certificate:' || c.serial) COLLATE "default"
+    ) e ON true
+    LEFT JOIN LATERAL (
+        SELECT coalesce((SELECT max(at) FROM audit_event WHERE event = 'account.key-changed'
+                           AND object = ('account:' || holder.id) COLLATE "default"), created) AS account_key_since
+        FROM account holder WHERE spki_sha256 = c.spki_sha256 OFFSET 0
+    ) a ON true
+    LEFT JOIN LATERAL (
+        SELECT min(status_changed) AS compromised_since FROM certificate
+        WHERE spki_sha256 = c.spki_sha256 AND reason = 1 AND serial <> c.serial
+    ) k ON true
+    LEFT JOIN LATERAL (
+        SELECT created AS blocked_since FROM blocked_key WHERE spki_sha256 = c.spki_sha256 OFFSET 0
+    ) b ON true
+    ORDER BY c.recorded, c.serial"""
+
+
+async def certificates(
+    database: Database, scope: Scope, *, after: tuple[datetime, str]
+) -> list[CertificateRecord]:
+    """The next batch behind (recorded, serial) `after`; empty: that was all."""
+    rows = await database.fetch(_CERTIFICATES, *after, scope.until, scope.issuer)
+    return [_certificate_of(row) for row in rows]
+
+
+async def count(database: Database, scope: Scope, *, after: tuple[datetime, str]) -> int:
+    """How many certificates `certificates` will give."""
+    number: int = await database.fetchval(
+        """SELECT count(*) FROM certificate
+           WHERE (recorded, serial) > ($1, $2) AND recorded < $3 AND ($4::text IS NULL OR issuer_id = $4)""",
+        *after,
+        scope.until,
+        scope.issuer,
+    )
+    return number
+
+
+async def complete_since(database: Database) -> datetime | None:
+    """Since when no evidence was deleted; None: none ever was."""
+    since: datetime | None = await database.fetchval("SELECT complete_since FROM evidence")
+    return since
+
+
+async def last_event(database: Database) -> int:
+    """The id of the newest audit event; 0: there is none."""
+    last: int = await database.fetchval("SELECT coalesce(max(id), 0) FROM audit_event")
+    return last
+
+
+async def issued_without_row(database: Database, scope: Scope, *, after: int) -> list[tuple[int, str]]:
+    """Audit events of the scope's time that tell of certificates which are not there: (id, object).
+
+    Looks at the EVENT_BATCH ids behind `after`.
+    """
+    rows = await database.fetch(
+        """SELECT id, object FROM audit_event e
+           WHERE id > $1 AND id <= $2 AND event = 'certificate.issued' AND at >= $3 AND at < $4
+             AND NOT EXISTS (SELECT FROM certificate c WHERE c.serial = substr(e.object, 13) AND c.der IS NOT NULL)
+           ORDER BY id""",
+        after,
+        after + EVENT_BATCH,
+        scope.since,
+        scope.until,
+    )
+    return [(row["id"], row["object"]) for row in rows]
+
+
+# ---------------------------------------------------------------- rows to values
+
+
+def _certificate_of(row: Row) -> CertificateRecord:
+    return CertificateRecord(
+        serial=row["serial"],
+        issuer=row["issuer_id"],
+        account_id=row["account_id"],
+        order_id=row["order_id"],
+        profile=ProfileRef.model_construct(name=row["profile"], version=row["profile_version"]),
+        identifiers=tuple(map(Identifier.from_text, row["identifiers"])),
+        spki_sha256=row["spki_sha256"],
+        not_before=row["not_before"],
+        not_after=row["not_after"],
+        shard=row["shard"],
+        recorded=row["recorded"],
+        der=row["der"],
+        revoked=row["revoked"],
+        order=_order_of(row) if row["order_status"] is not None else None,
+        authorizations=tuple(map(_authorization_of, row["authorizations"] or ())),
+        events=tuple(EventRecord(*event) for event in row["events"] or ()),
+        account_key_since=row["account_key_since"],
+        compromised_since=row["compromised_since"],
+        blocked_since=row["blocked_since"],
+    )
+
+
+def _order_of(row: Row) -> OrderRecord:
+    return OrderRecord(
+        account_id=row["order_account"],
+        status=row["order_status"],
+        identifiers=tuple(row["order_identifiers"]),
+        authorizations=tuple(row["authzs"]),
+        created=row["order_created"],
+        expires=row["order_expires"],
+        not_before=row["wished_not_before"],
+        not_after=row["wished_not_after"],
+        profile=ProfileRef.model_construct(name=row["order_profile"], version=row["order_profile_version"]),
+        issuer=row["order_issuer"],
+        serial=row["order_serial"],
+    )
+
+
+def _authorization_of(columns: tuple[Any, ...]) -> AuthorizationRecord:
+    id_, account, identifier, status, challenge, validated, expires, validations = columns
+    return AuthorizationRecord(
+        id=id_,
+        account_id=account,
+        identifier=identifier,
+        status=status,
+        challenge=challenge,
+        validated=validated,
+        expires=expires,
+        validations=tuple(ValidationRecord(*validation) for validation in validations or ()),
+    )

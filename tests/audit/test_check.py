@@ -1,0 +1,209 @@
+"""`acme-ca audit check`: what it says, how it ends, and how it goes on after it was cut off."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from acme_ca.app import register
+from acme_ca.audit import check
+from acme_ca.audit.findings import Findings
+from acme_ca.audit.journal import Journal
+from acme_ca.ca.hierarchy import Hierarchy
+from acme_ca.ca.profiles import BUILT_IN
+from acme_ca.core import identifiers
+from acme_ca.core.policy import NamePolicy
+from acme_ca.storage import audit, operations
+from acme_ca.storage.audit import Scope
+from acme_ca.storage.database import Database
+from tests.support import issued, records
+from tests.support.server import command, environment, free_ports
+
+Run = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+async def database(database_url, hierarchy) -> AsyncIterator[Database]:
+    """Nine certificates; of the third the order is missing."""
+    async with stocked(database_url, hierarchy, 9) as opened:
+        await opened.execute("DELETE FROM orders WHERE id = $1", f"{2:032x}")
+        yield opened
+
+
+@asynccontextmanager
+async def stocked(dsn: str, hierarchy: Hierarchy, number: int) -> AsyncIterator[Database]:
+    async with Database.open(dsn, connections=1) as opened:
+        await register(opened, hierarchy, now=datetime.now(UTC))
+        await operations.register_profiles(opened, BUILT_IN.values())
+        owner = await records.account(opened)
+        await issued.fill(dsn, hierarchy, account=owner.id, number=number)
+        yield opened
+
+
+@pytest.fixture
+def run(tmp_path, database_url) -> Run:
+    """`acme-ca audit check …`; to be called in a thread."""
+    return lambda *arguments: command(tmp_path, "audit", "check", *arguments, DATABASE_URL=database_url)
+
+
+# ---------------------------------------------------------------- what it says
+
+
+async def test_something_is_wrong(run, database, tmp_path):
+    done = await asyncio.to_thread(run)
+    assert (done.returncode, done.stderr) == (1, "")
+    *findings, total, counts = done.stdout.splitlines()
+    serial = await database.fetchval("SELECT serial FROM certificate WHERE order_id = $1", f"{2:032x}")
+    assert findings == [f"error  order.missing  certificate:{serial}: there is no order for it"]
+    assert total.startswith("9 certificates, recorded before ")
+    assert total.endswith("1 errors, 0 notes.")
+    assert counts == "Of these 0 of the server itself, 0 not signed, 0 older than the evidence that is kept."
+    assert not (tmp_path / "data" / "audit-check.jsonl").exists()
+
+
+async def test_for_programs(run, database):
+    done = await asyncio.to_thread(run, "--json")
+    document = json.loads(done.stdout)
+    serial = await database.fetchval("SELECT serial FROM certificate WHERE order_id = $1", f"{2:032x}")
+    assert document.pop("errors") == [
+        {"code": "order.missing", "object": f"certificate:{serial}", "sentence": "there is no order for it"}
+    ]
+    assert datetime.fromisoformat(document.pop("until")) <= datetime.now(UTC)
+    assert document == {
+        "since": "1970-01-01T00:00:00+00:00",
+        "issuer": None,
+        "certificates": 9,
+        "own": 0,
+        "unsigned": 0,
+        "unproved": 0,
+        "notes": [],
+    }
+
+
+async def test_all_is_well_after_that_time(run, database, hierarchy):
+    since = await database.fetchval("SELECT recorded FROM certificate WHERE order_id = $1", f"{3:032x}")
+    issuer = ("--issuer", hierarchy.intermediate.id)
+    done = await asyncio.to_thread(run, "--json", "--since", since.isoformat(), *issuer)
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["certificates"] == 6
+    until = since.replace(tzinfo=None).isoformat()
+    done = await asyncio.to_thread(run, "--json", "--until", until)
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["certificates"] == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--since", "yesterday"), "--since"),
+        (("--until", "2026-13-01"), "--until"),
+        (("--issuer", "0" * 32), "--issuer"),
+        (("--resume",), "--resume"),
+        (("--resume", "--since", "2026-01-01"), "--resume"),
+    ],
+)
+async def test_what_cannot_be_checked_is_refused(run, database, arguments, says):
+    done = await asyncio.to_thread(run, *arguments)
+    assert (done.returncode, done.stdout) == (2, "")
+    (sentence,) = done.stderr.splitlines()
+    assert says in sentence
+
+
+async def test_a_journal_that_is_none_is_refused(run, database, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "audit-check.jsonl").write_text("nonsense\n")
+    done = await asyncio.to_thread(run, "--resume")
+    assert done.returncode == 2
+    assert "--resume" in done.stderr
+
+
+# ---------------------------------------------------------------- cut off
+
+
+async def test_a_check_that_was_cut_off_anywhere_goes_on(database, tmp_path, monkeypatch):
+    """Whatever part of the journal a crash left."""
+    monkeypatch.setattr(audit, "_CERTIFICATES", audit._CERTIFICATES.replace("LIMIT 500", "LIMIT 2"))
+    place = tmp_path / "journal"
+    scope = Scope(since=datetime.fromtimestamp(0, UTC), until=datetime.now(UTC), issuer=None)
+    whole = await followed(database, journal := Journal.begin(place, scope))
+    content = place.read_bytes()
+    assert len(content.splitlines()) == 1 + 5 + 1 + 1, "the scope, five batches, their end, the audit events"
+    for length in range(content.index(b"\n") + 1, len(content) + 1):
+        place.write_bytes(content[:length])
+        resumed = Journal.resume(place)
+        assert resumed.scope == journal.scope
+        assert await followed(database, resumed) == whole
+        assert place.read_bytes() == content
+    for length in range(content.index(b"\n") + 1):
+        place.write_bytes(content[:length])
+        with pytest.raises(ValueError, match="journal"):
+            Journal.resume(place)
+
+
+async def followed(database: Database, journal: Journal) -> Findings:
+    background = await check.background(
+        database, now=datetime.now(UTC), policy=NamePolicy(), own=identifiers.dns("ca.test")
+    )
+    async for step in check.steps(database, journal.scope, background, after=journal.position):
+        journal.write(step)
+    return journal.total
+
+
+async def test_a_killed_process_is_gone_on_with(database_url, hierarchy, tmp_path, run):
+    async with stocked(database_url, hierarchy, 4000) as opened:
+        await opened.execute("DELETE FROM orders WHERE id = $1", f"{2:032x}")
+        journal = await asyncio.to_thread(killed_in_the_middle, tmp_path, database_url)
+        assert journal.count(b"\n") > 1
+        done = await asyncio.to_thread(run, "--resume", "--json")
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["certificates"], len(found["errors"])) == (1, 4000, 1)
+
+
+def killed_in_the_middle(place: Path, database_url: str) -> bytes:
+    """What the process left in its journal."""
+    process, path = begun(place, database_url)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGKILL
+    return path.read_bytes()
+
+
+def begun(place: Path, database_url: str) -> tuple[subprocess.Popen[str], Path]:
+    """A check that has two batches behind it, and its journal."""
+    path = place / "data" / "audit-check.jsonl"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "acme_ca", "audit", "check"],
+        env=environment(place, free_ports(5), {"DATABASE_URL": database_url}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not path.exists() or path.read_bytes().count(b"\n") < 3:
+        assert process.poll() is None, "it came to its end"
+        time.sleep(0.001)
+    return process, path
+
+
+async def test_ctrl_c_says_how_to_go_on(database_url, hierarchy, tmp_path):
+    async with stocked(database_url, hierarchy, 4000):
+        status, said = await asyncio.to_thread(interrupted, tmp_path, database_url)
+    assert status == 130
+    assert said.splitlines() == ["Interrupted. To go on: acme-ca audit check --resume"]
+
+
+def interrupted(place: Path, database_url: str) -> tuple[int, str]:
+    process, _ = begun(place, database_url)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    return process.returncode, said
