@@ -24,7 +24,9 @@ Endpoint = Callable[[web.Request], Awaitable[web.Response]]
 
 PEM = "application/x-pem-file"
 PKIX = "application/pkix-cert"
-KEY_CHECK = timedelta(seconds=30)
+KEY_CHECK = timedelta(seconds=10)
+KEY_RECHECK = timedelta(seconds=2)
+"""After a key that did not sign."""
 ISSUER_WARNING = timedelta(days=60)
 """Remaining life of the issuer below which health speaks up."""
 
@@ -38,6 +40,7 @@ class Public:
     clock: Callable[[], datetime]
     dev: bool
     _looked: tuple[datetime, bool] | None = None
+    """Until when an answer is good, and the answer."""
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def _signs(self) -> bool:
@@ -46,11 +49,11 @@ class Public:
         """
         async with self._looking:
             now = self.clock()
-            if self._looked and now - self._looked[0] < KEY_CHECK:
+            if self._looked and now < self._looked[0]:
                 return self._looked[1]
             in_use = [issuer.id for issuer in self.issuers if issuer.signs_leaves(now)]
             works = all([await self.can_sign(issuer) for issuer in in_use])
-            self._looked = (now, works)
+            self._looked = (now + (KEY_CHECK if works else KEY_RECHECK), works)
             return works
 
     def roots(self) -> list[Issuer]:

@@ -29,7 +29,7 @@ from acme_ca.storage.issuers import IssuerRecord
 OpenKey = Callable[[str], PrivateKey]
 """From the URI of a key to the key. Raises KeyStoreError. May take its time: called in a thread."""
 
-KEY_RETRY = timedelta(seconds=10)
+KEY_RETRY = timedelta(seconds=3)
 """How long a key that could not be opened is left alone."""
 
 

@@ -1,8 +1,6 @@
 """An intermediate takes the place of another while clients renew: no order fails, every chain verifies."""
 
-import json
 import shutil
-import subprocess
 import threading
 from pathlib import Path
 
@@ -54,26 +52,6 @@ class Renewing(threading.Thread):
             waiting.wait(0.05)
 
 
-def ca(served, *arguments: str) -> str:
-    done = subprocess.run(
-        [*server.SERVE[:-1], "ca", *arguments],
-        env=served.environment,
-        cwd=served.place,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def in_state(served, state: str) -> list[str]:
-    found = json.loads(ca(served, "list", "--json"))
-    return [issuer["id"] for issuer in found if (issuer["kind"], issuer["state"]) == ("intermediate", state)]
-
-
 @pytest.fixture
 def lego(tmp_path, dns, openssl):
     """Of a server of its own."""
@@ -88,17 +66,17 @@ def test_rotation_under_load(lego, new_hosts):
     (host,) = new_hosts(1)
     served = lego.server
     lego.run(f"--domains={host}", *lego.http01, "run")
-    (old,) = in_state(served, "active")
+    (old,) = served.issuers("active")
     client = Renewing(lego, host)
     client.start()
     try:
         client.wait_for(1)
-        ca(served, "create-intermediate")
-        (new,) = in_state(served, "staged")
+        served.ca("create-intermediate")
+        (new,) = served.issuers("staged")
         client.wait_for(1)
-        ca(served, "activate", new)
+        served.ca("activate", new)
         client.wait_for(2)
-        ca(served, "retire", old)
+        served.ca("retire", old)
         client.wait_for(3)
     finally:
         client.stop()
