@@ -245,6 +245,27 @@ CREATE TABLE crl_due (
     at           timestamptz NOT NULL
 );
 
+-- The newest CRL of every shard, full and delta, and what the next is made from. Every issuer that is not cross-signed
+-- has shard 0 from its beginning, and each further one from its opening on.
+CREATE TABLE crl (
+    issuer_id    text        COLLATE "C" NOT NULL REFERENCES issuer (id),
+    shard        integer     NOT NULL CHECK (shard >= 0),
+    number       bigint      NOT NULL CHECK (number > 0),            -- of both; only goes up (RFC 5280 §5.2.3)
+    this_update  timestamptz NOT NULL,
+    next_update  timestamptz NOT NULL,                               -- of the full CRL
+    entries      integer     NOT NULL CHECK (entries >= 0),
+    der          bytea       NOT NULL,
+    delta        bytea,                                              -- NULL: a root has none
+    urls         text[]      NOT NULL,                               -- by which certificates know it
+    base_number  bigint      NOT NULL,                               -- the full CRL that deltas refer to,
+    base_at      timestamptz NOT NULL,                               -- its thisUpdate,
+    base         bytea       NOT NULL,                               -- and its entries (acme_ca/core/crl.py)
+    lists_after  timestamptz NOT NULL,                               -- what ended later is listed
+    PRIMARY KEY (issuer_id, shard),
+    CONSTRAINT crl_base_is_older CHECK (base_number <= number AND lists_after <= base_at)
+);
+ALTER TABLE crl ALTER der SET STORAGE EXTERNAL, ALTER delta SET STORAGE EXTERNAL, ALTER base SET STORAGE EXTERNAL;
+
 -- ------------------------------------------------------------------ audit
 
 -- Who did what to which object, written in the transaction of the act.

@@ -34,18 +34,23 @@ from acme_ca.acme.urls import (
 )
 from acme_ca.ca import profiles
 from acme_ca.ca.authority import Authority
+from acme_ca.ca.crls import CrlSigner
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.own import OwnCertificate
 from acme_ca.ca.served import Issuers, OpenKey, record_of
 from acme_ca.config import ConfigurationError, Settings, ValidationSettings
 from acme_ca.core import identifiers
+from acme_ca.core.crl import History
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import IssuerKind, Profile, ProfileRef
 from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
 from acme_ca.log import Logger
 from acme_ca.public import Public
+from acme_ca.revocation import endpoints as revocation_endpoints
+from acme_ca.revocation.crl import CrlRules, Publisher
+from acme_ca.revocation.crl_files import CrlFiles
 from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage import database as store
 from acme_ca.storage import issuers as issuer_store
@@ -57,6 +62,8 @@ from acme_ca.validation.validator import Validator
 ATTEMPT_MARGIN = 15.0
 """Seconds that a validation may take beyond its own limits before another process takes it for dead."""
 NONCE_SECRET_BYTES = 32
+CRL_INTERVAL = 1.0
+"""Seconds at most from a revocation to its CRL, and again until every worker serves that."""
 ISSUERS_INTERVAL = 2.0
 """Seconds until every worker has noticed that an operator activated or retired an issuer."""
 
@@ -158,7 +165,12 @@ class Application:
             issuers = Issuers(database=database, open_key=open_key, clock=utc_now, log=log)
             await issuers.refresh()
             yield await _Composition(
-                settings, issuers, database, _validator(settings, log), log
+                settings=settings,
+                issuers=issuers,
+                database=database,
+                validator=_validator(settings, log),
+                open_key=open_key,
+                log=log,
             ).application()
 
     async def background(self) -> None:
@@ -173,12 +185,20 @@ class Application:
 
 class _Composition:
     def __init__(
-        self, settings: Settings, issuers: Issuers, database: Database, validator: Validator, log: Logger
+        self,
+        *,
+        settings: Settings,
+        issuers: Issuers,
+        database: Database,
+        validator: Validator,
+        open_key: OpenKey,
+        log: Logger,
     ) -> None:
         self._settings = settings
         self._issuers = issuers
         self._database = database
         self._validator = validator
+        self._open_key = open_key
         self._log = log
         self._urls = Urls(settings.public_url)
         self._policy = settings.policy.name_policy()
@@ -196,16 +216,21 @@ class _Composition:
             clock=utc_now,
             dev=self._settings.dev,
         )
+        history = History()
+        crl_files = CrlFiles(database=self._database, history=history)
         https = self._web(endpoints.common_headers(acme))
         endpoints.add_routes(https, acme)
         plain = self._web(lambda _request, _response: None)
         for application in (https, plain):
             public.add_routes(application, everyone)
+            revocation_endpoints.add_crl_routes(
+                application, crl_files, max_age=timedelta(seconds=self._settings.crl.max_age), clock=utc_now
+            )
         return Application(
             https=https,
             http=plain,
             issuers=self._issuers,
-            _background=self._background(acme),
+            _background=self._background(acme, crl_files, self._publisher(history)),
             _authorizations=acme.authorizations,
         )
 
@@ -327,12 +352,32 @@ class _Composition:
             "meta": meta,
         }
 
-    def _background(self, acme: endpoints.Acme) -> Background:
+    def _publisher(self, history: History) -> Publisher:
+        settings = self._settings.crl
+        return Publisher(
+            database=self._database,
+            signer=CrlSigner(issuers=self._issuers.get, open_key=self._open_key),
+            rules=CrlRules(
+                refresh=timedelta(seconds=settings.refresh),
+                lifetime=timedelta(seconds=settings.lifetime),
+                delta_lifetime=timedelta(seconds=settings.delta_lifetime),
+                delta_base=timedelta(seconds=settings.delta_base),
+                root_lifetime=timedelta(seconds=settings.root_lifetime),
+            ),
+            public_http_url=self._settings.public_http_url,
+            history=history,
+            clock=utc_now,
+            log=self._log,
+        )
+
+    def _background(self, acme: endpoints.Acme, crl_files: CrlFiles, publisher: Publisher) -> Background:
         node = f"{socket.gethostname()}:{self._settings.data.resolve()}"
         own = _own_certificate(self._settings, self._issuers, self._database, self._authority)
         loops = (
             # Operators make, activate and retire issuers while this runs.
             Loop(name="issuers", interval=ISSUERS_INTERVAL, work=self._issuers.refresh),
+            Loop(name="crl-files", interval=CRL_INTERVAL, work=crl_files.look),
+            Loop(name="crl", interval=CRL_INTERVAL, work=publisher.publish_due, lease="crl"),
             # Attempts are taken over row by row (SKIP LOCKED): every worker may look.
             Loop(name="attempts", interval=5, work=acme.authorizations.take_over),
             Loop(name="orders", interval=15, work=acme.orders.resume, lease="orders"),

@@ -209,6 +209,31 @@ class PolicySettings(Section):
         )
 
 
+class CrlSettings(Section):
+    """Certificate revocation lists (RFC 5280 §5). All but sizes in seconds."""
+
+    lifetime: Seconds = 7 * 86400.0
+    """From thisUpdate to nextUpdate: how long relying parties may go by a CRL when no newer one can be had."""
+    refresh: Seconds = 3600.0
+    """How old a CRL gets when nothing is revoked."""
+    delta_lifetime: Seconds = 86400.0
+    """As `lifetime`, of delta CRLs."""
+    delta_base: Seconds = 86400.0
+    """How long deltas refer to the same full CRL, so how much they collect."""
+    root_lifetime: Seconds = 180 * 86400.0
+    """As `lifetime`, of a root's CRL; it is signed again in the second half of it."""
+    max_age: Annotated[int, Field(ge=0, le=86400)] = 60
+    """How long HTTP caches may keep a CRL without asking again."""
+    shard_budget: Annotated[int, Field(ge=1000)] = 1_000_000
+    """Bytes of a shard's CRL if all its certificates were revoked: then the next shard is opened."""
+
+    @model_validator(mode="after")
+    def _refreshed_in_time(self) -> Self:
+        if not self.refresh < self.delta_lifetime <= self.lifetime:
+            raise ValueError("a CRL is refreshed before its delta ends, and that ends no later than the CRL")
+        return self
+
+
 class NonceSettings(Section):
     lifetime: Annotated[int, Field(ge=10, le=86400)] = 3600
     """Seconds."""
@@ -267,6 +292,7 @@ class Settings(BaseSettings):
     caa: CaaSettings = CaaSettings()
     policy: PolicySettings = PolicySettings()
     nonce: NonceSettings = NonceSettings()
+    crl: CrlSettings = CrlSettings()
     test: TestSettings = TestSettings()
 
     @classmethod

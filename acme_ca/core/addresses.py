@@ -21,3 +21,8 @@ def ocsp(base: str) -> str:
 def crl(base: str, issuer: IssuerId, shard: int) -> str:
     """A shard of the issuer's CRL, DER (RFC 5280 §4.2.1.13)."""
     return f"{base}/crl/{issuer}/{shard}.crl"
+
+
+def delta_crl(base: str, issuer: IssuerId, shard: int) -> str:
+    """What changed in the shard since its base CRL, DER (RFC 5280 §5.2.6)."""
+    return f"{base}/crl/{issuer}/{shard}-delta.crl"

@@ -1,7 +1,6 @@
 """Status and life cycle: lessons 3, 8, 18 and 22, with several workers and after crashes."""
 
 import asyncio
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -13,7 +12,7 @@ from acme_ca.ca import profiles
 from acme_ca.ca.authority import KEY_PAUSE
 from acme_ca.core.model import ExtendedKeyUsage, Profile
 from acme_ca.core.problems import ErrorType
-from tests.support.application import Keys
+from tests.support.application import Keys, at_work
 from tests.support.client import Order, assert_problem
 from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.issuing import csr
@@ -22,17 +21,6 @@ from tests.support.keys import Store
 from tests.support.responders import CHALLENGE_PATH
 
 pytestmark = IN_SESSION_LOOP
-
-
-@asynccontextmanager
-async def at_work(ca):
-    """With the background loops of the server."""
-    task = asyncio.create_task(ca.application.background())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 def at(ca, order: Order) -> Order:

@@ -144,6 +144,17 @@ class Ca:
         return [entry for entry in self.log.entries if entry["event"] == event]
 
 
+@asynccontextmanager
+async def at_work(ca: Ca) -> AsyncIterator[None]:
+    """With the background loops of the server."""
+    task = asyncio.create_task(ca.application.background())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
 def settings_for(around: World, place: Path, **settings: Any) -> Settings:
     """Settings of a CA that finds the world; `settings` win, `validation` member by member."""
     validation = {

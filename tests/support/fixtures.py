@@ -18,6 +18,8 @@ from acme_ca.ca.hierarchy import Hierarchy, create_hierarchy
 from tests.support.application import Ca, Keys, World, serving, world
 from tests.support.client import Account
 
+PASSWORD = b"correct horse battery staple"
+"""Of the hierarchies' keys."""
 IN_SESSION_LOOP = pytest.mark.asyncio(loop_scope="session")
 
 MakeCa = Callable[..., AbstractAsyncContextManager[Ca]]
@@ -35,7 +37,7 @@ def new_hierarchy(place: Path, common_name: str) -> Hierarchy:
         organization="Example",
         country="",
         key_type="ec",
-        password=b"correct horse battery staple",
+        password=PASSWORD,
         now=datetime.now(UTC),
     )
 

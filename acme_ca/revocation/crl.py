@@ -1,0 +1,250 @@
+"""Publishing CRLs: soon after a revocation, and on schedule (RFC 5280 §5).
+
+Whoever revokes leaves a wish in the queue, in the statement that revokes. The publisher reads the queue, then the
+certificates, and makes each CRL that is wished for once. The statement that stores it deletes the wishes that were read,
+and those alone: what was wished for in between is still there. It stores nothing where another CRL has come first, so any
+number of publishers may run, and die at any moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from acme_ca.ca.crls import CrlSigner
+from acme_ca.ca.keystore import KeyStoreError
+from acme_ca.core import addresses, crl
+from acme_ca.core.crl import Entry, History, Plan, UnsignedCrl
+from acme_ca.core.model import IssuerId
+from acme_ca.storage import crls
+from acme_ca.storage.crls import DueCrl, Listing, SignedCrl
+from acme_ca.storage.database import Database, DatabaseUnavailable
+
+ROUND = timedelta(seconds=2)
+"""After which the publisher stops to renew its lease."""
+PAUSE = timedelta(seconds=10)
+"""How long an issuer that could not sign is left alone, unless another revocation asks for its CRL."""
+ROOT_PAUSE = timedelta(hours=1)
+"""The same for a root, whose key may be out of reach for good."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrlRules:
+    refresh: timedelta
+    lifetime: timedelta
+    delta_lifetime: timedelta
+    delta_base: timedelta
+    root_lifetime: timedelta
+
+    @property
+    def root_refresh(self) -> timedelta:
+        return self.root_lifetime / 2
+
+    @property
+    def root_warning(self) -> timedelta:
+        """Remaining life of a root's CRL below which it is missed."""
+        return self.root_lifetime / 4
+
+
+class Publisher:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        signer: CrlSigner,
+        rules: CrlRules,
+        public_http_url: str,
+        history: History,
+        clock: Callable[[], datetime],
+        log: structlog.typing.FilteringBoundLogger,
+    ) -> None:
+        """`public_http_url`: base of the URLs in CRLs, as in certificates. `history`: what every worker has seen."""
+        self._database = database
+        self._signer = signer
+        self._rules = rules
+        self._public_http_url = public_http_url
+        self._clock = clock
+        self._log = log
+        self._history = history
+        self._failed: dict[IssuerId, _Failure] = {}
+
+    async def publish_due(self) -> None:
+        """Make what is due; after ROUND the rest is left to the next call."""
+        begun = self._clock()
+        due = await crls.due(
+            self._database, refresh=self._rules.refresh, root_refresh=self._rules.root_refresh, now=begun
+        )
+        for one in due:
+            if not self._is_left_alone(one):
+                await self._try(one)
+            if self._clock() - begun > ROUND:
+                break
+
+    async def _try(self, due: DueCrl) -> None:
+        """One issuer that cannot sign does not keep the others from it."""
+        try:
+            await self.publish(due)
+        except DatabaseUnavailable:
+            raise
+        except KeyStoreError as error:
+            self._put_off(due, str(error))
+        except Exception:  # noqa: BLE001  whatever it is, it is this issuer's alone
+            self._log.exception("a CRL cannot be made", issuer=due.shard.issuer, shard=due.shard.number)
+            self._put_off(due, "see the log")
+        else:
+            self._failed.pop(due.shard.issuer, None)
+
+    # ------------------------------------------------------------ one CRL
+
+    async def publish(self, due: DueCrl) -> bool:
+        """Make the CRL of a shard, and its delta. False: another was stored meanwhile.
+
+        Raises KeyStoreError when the issuer's key cannot be used.
+        """
+        plan = self._plan(due)
+        listing = await self._listing(due, plan)
+        delta = await self._delta(due, plan, listing)
+        if delta is None:
+            return False
+        return await self._sign(due, plan, listing, delta)
+
+    def _plan(self, due: DueCrl) -> Plan:
+        newest, trusted = due.newest, False
+        if newest is not None:
+            base = newest.base.number
+            self._history.look(due.shard, number=newest.number, base_number=base)
+            trusted = self._history.trusts(due.shard, base)
+        return crl.plan(newest, now=self._clock(), base_period=self._rules.delta_base, trusted=trusted)
+
+    async def _listing(self, due: DueCrl, plan: Plan) -> Listing:
+        after = plan.base.lists_after
+        if due.of_cas:
+            return await crls.ca_listing(self._database, due.shard.issuer, lists_after=after)
+        return await crls.listing(self._database, due.shard, lists_after=after)
+
+    async def _delta(self, due: DueCrl, plan: Plan, listing: Listing) -> list[Entry] | None:
+        """What the delta lists. None: the base is not the one any more that it was a moment ago."""
+        if plan.is_base or due.of_cas:
+            return []
+        number, base = await crls.base_entries(self._database, due.shard)
+        if number != plan.base.number:
+            return None
+        return await asyncio.to_thread(
+            crl.delta, base, listing.entries, listing.released, at=plan.this_update
+        )
+
+    async def _sign(self, due: DueCrl, plan: Plan, listing: Listing, delta: list[Entry]) -> bool:
+        full = self._unsigned(due, plan, listing.entries)
+        wanted = [full] if due.of_cas else [full, self._unsigned_delta(full, plan, delta)]
+        der, *rest = await self._signer.sign(wanted, key_uri=due.key_uri)
+        signed = SignedCrl(
+            shard=due.shard,
+            number=plan.number,
+            this_update=plan.this_update,
+            next_update=full.next_update,
+            entries=len(listing.entries),
+            der=der,
+            delta=rest[0] if rest else None,
+            urls=full.urls,
+            base=plan.base,
+            base_entries=crl.pack(listing.entries) if plan.is_base else None,
+        )
+        stored = await self._store(due, signed, len(delta))
+        if stored:
+            self._history.made(due.shard, plan)
+        return stored
+
+    def _unsigned(self, due: DueCrl, plan: Plan, entries: list[Entry]) -> UnsignedCrl:
+        lifetime = self._rules.root_lifetime if due.of_cas else self._rules.lifetime
+        own = addresses.crl(self._public_http_url, *due.shard)
+        # Certificates keep the address that they were issued with, should this server's change.
+        urls = tuple(dict.fromkeys([*(due.newest.urls if due.newest else ()), own]))
+        return UnsignedCrl(
+            issuer=due.shard.issuer,
+            number=plan.number,
+            this_update=plan.this_update,
+            next_update=min(_whole(self._clock()) + lifetime, due.issuer_ends),
+            urls=urls,
+            freshest=None if due.of_cas else addresses.delta_crl(self._public_http_url, *due.shard),
+            of_cas=due.of_cas,
+            entries=entries,
+        )
+
+    def _unsigned_delta(self, full: UnsignedCrl, plan: Plan, entries: list[Entry]) -> UnsignedCrl:
+        ends = _whole(self._clock()) + self._rules.delta_lifetime
+        return replace(
+            full,
+            base_number=plan.base.number,
+            next_update=min(ends, full.next_update),
+            freshest=None,
+            entries=entries,
+        )
+
+    async def _store(self, due: DueCrl, signed: SignedCrl, delta_entries: int) -> bool:
+        detail = {
+            "number": signed.number,
+            "base": signed.base.number,
+            "entries": signed.entries,
+            "delta_entries": delta_entries,
+            "sha256": hashlib.sha256(signed.der).hexdigest(),
+            "delta_sha256": hashlib.sha256(signed.delta).hexdigest() if signed.delta else None,
+        }
+        stored = await crls.store(
+            self._database,
+            signed,
+            after=due.newest.number if due.newest else None,
+            wishes=due.wishes,
+            event="crl.published",
+            actor="server",
+            now=self._clock(),
+            detail=detail,
+        )
+        if stored:
+            self._log.info("crl published", issuer=due.shard.issuer, shard=due.shard.number, **detail)
+        return stored
+
+    # ------------------------------------------------------------ issuers that cannot sign
+
+    def _is_left_alone(self, due: DueCrl) -> bool:
+        failure = self._failed.get(due.shard.issuer)
+        return failure is not None and failure.retry > self._clock() and set(due.wishes) <= failure.wishes
+
+    def _put_off(self, due: DueCrl, reason: str) -> None:
+        now = self._clock()
+        earlier = self._failed.get(due.shard.issuer)
+        self._failed[due.shard.issuer] = _Failure(
+            retry=now + (ROOT_PAUSE if due.of_cas else PAUSE),
+            wishes=frozenset(due.wishes) | (earlier.wishes if earlier else frozenset()),
+        )
+        if due.of_cas and not self._is_missed(due, now):
+            return  # an offline root is signed for by its ceremony
+        self._log.error(
+            "a CRL is due and cannot be signed",
+            issuer=due.shard.issuer,
+            shard=due.shard.number,
+            root=due.of_cas,
+            next_update=due.newest.next_update.isoformat() if due.newest else None,
+            reason=reason,
+        )
+
+    def _is_missed(self, due: DueCrl, now: datetime) -> bool:
+        return (
+            due.newest is None or bool(due.wishes) or due.newest.next_update - now < self._rules.root_warning
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Failure:
+    """Of an issuer. `wishes`: those that are known and wait."""
+
+    retry: datetime
+    wishes: frozenset[int]
+
+
+def _whole(time: datetime) -> datetime:
+    return time.replace(microsecond=0)
