@@ -46,6 +46,7 @@ from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import IssuerKind, Profile, ProfileRef
 from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
+from acme_ca.core.weakkeys import WeakKeys
 from acme_ca.log import Logger
 from acme_ca.public import Public
 from acme_ca.revocation import endpoints as revocation_endpoints
@@ -159,7 +160,7 @@ class Application:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, settings: Settings, *, dsn: str, open_key: OpenKey, log: Logger
+        cls, settings: Settings, *, weak_keys: WeakKeys, dsn: str, open_key: OpenKey, log: Logger
     ) -> AsyncIterator[Application]:
         async with Database.open(dsn, connections=settings.database_connections) as database:
             issuers = Issuers(database=database, open_key=open_key, clock=utc_now, log=log)
@@ -167,6 +168,7 @@ class Application:
             yield await _Composition(
                 settings=settings,
                 issuers=issuers,
+                weak_keys=weak_keys,
                 database=database,
                 validator=_validator(settings, log),
                 open_key=open_key,
@@ -189,6 +191,7 @@ class _Composition:
         *,
         settings: Settings,
         issuers: Issuers,
+        weak_keys: WeakKeys,
         database: Database,
         validator: Validator,
         open_key: OpenKey,
@@ -196,6 +199,7 @@ class _Composition:
     ) -> None:
         self._settings = settings
         self._issuers = issuers
+        self._weak_keys = weak_keys
         self._database = database
         self._validator = validator
         self._open_key = open_key
@@ -248,6 +252,7 @@ class _Composition:
                 database=self._database,
                 nonces=nonces,
                 urls=self._urls,
+                weak_keys=self._weak_keys,
                 clock=utc_now,
                 random_bytes=os.urandom,
                 reject=_rejecting(settings.test.reject_nonces),
@@ -262,6 +267,7 @@ class _Composition:
                     terms_of_service=settings.terms_of_service,
                     max_contacts=settings.max_contacts,
                 ),
+                weak_keys=self._weak_keys,
                 clock=utc_now,
                 new_id=new_id,
             ),
@@ -318,6 +324,7 @@ class _Composition:
             profiles=known,
             default_profile=profiles.BUILT_IN[settings.default_profile].ref,
             policy=self._policy,
+            weak_keys=self._weak_keys,
             authorizations=authorizations,
             renewals=renewals,
             rules=OrderRules(

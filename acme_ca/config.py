@@ -139,6 +139,7 @@ Resolvers = Annotated[
     tuple[Annotated[Resolver, BeforeValidator(_zoned)], ...], NoDecode, BeforeValidator(_split)
 ]
 Challenges = Annotated[tuple[ChallengeType, ...], NoDecode, BeforeValidator(_split)]
+Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400)]
 
@@ -274,6 +275,8 @@ class Settings(BaseSettings):
     ca_password: SecretStr | None = None
     ca_password_file: Path | None = None
     eab_required: bool = False
+    weak_keys_files: Paths = ()
+    """Published lists of weak keys: the form of Debian's openssl-blacklist, or SHA-256 of keys in hexadecimal."""
     terms_of_service: str | None = None
     """URL. When set, newAccount must agree to it."""
     website: str | None = None

@@ -13,6 +13,7 @@ from acme_ca.acme.urls import Urls
 from acme_ca.core.model import Account, AccountId, EabKeyId
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
 from acme_ca.core.states import AccountStatus
+from acme_ca.core.weakkeys import WeakKeys
 from acme_ca.storage import accounts
 from acme_ca.storage.database import Database
 
@@ -33,10 +34,12 @@ class Accounts:
         database: Database,
         urls: Urls,
         rules: AccountRules,
+        weak_keys: WeakKeys,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
     ) -> None:
         self._database = database
+        self._weak_keys = weak_keys
         self._urls = urls
         self._rules = rules
         self._clock = clock
@@ -54,6 +57,7 @@ class Accounts:
         if self._rules.terms_of_service and not wish.terms_agreed:
             raise self._terms_not_agreed(self._rules.terms_of_service)
         contact = messages.contacts(wish.contact, most=self._rules.max_contacts)
+        self._weak_keys.check(request.key.key, ErrorType.BAD_PUBLIC_KEY)
         binding = await self._binding(wish.binding, request.key)
         account = Account(
             id=AccountId(self._new_id()),
@@ -134,6 +138,7 @@ class Accounts:
         return await self._replace_key(request.account, new)
 
     async def _replace_key(self, account: Account, new: Jwk) -> Account:
+        self._weak_keys.check(new.key, ErrorType.BAD_PUBLIC_KEY)
         holder: AccountId | None = account.id
         if new.thumbprint != account.thumbprint:
             holder = await accounts.change_key(

@@ -15,6 +15,7 @@ from acme_ca.acme.urls import Urls
 from acme_ca.core.model import Account, AccountId
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
 from acme_ca.core.states import AccountStatus
+from acme_ca.core.weakkeys import WeakKeys
 from acme_ca.storage import accounts, operations, resources, signers
 from acme_ca.storage.database import Database
 from acme_ca.storage.resources import OwnedResource, Resource
@@ -84,6 +85,7 @@ class Authenticator:
         database: Database,
         nonces: Nonces,
         urls: Urls,
+        weak_keys: WeakKeys,
         clock: Callable[[], datetime],
         random_bytes: Callable[[int], bytes],
         reject: Callable[[], bool],
@@ -91,6 +93,7 @@ class Authenticator:
         self._database = database
         self._nonces = nonces
         self._urls = urls
+        self._weak_keys = weak_keys
         self._clock = clock
         self._random_bytes = random_bytes
         self._reject = reject
@@ -191,9 +194,11 @@ class Authenticator:
         account = await accounts.find(self._database, claim)
         if account is None:
             raise _no_account()
-        jws.verify(jws.key_of(account.jwk), request)
+        key = jws.key_of(account.jwk)
+        jws.verify(key, request)
         if account.status is not AccountStatus.VALID:
             raise ended(account)
+        self._weak_keys.check(key, ErrorType.BAD_PUBLIC_KEY)  # a list may be newer than it
         self._remembered[account.id] = account
         if len(self._remembered) > MAX_REMEMBERED:
             self._remembered.clear()

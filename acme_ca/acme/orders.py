@@ -34,6 +34,7 @@ from acme_ca.core.model import (
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem, compound
 from acme_ca.core.states import OrderStatus
+from acme_ca.core.weakkeys import WeakKeys
 from acme_ca.storage import certificates, operations, orders
 from acme_ca.storage import keys as key_store
 from acme_ca.storage.database import Database, DatabaseUnavailable
@@ -67,6 +68,7 @@ class Orders:
         profiles: Mapping[ProfileRef, Profile],
         default_profile: ProfileRef,
         policy: NamePolicy,
+        weak_keys: WeakKeys,
         authorizations: Authorizations,
         renewals: Renewals,
         rules: OrderRules,
@@ -80,6 +82,7 @@ class Orders:
         self._profiles = dict(profiles)
         self._default_profile = default_profile
         self._policy = policy
+        self._weak_keys = weak_keys
         self._authorizations = authorizations
         self._renewals = renewals
         self._rules = rules
@@ -144,6 +147,7 @@ class Orders:
         csr.check_names(request, order.identifiers)
         profile = await self._profile(order.profile)
         keys.check_certificate_key(request.public_key, profile)
+        self._weak_keys.check(request.public_key, ErrorType.BAD_CSR)
         processing, recorded = await self._record(order, profile, request.public_key)
         if self._rules.delay_issuance:
             self._hold_back(processing, recorded)

@@ -15,7 +15,7 @@ from acme_ca.app import Prepared
 from acme_ca.ca import profiles
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.server import database, datadir, hierarchy, sockets, welcome
+from acme_ca.server import database, datadir, hierarchy, sockets, weakkeys, welcome
 from acme_ca.server.apart import apart
 from acme_ca.server.sockets import Listeners
 from acme_ca.server.supervisor import Supervisor
@@ -47,6 +47,7 @@ def _prepare(settings: Settings, listeners: Listeners, held: ExitStack) -> Super
     """All that is done once; what it starts is stopped with `held`."""
     with datadir.unchanged_when_refused(settings.data), ExitStack() as started:
         _check_profile(settings)
+        weak_keys = weakkeys.load(settings)
         seed = hierarchy.seed(settings)
         dsn, is_running = _database(settings, started)
         prepared = _bring_up(settings, seed, dsn)
@@ -54,7 +55,7 @@ def _prepare(settings: Settings, listeners: Listeners, held: ExitStack) -> Super
         root = datadir.publish_root(settings.data, prepared.root_pem)
         held.enter_context(started.pop_all())
     return Supervisor(
-        Worker(settings=settings, dsn=dsn, tls=tls, listeners=listeners),
+        Worker(settings=settings, weak_keys=weak_keys, dsn=dsn, tls=tls, listeners=listeners),
         workers=settings.workers,
         grace=settings.shutdown_grace,
         on_ready=partial(welcome.say, settings, root=root, fingerprint=prepared.fingerprint),

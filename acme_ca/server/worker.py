@@ -19,6 +19,7 @@ from aiohttp import web
 from acme_ca import http, log
 from acme_ca.app import Application
 from acme_ca.config import Settings
+from acme_ca.core.weakkeys import WeakKeys
 from acme_ca.log import Logger
 from acme_ca.server import hierarchy
 from acme_ca.server.sockets import BACKLOG, Listeners
@@ -41,6 +42,7 @@ class Worker:
     """What all workers have in common; calling it is the life of one."""
 
     settings: Settings
+    weak_keys: WeakKeys
     dsn: str
     tls: ServerTls
     listeners: Listeners
@@ -55,7 +57,11 @@ class Worker:
         logger = log.get(worker=ends.number)
         service = Service(self.tls, ends, grace=self.settings.shutdown_grace, log=logger)
         async with Application.open(
-            self.settings, dsn=self.dsn, open_key=hierarchy.keys(self.settings), log=logger
+            self.settings,
+            weak_keys=self.weak_keys,
+            dsn=self.dsn,
+            open_key=hierarchy.keys(self.settings),
+            log=logger,
         ) as application:
             # What the start has made stays for good: the collector need not look at it again.
             gc.collect()

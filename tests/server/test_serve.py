@@ -178,6 +178,9 @@ def files(place: Path) -> dict[str, bytes]:
         pytest.param({"DATA": "/proc/acme-ca"}, "ACME_CA_DATA", id="a data directory that cannot be made"),
         pytest.param({"CONFIG": "/nonexistent.toml"}, "ACME_CA_CONFIG", id="no settings file"),
         pytest.param({"VALIDATION__TIMEOUT": "soon"}, "ACME_CA_VALIDATION__TIMEOUT", id="a nested setting"),
+        pytest.param(
+            {"WEAK_KEYS_FILES": "/nonexistent"}, "ACME_CA_WEAK_KEYS_FILES", id="no list of weak keys"
+        ),
         pytest.param({"DEFAULT_PROFILE": "nonsense"}, "ACME_CA_DEFAULT_PROFILE", id="an unknown profile"),
     ],
 )

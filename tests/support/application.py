@@ -27,6 +27,7 @@ from acme_ca.ca.served import record_of
 from acme_ca.config import Settings
 from acme_ca.core.model import IssuerKind
 from acme_ca.core.states import IssuerState
+from acme_ca.server import weakkeys
 from acme_ca.storage import issuers
 from acme_ca.storage.database import Database
 from tests.support.client import Account, Client, Order
@@ -200,7 +201,9 @@ async def serving(
     )
     await prepare(chosen, hierarchy, dsn=dsn, open_key=keys.open)
     async with (
-        Application.open(chosen, dsn=dsn, open_key=keys.open, log=log) as application,
+        Application.open(
+            chosen, weak_keys=weakkeys.load(chosen), dsn=dsn, open_key=keys.open, log=log
+        ) as application,
         _listening(application.https) as https,
         _listening(application.http) as plain,
         ClientSession(connector=TCPConnector(limit=0, family=socket.AF_INET)) as session,
