@@ -38,6 +38,7 @@ from acme_ca.ca.crls import CrlSigner
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.own import OwnCertificate
+from acme_ca.ca.responders import Responders
 from acme_ca.ca.served import Issuers, OpenKey, record_of
 from acme_ca.config import ConfigurationError, Settings, ValidationSettings
 from acme_ca.core import identifiers
@@ -52,6 +53,7 @@ from acme_ca.public import Public
 from acme_ca.revocation import endpoints as revocation_endpoints
 from acme_ca.revocation.crl import CrlRules, Publisher
 from acme_ca.revocation.crl_files import CrlFiles
+from acme_ca.revocation.ocsp import Ocsp, OcspRules
 from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage import database as store
 from acme_ca.storage import issuers as issuer_store
@@ -89,7 +91,7 @@ class Prepared:
 
 
 async def prepare(settings: Settings, seed: Hierarchy | None, *, dsn: str, open_key: OpenKey) -> Prepared:
-    """Once, before the workers: the schema, the issuers and profiles, and the server's own certificate.
+    """Once, before the workers: the schema, the issuers and profiles, and the server's own certificates.
 
     `seed`: the hierarchy in the data directory, taken up when the database knows no issuer yet. Raises SchemaError,
     DatabaseUnavailable, ConfigurationError.
@@ -107,7 +109,9 @@ async def prepare(settings: Settings, seed: Hierarchy | None, *, dsn: str, open_
             raise ConfigurationError(
                 "The database knows no root of its active issuer; install it with acme-ca ca import."
             )
-        await _own_certificate(settings, issuers, database, _authority(settings, issuers)).renew_when_due()
+        authority = _authority(settings, issuers)
+        await _own_certificate(settings, issuers, database, authority).renew_when_due()
+        await _responders(settings, issuers, database, authority, log.get()).renew_when_due()
     return Prepared(root_pem=root.certificate.public_bytes(Encoding.PEM), fingerprint=root.fingerprint)
 
 
@@ -213,10 +217,13 @@ class _Composition:
             self._log.warning("development mode: not for production")
         known = await operations.profiles(self._database)
         acme = await self._acme({profile.ref: profile for profile in known})
+        responders = _responders(self._settings, self._issuers, self._database, self._authority, self._log)
+        await responders.refresh()
         everyone = Public(
             issuers=self._issuers,
             database=self._database,
             can_sign=self._authority.can_sign,
+            ocsp=responders.health,
             clock=utc_now,
             dev=self._settings.dev,
         )
@@ -225,16 +232,18 @@ class _Composition:
         https = self._web(endpoints.common_headers(acme))
         endpoints.add_routes(https, acme)
         plain = self._web(lambda _request, _response: None)
+        ocsp, max_age = self._ocsp(responders), timedelta(seconds=self._settings.ocsp.max_age)
         for application in (https, plain):
             public.add_routes(application, everyone)
             revocation_endpoints.add_crl_routes(
                 application, crl_files, max_age=timedelta(seconds=self._settings.crl.max_age), clock=utc_now
             )
+            revocation_endpoints.add_ocsp_routes(application, ocsp, max_age=max_age, clock=utc_now)
         return Application(
             https=https,
             http=plain,
             issuers=self._issuers,
-            _background=self._background(acme, crl_files, self._publisher(history)),
+            _background=self._background(acme, crl_files, self._publisher(history), responders),
             _authorizations=acme.authorizations,
         )
 
@@ -359,6 +368,16 @@ class _Composition:
             "meta": meta,
         }
 
+    def _ocsp(self, responders: Responders) -> Ocsp:
+        settings = self._settings.ocsp
+        return Ocsp(
+            database=self._database,
+            responders=responders,
+            rules=OcspRules(lifetime=timedelta(seconds=settings.lifetime), kept=settings.kept),
+            clock=utc_now,
+            log=self._log,
+        )
+
     def _publisher(self, history: History) -> Publisher:
         settings = self._settings.crl
         return Publisher(
@@ -377,7 +396,9 @@ class _Composition:
             log=self._log,
         )
 
-    def _background(self, acme: endpoints.Acme, crl_files: CrlFiles, publisher: Publisher) -> Background:
+    def _background(
+        self, acme: endpoints.Acme, crl_files: CrlFiles, publisher: Publisher, responders: Responders
+    ) -> Background:
         node = f"{socket.gethostname()}:{self._settings.data.resolve()}"
         own = _own_certificate(self._settings, self._issuers, self._database, self._authority)
         loops = (
@@ -393,6 +414,10 @@ class _Composition:
             Loop(
                 name="own-certificate", interval=300, work=own.renew_when_due, lease=f"own-certificate {node}"
             ),
+            Loop(
+                name="ocsp-renewal", interval=10, work=responders.renew_when_due, lease=f"ocsp-renewal {node}"
+            ),
+            Loop(name="ocsp-responders", interval=5, work=responders.refresh),
         )
         holder = f"{node}:{os.getpid()}"
         return Background(loops, database=self._database, holder=holder, clock=utc_now, log=self._log)
@@ -427,12 +452,26 @@ def _own_certificate(
 ) -> OwnCertificate:
     return OwnCertificate(
         settings.tls_file,
-        identifier=own_identifier(settings),
+        identifiers=(own_identifier(settings),),
         database=database,
         authority=authority,
-        issuers=issuers,
+        issuer=issuers.active,
         profile=profiles.BUILT_IN["server"],
         clock=utc_now,
+    )
+
+
+def _responders(
+    settings: Settings, issuers: Issuers, database: Database, authority: Authority, logger: Logger
+) -> Responders:
+    return Responders(
+        settings.data / "ocsp",
+        issuers=issuers,
+        database=database,
+        authority=authority,
+        profile=profiles.BUILT_IN["ocsp_responder"],
+        clock=utc_now,
+        log=logger,
     )
 
 

@@ -240,6 +240,17 @@ class NonceSettings(Section):
     """Seconds."""
 
 
+class OcspSettings(Section):
+    """Answers about the status of certificates (RFC 6960)."""
+
+    lifetime: Annotated[float, Field(ge=60, le=5 * 86400)] = 6 * 3600.0
+    """Seconds that an answer is good for; a client that keeps it may take a revoked certificate for so long."""
+    max_age: Annotated[float, Field(ge=0, le=86400)] = 60.0
+    """Seconds that HTTP caches may keep an answer before they ask again."""
+    kept: Annotated[int, Field(ge=0, le=10_000_000)] = 10_000
+    """Signed answers that each worker keeps, 2 KB each."""
+
+
 class TestSettings(Section):
     """Misbehaviour on request, for tests of clients. Refused without `--dev`."""
 
@@ -296,6 +307,7 @@ class Settings(BaseSettings):
     policy: PolicySettings = PolicySettings()
     nonce: NonceSettings = NonceSettings()
     crl: CrlSettings = CrlSettings()
+    ocsp: OcspSettings = OcspSettings()
     test: TestSettings = TestSettings()
 
     @classmethod

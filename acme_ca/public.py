@@ -37,6 +37,8 @@ class Public:
     database: Database
     can_sign: Callable[[IssuerId], Awaitable[bool]]
     """Whether an issuer's key works."""
+    ocsp: Callable[[], str]
+    """The worst state of the OCSP responders."""
     clock: Callable[[], datetime]
     dev: bool
     _looked: tuple[datetime, bool] | None = None
@@ -75,6 +77,7 @@ class Public:
             "database": await self._database(),
             "issuer_key": "ok" if await self._signs() else "does not sign",
             "issuer_life": _life(remaining),
+            "ocsp": self.ocsp(),
         }
         healthy = all(check in {"ok", "expires soon"} for check in checks.values())
         return healthy, {

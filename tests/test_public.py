@@ -19,6 +19,7 @@ __all__ = ["account", "ca", "hierarchy", "new_ca", "outside", "stranger"]
 
 pytestmark = IN_SESSION_LOOP
 
+CHECKS = {"database": "ok", "issuer_key": "ok", "issuer_life": "ok", "ocsp": "ok"}
 BOTH = pytest.mark.parametrize("listener", ["client", "plain"])
 
 
@@ -59,7 +60,7 @@ async def test_health(ca, listener):
         "status": "ok",
         "version": __version__,
         "development_mode": False,
-        "checks": {"database": "ok", "issuer_key": "ok", "issuer_life": "ok"},
+        "checks": CHECKS,
         "issuer_expires_in_days": answer.json["issuer_expires_in_days"],
     }
     assert 1800 < answer.json["issuer_expires_in_days"] < 1827
@@ -161,6 +162,7 @@ async def test_health_looks_at_the_issuers_life(ca, hierarchy):
             issuers=ca.application.issuers,
             database=database,
             can_sign=answering(True),
+            ocsp=lambda: "ok",
             clock=lambda: datetime.now(UTC),
             dev=False,
         )
@@ -198,6 +200,7 @@ async def test_health_asks_the_key_only_now_and_then(ca, hierarchy):
             issuers=ca.application.issuers,
             database=database,
             can_sign=can_sign,
+            ocsp=lambda: "ok",
             clock=lambda: now,
             dev=False,
         )

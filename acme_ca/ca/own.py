@@ -1,15 +1,19 @@
-"""The server's own TLS certificate, from its own CA: recorded and signed like any other."""
+"""The certificates that this CA gives to the server itself, keys and all: recorded and signed like any other.
+
+They are the server's TLS certificate and its OCSP responders'.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -17,10 +21,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from acme_ca.ca import lint
+from acme_ca.ca import keystore, lint
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Issuer
-from acme_ca.ca.served import Issuers
+from acme_ca.ca.keystore import KeyKind, KeyUnavailable, PrivateKey
 from acme_ca.core import keys
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import IssuanceRequest, Profile
@@ -29,40 +33,71 @@ from acme_ca.storage import certificates
 from acme_ca.storage.database import Database
 
 
+class Unusable(Exception):  # noqa: N818  the name says it
+    """The file is missing or damaged, or what it holds is not the issuer's."""
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAndCertificate:
+    key: PrivateKey = field(repr=False)
+    certificate: x509.Certificate
+
+
 class OwnCertificate:
     """`file` holds key and chain together (PEM, mode 0600), so that one rename replaces both. The key is not encrypted:
-    it opens no more than this server's TLS, and the server must start without a human.
+    it opens no more than what this server is, and the server must start without a human.
     """
 
     def __init__(
         self,
         file: Path,
         *,
-        identifier: Identifier,
+        identifiers: tuple[Identifier, ...],
         database: Database,
         authority: Authority,
-        issuers: Issuers,
+        issuer: Callable[[], Issuer],
         profile: Profile,
         clock: Callable[[], datetime],
+        key_kind: KeyKind = KeyKind.EC_P256,
     ) -> None:
-        self._file = file
-        self._identifier = identifier
+        """`issuer`: the one that it is to be of, as it is now."""
+        self.file = file
+        self._identifiers = identifiers
         self._database = database
         self._authority = authority
-        self._issuers = issuers
+        self._issuer = issuer
         self._profile = profile
         self._clock = clock
+        self._key_kind = key_kind
+
+    def read(self, issuer: Issuer) -> KeyAndCertificate:
+        """What the file holds, if it is of this issuer. Raises Unusable."""
+        try:
+            content = self.file.read_bytes()
+            leaf = x509.load_pem_x509_certificate(content)
+            leaf.verify_directly_issued_by(issuer.certificate)
+            key = load_pem_private_key(content, None)
+        except (OSError, ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+            raise Unusable(f"{self.file} cannot be used: {type(error).__name__}") from error
+        if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) or (
+            key.public_key() != leaf.public_key()
+        ):
+            raise Unusable(f"{self.file} has a key that is not its certificate's")
+        return KeyAndCertificate(key, leaf)
 
     async def renew_when_due(self) -> bool:
-        """Replace the certificate when it is missing, unreadable, of an issuer that is not the active one, for another
-        host, or two thirds over.
+        """Replace the certificate when it is missing, unreadable, of another issuer, for other names, or two thirds over.
+
+        Raises KeyUnavailable, `Problem`.
         """
-        issuer = self._issuers.active()
+        issuer = self._issuer()
         if not self._is_due(issuer):
             return False
-        key = ec.generate_private_key(ec.SECP256R1())
+        if not await self._authority.can_sign(issuer.id):  # before there is a record of what nobody will sign
+            raise KeyUnavailable(f"The key of issuer {issuer.id} does not sign.")
+        key = keystore.generate(self._key_kind)
         request = IssuanceRequest(
-            identifiers=(self._identifier,),
+            identifiers=self._identifiers,
             public_key=key.public_key(),
             profile=self._profile,
             issuer=issuer.id,
@@ -70,7 +105,7 @@ class OwnCertificate:
             not_before=None,
             not_after=None,
         )
-        # The name policy is about clients' names; this one is the operator's own setting.
+        # The name policy is about clients' names; these are the operator's own settings.
         linted = lint.lint(
             self._authority.prepare(request), policy=NamePolicy(), issuer=issuer, now=self._clock()
         )
@@ -80,27 +115,29 @@ class OwnCertificate:
         signed = await self._authority.sign(recorded)
         await certificates.store(self._database, signed, now=self._clock())
         leaf = x509.load_der_x509_certificate(signed.der).public_bytes(Encoding.PEM)
-        _replace(self._file, _pem(key) + leaf + issuer.chain_pem)
+        _replace(self.file, _pem(key) + leaf + issuer.chain_pem)
         return True
 
     def _is_due(self, issuer: Issuer) -> bool:
         try:
-            content = self._file.read_bytes()
-            leaf = x509.load_pem_x509_certificate(content)
-            names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-            leaf.verify_directly_issued_by(issuer.certificate)
-            key = load_pem_private_key(content, None)
-        except (OSError, ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
+            leaf = self.read(issuer).certificate
+        except Unusable:
             return True
         life: timedelta = leaf.not_valid_after_utc - leaf.not_valid_before_utc
-        return (
-            key.public_key() != leaf.public_key()
-            or [str(name.value) for name in names] != [self._identifier.value]
-            or self._clock() > leaf.not_valid_after_utc - life / 3
+        return _names(leaf) != {identifier.value for identifier in self._identifiers} or (
+            self._clock() > leaf.not_valid_after_utc - life / 3
         )
 
 
-def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+def _names(leaf: x509.Certificate) -> set[str]:
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return set()
+    return {str(name.value) for name in names}
+
+
+def _pem(key: PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 

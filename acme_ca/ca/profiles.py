@@ -119,6 +119,7 @@ BUILT_IN: dict[str, Profile] = {
             allowed_names=[],
             crl_distribution_point=False,  # nobody asks for its status (RFC 6960 §4.2.2.2.1)
             ocsp=False,
+            ca_issuers=False,  # who asks for status has the issuer
         ),
     )
 }

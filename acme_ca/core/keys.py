@@ -88,10 +88,11 @@ def spki_sha256(public_key: PublicKey) -> bytes:
 
 def key_identifier(public_key: PublicKey) -> bytes:
     """The SubjectKeyIdentifier: leftmost 160 bits of SHA-256 of the key's bit string (RFC 7093 §2 method 1)."""
-    return hashlib.sha256(_bit_string(public_key)).digest()[:20]
+    return hashlib.sha256(bit_string(public_key)).digest()[:20]
 
 
-def _bit_string(public_key: PublicKey) -> bytes:
+def bit_string(public_key: PublicKey) -> bytes:
+    """What a SubjectPublicKeyInfo has in its BIT STRING, without the count of unused bits."""
     if isinstance(public_key, ec.EllipticCurvePublicKey):
         return public_key.public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
     if isinstance(public_key, rsa.RSAPublicKey):

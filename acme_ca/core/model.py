@@ -55,6 +55,15 @@ class RevocationReason(IntEnum):
     AA_COMPROMISE = 10
 
 
+@dataclass(frozen=True, slots=True)
+class IssuerHashes:
+    """How OCSP names an issuer (RFC 6960 §4.1.1). `algorithm`: a name of hashlib; None: one that is not known here."""
+
+    algorithm: str | None
+    name: bytes
+    key: bytes
+
+
 class ChallengeType(StrEnum):
     HTTP_01 = "http-01"
     DNS_01 = "dns-01"
@@ -490,6 +499,19 @@ class Certificate:
     """Its renewal window, where an operator set one."""
     explanation_url: str | None = None
     """Where people read why (RFC 9773 §4.2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateStatus:
+    """What is to be said of a certificate, now."""
+
+    issuer: IssuerId
+    signed: bool
+    """False: recorded, and not (or never) signed."""
+    revoked: datetime | None
+    reason: RevocationReason | None
+    changed: datetime | None
+    """When it was last revoked, held, released, or given another reason."""
 
 
 # ---------------------------------------------------------------- validation

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 
 from acme_ca.core import revocation
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
     Certificate,
+    CertificateStatus,
     LintedCertificate,
     ProfileRef,
     RecordedCertificate,
@@ -111,6 +112,26 @@ async def living_with_keys(
         now,
     )
     return [certificate_of(row) for row in rows]
+
+
+async def statuses(database: Database, serials: Collection[Serial]) -> dict[Serial, CertificateStatus]:
+    """Of those serial numbers that were ever recorded."""
+    rows = await database.fetch(
+        """SELECT serial, issuer_id, der IS NOT NULL AS signed, revoked, reason, status_changed
+           FROM certificate WHERE serial = ANY ($1)""",
+        serials,
+    )
+    return {row["serial"]: _status_of(row) for row in rows}
+
+
+def _status_of(row: Row) -> CertificateStatus:
+    return CertificateStatus(
+        issuer=row["issuer_id"],
+        signed=row["signed"],
+        revoked=row["revoked"],
+        reason=None if row["reason"] is None else RevocationReason(row["reason"]),
+        changed=row["status_changed"],
+    )
 
 
 async def revoke(

@@ -146,7 +146,6 @@ def test_the_certificate_of_a_responder(issue):
         "extendedKeyUsage",
         "subjectKeyIdentifier",
         "authorityKeyIdentifier",
-        "authorityInfoAccess",
         "OCSPNoCheck",
     }
     assert list(extensions["extendedKeyUsage"][1]) == [ExtendedKeyUsageOID.OCSP_SIGNING]

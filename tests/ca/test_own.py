@@ -3,8 +3,7 @@
 import os
 import ssl
 import stat
-from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 import pytest
 from cryptography import x509
@@ -21,24 +20,7 @@ from acme_ca.storage.database import Database
 from tests.support import issuing
 from tests.support.issuing import NOW
 from tests.support.records import issuer_record
-
-
-@dataclass
-class Issued:
-    """The issuers that are served: one."""
-
-    issuer: Issuer
-
-    def active(self) -> Issuer:
-        return self.issuer
-
-
-@dataclass
-class Clock:
-    now: datetime = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
+from tests.support.responding import Clock
 
 
 @pytest.fixture
@@ -55,7 +37,7 @@ async def own(database_url, hierarchy, clock, tmp_path):
         def make(host: str = "ca.test", issuer: Issuer = hierarchy.intermediate) -> OwnCertificate:
             return OwnCertificate(
                 make.file,
-                identifier=issuing.names(host)[0],
+                identifiers=issuing.names(host),
                 database=database,
                 authority=Authority(
                     issuers={issuer.id: issuer}.get,
@@ -63,7 +45,7 @@ async def own(database_url, hierarchy, clock, tmp_path):
                     clock=clock,
                     random_bytes=os.urandom,
                 ),
-                issuers=Issued(issuer),
+                issuer=lambda: issuer,
                 profile=BUILT_IN["server"],
                 clock=clock,
             )
