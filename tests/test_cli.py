@@ -2,14 +2,11 @@
 
 import asyncio
 import json
-import os
-import pty
 import re
 import signal
 import stat
 import subprocess
 import sys
-import termios
 import time
 from pathlib import Path
 
@@ -21,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from acme_ca import __version__
 from tests.support import records
 from tests.support.server import PASSWORD, command, environment, free_ports
+from tests.support.terminal import Terminal
 
 
 def test_version_in_either_spelling(tmp_path):
@@ -157,52 +155,8 @@ def test_a_settings_file_that_makes_no_sense_is_refused(tmp_path, content):
 # ---------------------------------------------------------------- on a terminal
 
 
-class Terminal:
-    """`acme-ca` with a person at the keyboard, before 80 columns."""
-
-    def __init__(self, place: Path, *arguments: str, **settings: str) -> None:
-        self._ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (24, 80))
-        self._said = b""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "acme_ca", *arguments],
-            env=environment(place, free_ports(5), settings, without=("CA_PASSWORD",)),
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            preexec_fn=_take_terminal,  # noqa: PLW1509  single-threaded here
-        )
-        os.close(theirs)
-
-    def answer(self, question: str, reply: str) -> None:
-        self.await_text(question)
-        time.sleep(0.1)  # the question stands before the terminal stops showing what is typed
-        os.write(self._ours, reply.encode() + b"\n")
-
-    def await_text(self, text: str) -> None:
-        while text.encode() not in self._said:
-            self._said += os.read(self._ours, 4096)
-        self._said = self._said.partition(text.encode())[2]
-
-    def end(self) -> tuple[int, str]:
-        try:
-            while more := os.read(self._ours, 4096):
-                self._said += more
-        except OSError:  # the last one at the terminal has gone
-            pass
-        os.close(self._ours)
-        return self.process.wait(30), self._said.decode()
-
-
-def _take_terminal() -> None:
-    import fcntl
-
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-
 def test_on_a_terminal_the_password_is_asked_for_twice(tmp_path):
-    terminal = Terminal(tmp_path, "init")
+    terminal = Terminal.of_command(tmp_path, "init")
     terminal.answer("New password for the CA keys", "typed by hand")
     terminal.answer("Repeat for confirmation", "typed by hand")
     status, said = terminal.end()
@@ -212,7 +166,7 @@ def test_on_a_terminal_the_password_is_asked_for_twice(tmp_path):
 
 
 def test_ctrl_c_at_the_question_leaves_nothing_and_shows_no_trace(tmp_path):
-    terminal = Terminal(tmp_path, "init")
+    terminal = Terminal.of_command(tmp_path, "init")
     terminal.await_text("New password for the CA keys")
     time.sleep(0.1)
     terminal.process.send_signal(signal.SIGINT)
@@ -231,7 +185,7 @@ async def test_80_columns_show_each_whole_eab_key_id_and_when_it_was_made(tmp_pa
             assert eab("create", "--owner", *options).returncode == 0
         keys = json.loads(eab("list", "--json").stdout)
         assert eab("revoke", keys[0]["kid"]).returncode == 0
-        status, said = Terminal(tmp_path, "eab", "list", DATABASE_URL=empty_database_url).end()
+        status, said = Terminal.of_command(tmp_path, "eab", "list", DATABASE_URL=empty_database_url).end()
         lines = re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()
         assert (status, len(keys)) == (0, 2)
         assert all(len(line) <= 80 for line in lines), lines

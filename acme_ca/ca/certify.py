@@ -171,7 +171,7 @@ def cross_sign(
         raise IssuerError("A CA cannot cross-sign itself: both certificates have the same key.")
     begin, end = _validity(now, lifetime, parent.certificate, original)
     length = _shared_path_length(original, parent.certificate)
-    builder = _builder(original.subject, _public_key(original), begin, end, length)
+    builder = _builder(original.subject, public_key_of(original), begin, end, length)
     for kind in (x509.SubjectKeyIdentifier, x509.NameConstraints, x509.ExtendedKeyUsage):
         builder = _copied(builder, original, kind)
     return _signed_by(parent, builder, base_url)
@@ -261,7 +261,7 @@ def _copied(
     return builder.add_extension(extension.value, extension.critical)
 
 
-def _public_key(certificate: x509.Certificate) -> PublicKey:
+def public_key_of(certificate: x509.Certificate) -> PublicKey:
     """Of a certificate that was checked."""
     key = keys.supported(certificate.public_key())
     assert key is not None  # noqa: S101

@@ -44,6 +44,15 @@ def write(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def replace(path: Path, content: bytes) -> None:
+    """A file, durably, in place of the one that may be there: at no moment is it half of it. Raises OSError."""
+    draft = path.with_name(f".{path.name}.new")
+    draft.unlink(missing_ok=True)
+    write(draft, content)
+    draft.replace(path)
+    _sync(path.parent)
+
+
 def _occupied(directory: Path) -> bool:
     try:
         return any(directory.iterdir())

@@ -411,7 +411,7 @@ def _facts(issuer: Issuer) -> dict[str, str | int]:
         "state": issuer.state(_now()),
         "subject": certificate.subject.rfc4514_string(),
         "issuer": certificate.issuer.rfc4514_string(),
-        "key": _key_name(certificate.public_key()),
+        "key": key_name(certificate.public_key()),
         "serial": serial_text(certificate.serial_number),
         "not_before": certificate.not_valid_before_utc.isoformat(),
         "not_after": certificate.not_valid_after_utc.isoformat(),
@@ -420,7 +420,7 @@ def _facts(issuer: Issuer) -> dict[str, str | int]:
     }
 
 
-def _key_name(key: object) -> str:
+def key_name(key: object) -> str:
     if isinstance(key, ec.EllipticCurvePublicKey):
         return f"EC {key.curve.name}"
     return f"RSA {key.key_size}" if isinstance(key, rsa.RSAPublicKey) else type(key).__name__

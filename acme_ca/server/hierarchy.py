@@ -104,11 +104,7 @@ def create(
     settings: Settings, *, common_name: str, organization: str, country: str, key_type: KeyType
 ) -> Hierarchy:
     """Make the hierarchy and publish its root certificate. Raises ConfigurationError, also when there is one."""
-    password = _password(settings)
-    if len(password) < MIN_PASSWORD:
-        raise ConfigurationError(
-            f"ACME_CA_CA_PASSWORD: the password of a new CA needs {MIN_PASSWORD} characters or more."
-        )
+    password = new_password(settings)
     with datadir.unchanged_when_refused(settings.data), _refusals_name_settings():
         datadir.make(settings.data)
         made = create_hierarchy(
@@ -117,12 +113,22 @@ def create(
             organization=organization,
             country=country,
             key_type=key_type,
-            password=password.encode(),
+            password=password,
             base_url=settings.public_http_url,
             now=datetime.now(UTC),
         )
     datadir.publish_root(settings.data, made.root.certificate.public_bytes(Encoding.PEM))
     return made
+
+
+def new_password(settings: Settings) -> bytes:
+    """For keys that are made now. Raises ConfigurationError when there is none, or it is too short."""
+    password = _password(settings)
+    if len(password) < MIN_PASSWORD:
+        raise ConfigurationError(
+            f"ACME_CA_CA_PASSWORD: the password of a new CA needs {MIN_PASSWORD} characters or more."
+        )
+    return password.encode()
 
 
 def certificates(settings: Settings) -> Hierarchy:

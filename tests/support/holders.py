@@ -1,0 +1,74 @@
+"""The holders of an offline root's shares, at the terminal of a ceremony: they read, note, and type."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from tests.support.terminal import Terminal
+
+_CLEAR = "\x1b[H\x1b[2J\x1b[3J"
+
+
+@dataclass
+class Note:
+    """What a holder wrote down."""
+
+    words: list[str]
+    fingerprint: str
+
+    @property
+    def confirmation(self) -> str:
+        return self.fingerprint.replace(":", "")[-8:]
+
+
+@dataclass
+class People:
+    """Who plays: the notes by the names of the holders. `password`: of the CA keys, should it be asked for."""
+
+    password: str = "correct horse battery staple"
+    notes: dict[str, Note] = field(default_factory=dict)
+
+    def create_root(self, terminal: Terminal, *holders: str) -> tuple[int, str]:
+        """Through `ceremony create-root`: its status, and what it said in the end."""
+        _, asked = terminal.await_text("New password", "This screen is for")
+        if asked == "New password":
+            terminal.type(self.password)
+            terminal.answer("Repeat for confirmation", self.password)
+        for holder in holders:
+            self.receive(terminal, holder)
+            terminal.type(" ".join(self.notes[holder].words))
+            self.confirm(terminal, holder)
+        return terminal.end()
+
+    def open_root(self, terminal: Terminal, *holders: str) -> tuple[int, str]:
+        """Through an act with a root that exists."""
+        for holder in holders:
+            terminal.await_text("Name of its holder: ")
+            terminal.type(holder)
+            terminal.await_text("1> ")
+            terminal.type(" ".join(self.notes[holder].words))
+        return terminal.end()
+
+    def receive(self, terminal: Terminal, holder: str) -> None:
+        """Up to where the words are to be typed again."""
+        terminal.await_text(f"{holder} alone")
+        self.look(terminal, holder)
+
+    def look(self, terminal: Terminal, holder: str) -> None:
+        terminal.await_text("Press Enter to see the share. ")
+        terminal.type("")
+        terminal.await_text("in their order:")
+        shown, _ = terminal.await_text("And the fingerprint")
+        numbered = {int(number): word for number, word in re.findall(r"(\d+)\. (\w+)", shown)}
+        fingerprint, _ = terminal.await_text("Press Enter when all is written down. ")
+        (digits,) = re.findall(r"(?:[0-9A-F]{2}:){31}[0-9A-F]{2}", fingerprint)
+        self.notes[holder] = Note([numbered[number] for number in sorted(numbered)], digits)
+        terminal.type("")
+        terminal.await_text(_CLEAR)
+        terminal.await_text("1> ")
+
+    def confirm(self, terminal: Terminal, holder: str) -> None:
+        terminal.await_text("from your note: ")
+        terminal.type(self.notes[holder].confirmation.lower())
+        terminal.await_text(_CLEAR)

@@ -1,0 +1,77 @@
+"""A program with a person at the keyboard, before 80 columns."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+from tests.support.server import environment, free_ports
+
+
+class Terminal:
+    def __init__(
+        self, words: Sequence[str], *, variables: Mapping[str, str], place: Path | None = None
+    ) -> None:
+        self._ours, theirs = pty.openpty()
+        termios.tcsetwinsize(theirs, (24, 80))
+        self._said = b""
+        self.process = subprocess.Popen(
+            words,
+            env=dict(variables),
+            cwd=place,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=_take_terminal,  # noqa: PLW1509  single-threaded here
+        )
+        os.close(theirs)
+
+    @classmethod
+    def of_command(cls, place: Path, *arguments: str, **settings: str) -> Self:
+        """`acme-ca` with the environment of a server at `place`, without the password of its keys."""
+        variables = environment(place, free_ports(5), settings, without=("CA_PASSWORD",))
+        return cls([sys.executable, "-m", "acme_ca", *arguments], variables=variables, place=place)
+
+    def answer(self, question: str, reply: str) -> None:
+        self.await_text(question)
+        time.sleep(0.1)  # the question stands before the terminal stops showing what is typed
+        self.type(reply)
+
+    def type(self, line: str) -> None:
+        os.write(self._ours, line.encode() + b"\n")
+
+    def await_text(self, *texts: str) -> tuple[str, str]:
+        """What was shown before the first of the texts, and which one it is. AssertionError when none comes."""
+        while True:
+            found = [(self._said.find(text.encode()), text) for text in texts]
+            if there := [(place, text) for place, text in found if place >= 0]:
+                place, text = min(there)
+                before, self._said = self._said[:place], self._said[place + len(text.encode()) :]
+                return before.decode(), text
+            try:
+                self._said += os.read(self._ours, 4096)
+            except OSError:
+                raise AssertionError(f"{texts} did not come, but: {self._said.decode()}") from None
+
+    def end(self) -> tuple[int, str]:
+        """Its status, and what it said since the last text that was awaited."""
+        try:
+            while more := os.read(self._ours, 4096):
+                self._said += more
+        except OSError:  # the last one at the terminal has gone
+            pass
+        os.close(self._ours)
+        return self.process.wait(30), self._said.decode()
+
+
+def _take_terminal() -> None:
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
