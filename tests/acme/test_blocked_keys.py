@@ -1,16 +1,16 @@
-"""The operator's block list, as clients meet it (lesson 4)."""
+"""What becomes of accounts whose key is blocked, or shown to be compromised (lesson 4). The refusals of keys:
+tests/lessons/test_keys.py.
+"""
 
 from dataclasses import replace
 
-import pytest
-import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.core import keys
 from acme_ca.core.problems import ErrorType
 from acme_ca.storage import keys as key_store
 from acme_ca.storage.database import Database
-from tests.support.client import Order, assert_problem, key_change
+from tests.support.client import Order, assert_problem
 from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.issuing import csr
 from tests.support.jose import Key, base64url
@@ -23,36 +23,6 @@ async def block(ca, key: Key) -> None:
     async with Database.open(ca.dsn, connections=1) as database:
         spki = keys.spki_sha256(key.private.public_key())
         await key_store.block(database, [spki], comment="leaked", actor="operator", now=NOW)
-
-
-@pytest_asyncio.fixture(loop_scope="session", params=["ES256", "RS256", "EdDSA"])
-async def blocked(ca, request) -> Key:
-    key = Key.generate(request.param)
-    await block(ca, key)
-    return key
-
-
-@pytest.mark.parametrize("algorithm", ["ES256", "RS256"])
-async def test_lesson_4_a_blocked_key_is_not_certified(ca, account, algorithm):
-    """The order is good for another key."""
-    order, key = await ca.ready(account), Key.generate(algorithm)
-    await block(ca, key)
-    answer = await order.finalize(csr(*order.names, key=key.private))
-    assert_problem(answer, ErrorType.BAD_CSR, "block list", status=400)
-    assert (await order.read())["status"] == "ready"
-    assert (await order.finalize(csr(*order.names, key=Key.generate().private))).status == 200
-
-
-async def test_lesson_4_a_blocked_key_is_no_accounts_key(ca, blocked):
-    answer = await ca.client.post(ca.client.url("new-account"), {}, key=blocked)
-    assert_problem(answer, ErrorType.BAD_PUBLIC_KEY, "block list", status=400)
-
-
-async def test_lesson_4_no_account_changes_to_a_blocked_key(ca, blocked):
-    account = await ca.account()
-    answer = await account.post(ca.client.url("key-change"), key_change(account, blocked))
-    assert_problem(answer, ErrorType.BAD_PUBLIC_KEY, "block list", status=400)
-    assert (await account.read(account.url)).status == 200, "its key is the old one still"
 
 
 async def test_an_account_whose_key_is_blocked_ends_at_every_worker_at_once(ca, new_ca):

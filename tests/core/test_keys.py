@@ -14,6 +14,7 @@ from acme_ca.core import keys
 from acme_ca.core.model import KeyAlgorithm
 from acme_ca.core.problems import ErrorType, Problem
 from tests.support.issuing import EC_KEY, RSA_KEY
+from tests.support.weakness import next_prime, roca_primes
 
 SERVER = profiles.BUILT_IN["server"]
 ED25519 = ed25519.Ed25519PrivateKey.generate().public_key()
@@ -80,29 +81,6 @@ def odd_number(bits: int) -> int:
     return next(n for n in count(start, 2) if math.gcd(n, keys._PRIMORIAL) == 1)
 
 
-def next_prime(start: int) -> int:
-    number = start | 1
-    while math.gcd(number, keys._PRIMORIAL) != 1 or pow(2, number - 1, number) != 1:
-        number += 2
-    return number
-
-
-def roca_prime(product: int, rng: random.Random) -> int:
-    """As the faulty library made the primes of 2048-bit keys."""
-    while True:
-        number = rng.randrange(3 << 1022, 1 << 1024) // product * product + pow(
-            65537, rng.getrandbits(60), product
-        )
-        if pow(2, number - 1, number) == 1:
-            return number
-
-
-def roca_modulus() -> int:
-    rng = random.Random(15361)
-    product = math.prod(keys._primes_below(702))
-    return roca_prime(product, rng) * roca_prime(product, rng)
-
-
 SHAPES = {
     "1024 bits": (odd_number(1024), 65537, "2048 to 8192 bits here, this one has 1024"),
     "2040 bits": (odd_number(2040), 65537, "this one has 2040"),
@@ -148,7 +126,7 @@ def test_primes_beyond_the_rounds_are_not_found():
 
 
 def test_roca_keys_are_refused():
-    modulus = roca_modulus()
+    modulus = math.prod(roca_primes())
     assert modulus.bit_length() == 2048
     assert_refused(rsa_key(modulus), "ROCA")
 
