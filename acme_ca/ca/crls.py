@@ -85,9 +85,12 @@ def _extensions(certificate: x509.Certificate, crl: UnsignedCrl) -> list[x509.Ex
 
 
 def _scope(crl: UnsignedCrl) -> x509.IssuingDistributionPoint:
-    """The same in a full CRL and its delta, which otherwise do not go together (RFC 5280 §6.3.3 (c) (2))."""
+    """The same in a full CRL and its delta, which otherwise do not go together (RFC 5280 §6.3.3 (c) (2)).
+
+    A root's one CRL names no address: it is also for CA certificates that name another, or none (§6.3.3 (b) (2) (i)).
+    """
     return x509.IssuingDistributionPoint(
-        full_name=[x509.UniformResourceIdentifier(url) for url in crl.urls],
+        full_name=None if crl.of_cas else [x509.UniformResourceIdentifier(url) for url in crl.urls],
         relative_name=None,
         only_contains_user_certs=not crl.of_cas,
         only_contains_ca_certs=crl.of_cas,

@@ -5,21 +5,36 @@ Without the programs the tests are skipped, or fail where all must be there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
+from urllib.error import HTTPError
 from urllib.request import urlopen
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
-from tests.support.acme_client import AcmeClient, leaf
+from acme_ca.core.model import RevocationReason, serial_text
+from acme_ca.core.revocation import HOLD
+from acme_ca.revocation.revoke import ByOperator, Revocation
+from acme_ca.storage import embedded
+from acme_ca.storage.database import Database
+from tests.support.acme_client import AcmeClient
 from tests.support.clients import find
 from tests.support.dns import DnsServer
 from tests.support.relying import Party
 from tests.support.responders import HttpResponder
 from tests.support.server import Server, command, running
+
+OPERATOR = ByOperator()
+PATIENCE = 30.0
+"""Seconds."""
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,6 +52,8 @@ class Ca:
     web: HttpResponder
     dns: DnsServer
     party: Party
+    first_crl: bytes
+    """Of the intermediate, from before anything was revoked."""
     _numbers: Iterator[int] = field(default_factory=count)
 
     @property
@@ -52,7 +69,13 @@ class Ca:
         """For a name of its own."""
         name = f"host{next(self._numbers)}.example.test"
         self.dns.add(name, "A", "127.0.0.1")
-        return leaf(self.client.issue(name, web=self.web))
+        order = self.client.order(name)
+        self.client.prove(order, self.web)
+        finalized = self.client.acme.begin_finalization(
+            order
+        )  # the package's own next step sleeps for a second
+        chain = self.client.post(finalized.body.certificate, None)
+        return x509.load_pem_x509_certificate(chain.content)
 
     def fetch(self, url: str) -> bytes:
         """`url`: as a certificate has it, or a path."""
@@ -60,11 +83,42 @@ class Ca:
             content: bytes = answer.read()
         return content
 
-    def operate(self, *words: str) -> str:
-        """The command `acme-ca`, beside the server."""
-        done = command(self.server.place, *words)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+    def crl_url(self, certificate: x509.Certificate) -> str:
+        points = certificate.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+        ((url,),) = (point.full_name for point in points)
+        return str(url.value)
+
+    def root_crl(self) -> bytes:
+        return await_crl(_crl_of(self.server, self.root))
+
+    def await_crl(self, url: str, wanted: Callable[[bytes], bool]) -> bytes:
+        """The first that is as `wanted`, from now on."""
+        return await_crl(url, wanted)
+
+    def hold(self, certificate: x509.Certificate) -> None:
+        serial = serial_text(certificate.serial_number)
+        self._operate(lambda room: room.take_back(serial, by=OPERATOR, reason=HOLD))
+
+    def release(self, certificate: x509.Certificate) -> None:
+        serial = serial_text(certificate.serial_number)
+        self._operate(lambda room: room.release(serial, by=OPERATOR))
+
+    def revoke(
+        self, certificate: x509.Certificate, reason: RevocationReason, *, since: datetime | None = None
+    ) -> None:
+        serial = serial_text(certificate.serial_number)
+        self._operate(lambda room: room.take_back(serial, by=OPERATOR, reason=reason, invalid_since=since))
+
+    def _operate(self, act: Callable[[Revocation], Awaitable[None]]) -> None:
+        """As the command `acme-ca cert` does, beside the server."""
+
+        async def work() -> None:
+            async with Database.open(url, connections=1) as database:
+                await act(Revocation(database=database, clock=lambda: datetime.now(UTC)))
+
+        url = embedded.url_of_running(self.server.data / "postgres")
+        assert url is not None
+        asyncio.run(work())
 
 
 @pytest.fixture(scope="session", params=["ec", "rsa"])
@@ -81,7 +135,8 @@ def ca(request, tmp_path_factory) -> Iterator[Ca]:
     ):
         client.register()
         party = _party(server, tmp_path_factory.mktemp("party"))
-        yield Ca(server=server, client=client, web=web, dns=dns, party=party)
+        first = await_crl(_crl_of(server, party.intermediates[0]))
+        yield Ca(server=server, client=client, web=web, dns=dns, party=party, first_crl=first)
 
 
 def _party(server: Server, place: Path) -> Party:
@@ -89,3 +144,19 @@ def _party(server: Server, place: Path) -> Party:
         bundle = x509.load_pem_x509_certificates(answer.read())
     root = x509.load_pem_x509_certificate(server.root.read_bytes())
     return Party(place=place, root=root, intermediates=tuple(c for c in bundle if c != root))
+
+
+def _crl_of(server: Server, issuer: x509.Certificate) -> str:
+    return f"{server.http_base}/crl/{issuer.fingerprint(hashes.SHA256()).hex()[:32]}/0.crl"
+
+
+def await_crl(url: str, wanted: Callable[[bytes], bool] = bool) -> bytes:
+    """The first that is as `wanted`, from now on."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        with suppress(HTTPError), urlopen(url, timeout=10) as answer:
+            crl: bytes = answer.read()
+            if wanted(crl):
+                return crl
+        assert time.monotonic() < deadline, f"{url} is not as it should be"
+        time.sleep(0.1)

@@ -390,7 +390,7 @@ async def test_a_roots_crl_lists_its_intermediates(world, hierarchy, root_key):
     assert (await world.files(shard)).delta is None
     distribution = empty.extensions.get_extension_for_class(x509.IssuingDistributionPoint).value
     assert (distribution.only_contains_user_certs, distribution.only_contains_ca_certs) == (False, True)
-    assert [name.value for name in distribution.full_name] == [f"{BASE_URL}/crl/{shard.issuer}/0.crl"]
+    assert distribution.full_name is None, "a CA certificate may name another address, or none"
     assert "freshestCRL" not in {e.oid._name for e in empty.extensions}
     await issuers.revoke(
         world.database,

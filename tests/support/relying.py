@@ -133,8 +133,18 @@ def openssl_verify(
 
 
 def openssl_crl(crl: bytes, issuer: x509.Certificate, party: Party) -> Verdict:
-    """`openssl crl -verify`: whether the issuer signed it."""
-    words = ["-inform", "DER", "-in", party.der(crl), "-noout", "-verify", "-no-CApath", "-no-CAstore"]
+    """`openssl crl -verify`: whether the issuer signed it. What it reads in it is in `said`."""
+    words = [
+        "-inform",
+        "DER",
+        "-in",
+        party.der(crl),
+        "-noout",
+        "-text",
+        "-verify",
+        "-no-CApath",
+        "-no-CAstore",
+    ]
     done = _run("openssl", "crl", *words, "-CAfile", party.certificates(issuer))
     return _ok("verify OK" in done.said, done.said)
 
