@@ -91,6 +91,8 @@ def check_import(
     if root_key is not None:
         _check_key(links[0], root_key, "the root's key file")
     if intermediate is not None:
+        if intermediate.public_key() == root.public_key():
+            raise IssuerError("The intermediate certificate has the key of the root; it is no intermediate.")
         links.insert(0, Link("intermediate certificate", intermediate))
         if intermediate_key is None:
             raise IssuerError("The intermediate is of no use without its key; name that too.")

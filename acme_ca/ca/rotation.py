@@ -8,7 +8,7 @@ live.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -48,9 +48,10 @@ class NewIssuer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Brought:
-    """A CA certificate from elsewhere. `key_uri` None: its key stays there."""
+    """A CA certificate from elsewhere, with its key where that comes along. `key_uri`: where the key is already."""
 
     certificate: x509.Certificate
+    key: PrivateKey | None = field(default=None, repr=False)
     key_uri: str | None = None
 
 
@@ -240,8 +241,13 @@ class Rotation:
             parent = known.id
         return parent
 
-    async def bring(self, root: Brought, intermediate: Brought | None) -> list[Issuer]:
-        """An existing root, perhaps with an intermediate, which becomes active where no issuer is. Raises IssuerError."""
+    async def bring(
+        self, root: Brought, intermediate: Brought | None, *, keep: Callable[[PrivateKey], str]
+    ) -> list[Issuer]:
+        """An existing root, perhaps with an intermediate, which becomes active where no issuer is. Raises IssuerError.
+
+        `keep` puts a key that comes along where it belongs, and returns its URI.
+        """
         checks.check_import(
             root.certificate,
             intermediate.certificate if intermediate else None,
@@ -249,26 +255,34 @@ class Rotation:
             intermediate_key=self._public_key(intermediate) if intermediate else None,
             now=self._clock(),
         )
-        serving = [issuer for issuer in await self.all() if issuer.signs_leaves(self._clock())]
-        taken = [await self._bring(root, IssuerKind.ROOT, parent=None, state=IssuerState.ACTIVE)]
+        known = await self.all()
+        if (intermediate or root).certificate in [issuer.certificate for issuer in known]:
+            raise IssuerError("This CA certificate is known already; it is left as it is.")
+        serving = any(issuer.signs_leaves(self._clock()) for issuer in known)
+        taken = [await self._bring(root, IssuerKind.ROOT, None, IssuerState.ACTIVE, keep)]
         if intermediate is not None:
             state = IssuerState.STAGED if serving else IssuerState.ACTIVE
-            kind = IssuerKind.INTERMEDIATE
-            taken.append(await self._bring(intermediate, kind, parent=taken[0].id, state=state))
+            parent = taken[0].id
+            taken.append(await self._bring(intermediate, IssuerKind.INTERMEDIATE, parent, state, keep))
         return taken
 
     def _public_key(self, brought: Brought) -> PublicKey | None:
-        return self._open_key(brought.key_uri).public_key() if brought.key_uri is not None else None
+        key = self._open_key(brought.key_uri) if brought.key_uri is not None else brought.key
+        return key.public_key() if key is not None else None
 
     async def _bring(
-        self, brought: Brought, kind: IssuerKind, *, parent: IssuerId | None, state: IssuerState
+        self,
+        brought: Brought,
+        kind: IssuerKind,
+        parent: IssuerId | None,
+        state: IssuerState,
+        keep: Callable[[PrivateKey], str],
     ) -> Issuer:
         known = self._issuers.get(issuers.issuer_id(brought.certificate))
-        if known is not None and kind is IssuerKind.ROOT:
-            return known  # an intermediate of a root that is here
-        return await self._register(
-            brought.certificate, kind, parent=parent, key_uri=brought.key_uri, state=state
-        )
+        if known is not None:  # the root, below which another intermediate comes
+            return known
+        key_uri = keep(brought.key) if brought.key is not None else brought.key_uri
+        return await self._register(brought.certificate, kind, parent=parent, key_uri=key_uri, state=state)
 
     # ------------------------------------------------------------ states
 

@@ -6,6 +6,7 @@ import json
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -19,7 +20,7 @@ from acme_ca import log
 from acme_ca.ca import certify, keystore
 from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.issuers import Issuer, IssuerError
-from acme_ca.ca.keystore import KeyKind, KeyStoreError
+from acme_ca.ca.keystore import KeyKind, KeyStoreError, PrivateKey
 from acme_ca.ca.rotation import Brought, NewIssuer, Rotation
 from acme_ca.ca.served import Issuers
 from acme_ca.cli.options import (
@@ -264,12 +265,16 @@ def bring(
     """
     settings = with_password(load_settings(config_file, data=data), new=True)
     password = key_password.encode()
-    brought = Brought(certificate=_certificate(root), key_uri=_taken_in(settings, root_key, password))
+    brought = Brought(certificate=_certificate(root), key=_foreign_key(root_key, password))
     below = None
     if intermediate is not None:
-        uri = intermediate_key_uri or _taken_in(settings, intermediate_key, password)
-        below = Brought(certificate=_certificate(intermediate), key_uri=uri)
-    taken = _in_rotation(settings, lambda rotation: rotation.bring(brought, below), make=True)
+        below = Brought(
+            certificate=_certificate(intermediate),
+            key=_foreign_key(intermediate_key, password),
+            key_uri=intermediate_key_uri,
+        )
+    keep = partial(hierarchy.keep_key, settings)
+    taken = _in_rotation(settings, lambda rotation: rotation.bring(brought, below, keep=keep), make=True)
     for issuer in taken:
         console().print(description(f"{issuer.kind} ({issuer.state(datetime.now(UTC))})", issuer))
 
@@ -373,12 +378,9 @@ def _warn_of_loopback(settings: Settings) -> None:
         )
 
 
-def _taken_in(settings: Settings, key: Path | None, password: bytes) -> str | None:
-    """Keep a key that is brought, encrypted with the CA's password; the URI of its new place."""
-    if key is None:
-        return None
+def _foreign_key(path: Path | None, password: bytes) -> PrivateKey | None:
     try:
-        return hierarchy.take_in(settings, keystore.read_foreign(key, password))
+        return keystore.read_foreign(path, password) if path else None
     except KeyStoreError as error:
         raise ConfigurationError(str(error)) from None
 

@@ -87,7 +87,7 @@ def new_keys(settings: Settings) -> CreateKey:
     return create_key
 
 
-def take_in(settings: Settings, key: PrivateKey) -> str:
+def keep_key(settings: Settings, key: PrivateKey) -> str:
     """Keep a key from elsewhere in the folder, encrypted; its URI. Raises KeyStoreError, ConfigurationError."""
     name = f"{secrets.token_hex(8)}.key"
     keystore.save(_folder(settings) / name, key, _password(settings).encode())

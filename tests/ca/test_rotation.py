@@ -59,6 +59,10 @@ class Estate:
     def create(self, uri: str, kind: KeyKind):
         return keystore.create_key(uri, kind, directory=self.directory / "ca", password=PASSWORD)
 
+    def keep(self, key) -> str:
+        keystore.save(self.directory / "ca" / "kept.key", key, PASSWORD)
+        return "file:kept.key"
+
     async def events(self) -> list[str]:
         rows = await self.database.fetch("SELECT event FROM audit_event ORDER BY id")
         return [row["event"] for row in rows]
@@ -240,13 +244,14 @@ async def test_an_existing_root_and_intermediate_are_taken_in_by_an_empty_place(
     )
     estate = Estate(tmp_path, database, seed=False)
     key = keystore.load(tmp_path / "elsewhere" / "intermediate.key", PASSWORD)
-    keystore.save(tmp_path / "ca" / "taken.key", key, PASSWORD)
     root, below = await estate.acts.bring(
         Brought(certificate=elsewhere.root.certificate),
-        Brought(certificate=elsewhere.intermediate.certificate, key_uri="file:taken.key"),
+        Brought(certificate=elsewhere.intermediate.certificate, key=key),
+        keep=estate.keep,
     )
     assert (root.kind, below.state(NOW)) == (IssuerKind.ROOT, IssuerState.ACTIVE)
     assert estate.issuers.active().id == elsewhere.intermediate.id
+    assert below.key is not None
     assert await estate.acts.in_use() == (root, below)
 
 
@@ -264,6 +269,7 @@ async def test_beside_an_active_issuer_a_brought_one_is_staged(estate, tmp_path)
     _, below = await estate.acts.bring(
         Brought(certificate=other.root.certificate),
         Brought(certificate=other.intermediate.certificate, key_uri=f"file:{place}"),
+        keep=estate.keep,
     )
     assert below.state(NOW) is IssuerState.STAGED
 
@@ -271,7 +277,9 @@ async def test_beside_an_active_issuer_a_brought_one_is_staged(estate, tmp_path)
 async def test_another_key_than_the_certificates_is_refused(estate):
     with pytest.raises(IssuerError):
         await estate.acts.bring(
-            Brought(certificate=estate.made.root.certificate, key_uri="file:intermediate.key"), None
+            Brought(certificate=estate.made.root.certificate, key_uri="file:intermediate.key"),
+            None,
+            keep=estate.keep,
         )
 
 
@@ -281,9 +289,8 @@ async def test_another_key_than_the_certificates_is_refused(estate):
 async def test_while_a_cross_signature_lives_both_chains_are_offered(estate, tmp_path):
     """A new root, cross-signed by the old: who trusts only the old one takes the other chain."""
     new_key = ec.generate_private_key(ec.SECP384R1())
-    keystore.save(tmp_path / "ca" / "new-root.key", new_key, PASSWORD)
     new_root = certify.make_root(certify.root_name("New"), new_key, now=NOW)
-    (root,) = await estate.acts.bring(Brought(certificate=new_root, key_uri="file:new-root.key"), None)
+    (root,) = await estate.acts.bring(Brought(certificate=new_root, key=new_key), None, keep=estate.keep)
     made = await estate.acts.create_intermediate(wish(), parent=root.id)
     cross = await estate.acts.cross_sign(made.id, by=estate.made.root.id, lifetime=YEAR)
     issuer = estate.issuers.get(made.id)
