@@ -48,7 +48,9 @@ from acme_ca.core.model import IssuerKind, Profile, ProfileRef
 from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
 from acme_ca.core.weakkeys import WeakKeys
+from acme_ca.expiry import Expiry
 from acme_ca.log import Logger
+from acme_ca.metrics import Metrics
 from acme_ca.public import Public
 from acme_ca.revocation import endpoints as revocation_endpoints
 from acme_ca.revocation.crl import CrlRules, Publisher
@@ -69,6 +71,8 @@ CRL_INTERVAL = 1.0
 """Seconds at most from a revocation to its CRL, and again until every worker serves that."""
 ISSUERS_INTERVAL = 2.0
 """Seconds until every worker has noticed that an operator activated or retired an issuer."""
+EXPIRY_INTERVAL = 6 * 3600.0
+"""Seconds. A few lines a day: none is missed for long when a lease outlives its process."""
 
 
 def utc_now() -> datetime:
@@ -239,6 +243,10 @@ class _Composition:
                 application, crl_files, max_age=timedelta(seconds=self._settings.crl.max_age), clock=utc_now
             )
             revocation_endpoints.add_ocsp_routes(application, ocsp, max_age=max_age, clock=utc_now)
+        metrics = Metrics(
+            database=self._database, health=everyone.health, clock=utc_now, dev=self._settings.dev
+        )
+        public.add_metrics_route(plain, metrics)
         return Application(
             https=https,
             http=plain,
@@ -401,6 +409,7 @@ class _Composition:
     ) -> Background:
         node = f"{socket.gethostname()}:{self._settings.data.resolve()}"
         own = _own_certificate(self._settings, self._issuers, self._database, self._authority)
+        expiry = Expiry(database=self._database, clock=utc_now, log=self._log)
         loops = (
             # Operators make, activate and retire issuers while this runs.
             Loop(name="issuers", interval=ISSUERS_INTERVAL, work=self._issuers.refresh),
@@ -410,6 +419,7 @@ class _Composition:
             Loop(name="attempts", interval=5, work=acme.authorizations.take_over),
             Loop(name="orders", interval=15, work=acme.orders.resume, lease="orders"),
             Loop(name="nonces", interval=60, work=self._delete_nonces, lease="nonces"),
+            Loop(name="expiry", interval=EXPIRY_INTERVAL, work=expiry.warn, lease="expiry"),
             Loop(name="retention", interval=600, work=self._delete_dead, lease="retention"),
             Loop(
                 name="own-certificate", interval=300, work=own.renew_when_due, lease=f"own-certificate {node}"

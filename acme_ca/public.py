@@ -17,7 +17,9 @@ from acme_ca.ca.served import Issuers
 from acme_ca.core.model import IssuerId, IssuerKind
 from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
+from acme_ca.expiry import WARNING
 from acme_ca.http import json_response
+from acme_ca.metrics import CONTENT_TYPE, Metrics
 from acme_ca.storage.database import Database, DatabaseUnavailable
 
 Endpoint = Callable[[web.Request], Awaitable[web.Response]]
@@ -27,8 +29,6 @@ PKIX = "application/pkix-cert"
 KEY_CHECK = timedelta(seconds=10)
 KEY_RECHECK = timedelta(seconds=2)
 """After a key that did not sign."""
-ISSUER_WARNING = timedelta(days=60)
-"""Remaining life of the issuer below which health speaks up."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -110,7 +110,7 @@ class Public:
 def _life(remaining: timedelta) -> str:
     if remaining <= timedelta(0):
         return "expired"
-    return "ok" if remaining > ISSUER_WARNING else "expires soon"
+    return "ok" if remaining > WARNING[IssuerKind.INTERMEDIATE] else "expires soon"
 
 
 def add_routes(application: web.Application, public: Public) -> None:
@@ -118,6 +118,14 @@ def add_routes(application: web.Application, public: Public) -> None:
     application.router.add_get("/ca/bundle.pem", _bundle(public))
     application.router.add_get("/ca/{id:[0-9a-f]{32}}.cer", _issuer(public))
     application.router.add_get("/health", _health(public))
+
+
+def add_metrics_route(application: web.Application, metrics: Metrics) -> None:
+    async def handle(_: web.Request) -> web.Response:
+        headers = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"}
+        return web.Response(body=await metrics.text(), headers=headers)
+
+    application.router.add_get("/metrics", handle)
 
 
 def _roots(public: Public) -> Endpoint:

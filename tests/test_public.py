@@ -9,8 +9,10 @@ import pytest
 from cryptography import x509
 
 from acme_ca import __version__
+from acme_ca.core.model import IssuerKind
 from acme_ca.core.problems import ErrorType
-from acme_ca.public import ISSUER_WARNING, KEY_CHECK, Public
+from acme_ca.expiry import WARNING
+from acme_ca.public import KEY_CHECK, Public
 from acme_ca.storage.database import Database
 from tests.support.client import assert_problem
 from tests.support.fixtures import IN_SESSION_LOOP, account, ca, hierarchy, new_ca, outside, stranger
@@ -166,7 +168,10 @@ async def test_health_looks_at_the_issuers_life(ca, hierarchy):
             clock=lambda: datetime.now(UTC),
             dev=False,
         )
-        assert await health_at(public, end - ISSUER_WARNING - timedelta(days=1)) == (True, "ok")
+        assert await health_at(public, end - WARNING[IssuerKind.INTERMEDIATE] - timedelta(days=1)) == (
+            True,
+            "ok",
+        )
         assert await health_at(public, end - timedelta(days=1)) == (True, "expires soon")
         healthy, report = await replace(public, can_sign=answering(False), _looked=None).health()
         assert (healthy, report["checks"]["issuer_key"]) == (False, "does not sign")

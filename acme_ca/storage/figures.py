@@ -1,0 +1,57 @@
+"""What operators watch, in figures: cheap to read however large the tables are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from acme_ca.core.model import IssuerId
+from acme_ca.storage.database import Database
+
+HOUR = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnCertificateEnd:
+    """When the newest certificate of its kind for the server itself ends."""
+
+    issuer: IssuerId
+    profile: str
+    not_after: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    certificates: int | None
+    """As PostgreSQL's statistics estimate it, without counting; None: not known yet."""
+    recorded_last_hour: int
+    stale_orders: int
+    """In `processing`, with a certificate recorded before the time that was asked for."""
+    overdue_validations: int
+    """Challenges whose attempt another process should have taken over by the time that was asked for."""
+    own: tuple[OwnCertificateEnd, ...]
+
+
+async def figures(database: Database, *, now: datetime, stale: datetime) -> Figures:
+    """`stale`: what should have happened by then and has not is counted."""
+    row = await database.fetchrow(
+        """SELECT (SELECT nullif(reltuples, -1)::bigint FROM pg_class WHERE oid = 'certificate'::regclass) AS certificates,
+                  (SELECT count(*) FROM certificate WHERE recorded > $1) AS recorded_last_hour,
+                  (SELECT count(*) FROM orders o JOIN certificate c ON c.serial = o.serial
+                   WHERE o.status = 'processing' AND c.recorded < $2) AS stale_orders,
+                  (SELECT count(*) FROM authz WHERE attempt_due < $2) AS overdue_validations""",
+        now - HOUR,
+        stale,
+    )
+    assert row is not None, "a SELECT without FROM gives a row"  # noqa: S101
+    return Figures(**row, own=await _own(database, now))
+
+
+async def _own(database: Database, now: datetime) -> tuple[OwnCertificateEnd, ...]:
+    rows = await database.fetch(
+        """SELECT c.issuer_id AS issuer, c.profile, max(c.not_after) AS not_after
+           FROM certificate c JOIN issuer i ON i.id = c.issuer_id AND i.not_after > $1
+           WHERE c.account_id IS NULL AND c.der IS NOT NULL GROUP BY c.issuer_id, c.profile ORDER BY 1, 2""",
+        now,
+    )
+    return tuple(OwnCertificateEnd(**row) for row in rows)
