@@ -82,6 +82,7 @@ def create_key(uri: str, kind: KeyKind, *, directory: Path, password: bytes) -> 
     The URI that is returned is the one to keep: it finds this very key again, and has no secret in it. In a remote
     store the key is made inside and cannot leave. Raises KeyStoreError, KeyUnavailable among them.
     """
+    check_keepable(uri)
     if _scheme(uri) == _FILE:
         key = generate(kind)
         save(_path(uri, directory), key, password)
@@ -97,6 +98,7 @@ def migrate_key(
     Gives what `create_key` gives. The key in its new place has signed, under the public key that it had before. The
     file is left as it is. Raises KeyStoreError, KeyUnavailable among them.
     """
+    check_keepable(target_uri)
     scheme = _scheme(target_uri)
     if scheme == _FILE or not _REMOTE[scheme].imports:
         raise KeyStoreError(
@@ -111,6 +113,14 @@ def migrate_key(
     if brought.public_key() != key.public_key():
         raise KeyStoreError("The key in the new store is another than the one that was to be brought there.")
     return uri, brought
+
+
+def check_keepable(uri: str) -> None:
+    """Raises KeyStoreError for a URI with a PIN in it: URIs of keys are kept in the database and shown."""
+    if "pin-value=" in uri:
+        raise KeyStoreError(
+            "The URI of an issuer's key is kept, and so must have no PIN; name a file with it by pin-source."
+        )
 
 
 def may_block(key: PrivateKey) -> bool:

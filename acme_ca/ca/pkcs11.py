@@ -91,10 +91,6 @@ def _new(uri: str, password: bytes) -> _Key:
     address = pkcs11uri.parse(uri)
     if address.object is None:
         raise KeyStoreError("The PKCS #11 URI of a new key needs an object: the key's label.")
-    if address.pin_value is not None:
-        raise KeyStoreError(
-            "The PKCS #11 URI of a new key is kept, and so must have no PIN; name a file with it by pin-source."
-        )
     return _Key(replace(address, id=address.id or secrets.token_bytes(8)), password)
 
 

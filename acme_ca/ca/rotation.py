@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 
 from cryptography import x509
 
-from acme_ca.ca import certify, checks, issuers
+from acme_ca.ca import certify, checks, issuers, keystore
 from acme_ca.ca.certify import Parent
 from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.issuers import Issuer, IssuerError
@@ -29,6 +29,9 @@ from acme_ca.storage.issuers import IssuerRequest
 
 CreateKey = Callable[[str, KeyKind], tuple[str, PrivateKey]]
 """From the URI of a store and a kind to the URI of a new key in it, and the key. Raises KeyStoreError."""
+
+MigrateKey = Callable[[str, str], tuple[str, PrivateKey]]
+"""From the URI of a key and that of a store to the URI of its copy there, and that. Raises KeyStoreError."""
 
 SHORTEST_PREFIX = 6
 """Digits of an issuer's id that an operator must give."""
@@ -267,6 +270,8 @@ class Rotation:
         return taken
 
     def _public_key(self, brought: Brought) -> PublicKey | None:
+        if brought.key_uri is not None:
+            keystore.check_keepable(brought.key_uri)
         key = self._open_key(brought.key_uri) if brought.key_uri is not None else brought.key
         return key.public_key() if key is not None else None
 
@@ -283,6 +288,27 @@ class Rotation:
             return known
         key_uri = keep(brought.key) if brought.key is not None else brought.key_uri
         return await self._register(brought.certificate, kind, parent=parent, key_uri=key_uri, state=state)
+
+    async def move_key(self, id_: str, to_uri: str, migrate: MigrateKey) -> tuple[str, str]:
+        """Bring the key of an issuer into another store: all its certificates are signed there from now on.
+
+        (Old URI, new URI). The key stays at the old place, too. Raises IssuerError, KeyStoreError.
+        """
+        issuer = await self.find(id_)
+        records = await store.all_issuers(self._database)
+        from_uri = next(record.key_uri for record in records if record.id == issuer.id)
+        if from_uri is None:
+            raise IssuerError("The key of this issuer is not within reach: no place of it is known.")
+        new_uri, key = migrate(from_uri, to_uri)
+        if key.public_key() != issuer.public_key:
+            raise IssuerError(f"The key at {from_uri} is not the key of this issuer.")
+        if not await store.move_key(
+            self._database, issuer.id, from_uri, new_uri, actor=self._actor, now=self._clock()
+        ):
+            raise IssuerError(
+                f"The key of this issuer has got another place meanwhile; {new_uri} has a copy."
+            )
+        return from_uri, new_uri
 
     # ------------------------------------------------------------ states
 

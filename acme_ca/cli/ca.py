@@ -85,7 +85,7 @@ def list_issuers(
     *, as_json: JsonOption = False, config_file: ConfigOption = None, data: DataOption = None
 ) -> None:
     """Show every CA certificate that is known: roots, intermediates, cross-signatures."""
-    found = _in_rotation(load_settings(config_file, data=data), Rotation.all, with_keys=False)
+    found = in_rotation(load_settings(config_file, data=data), Rotation.all, with_keys=False)
     if as_json:
         typer.echo(json.dumps([{"id": issuer.id, **_facts(issuer)} for issuer in found], indent=2))
         return
@@ -120,7 +120,7 @@ def show(
 def _in_use(settings: Settings) -> dict[str, Issuer]:
     """Root and issuer; before the first start those of the data directory."""
     if database.is_there(settings):
-        found = _in_rotation(settings, Rotation.in_use, with_keys=False)
+        found = in_rotation(settings, Rotation.in_use, with_keys=False)
         if found is not None:
             return {"root": found[0], "intermediate": found[1]}
     made = hierarchy.certificates(settings)
@@ -162,7 +162,7 @@ def create_intermediate(
         exclude=exclude,
     )
     _warn_of_loopback(settings)
-    made = _in_rotation(settings, lambda rotation: rotation.create_intermediate(wish, parent=parent))
+    made = in_rotation(settings, lambda rotation: rotation.create_intermediate(wish, parent=parent))
     console().print(description("new intermediate (staged)", made))
     console().print(f"Next: acme-ca ca activate {made.id[:MIN_PREFIX]}")
 
@@ -180,7 +180,7 @@ def cross_sign(
     settings = with_password(load_settings(config_file, data=data), new=False)
     _warn_of_loopback(settings)
     lifetime = timedelta(days=days)
-    made = _in_rotation(settings, lambda rotation: rotation.cross_sign(subject, by=by, lifetime=lifetime))
+    made = in_rotation(settings, lambda rotation: rotation.cross_sign(subject, by=by, lifetime=lifetime))
     console().print(description("cross-signed certificate", made))
 
 
@@ -208,7 +208,7 @@ def export_csr(
         permit=permit,
         exclude=exclude,
     )
-    csr = _in_rotation(settings, lambda rotation: rotation.request(wish))
+    csr = in_rotation(settings, lambda rotation: rotation.request(wish))
     _write(out, x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM))
     console().print(f"Request: {out}")
     console().print("Have it signed, then: acme-ca ca install-cert CERTIFICATE --chain ROOT")
@@ -230,7 +230,7 @@ def install_cert(
     settings = with_password(load_settings(config_file, data=data), new=False)
     first, *above = _certificates(certificate)
     above += _certificates(chain) if chain else []
-    made = _in_rotation(settings, lambda rotation: rotation.install(first, above))
+    made = in_rotation(settings, lambda rotation: rotation.install(first, above))
     console().print(description("installed intermediate (staged)", made))
     console().print(f"Next: acme-ca ca activate {made.id[:MIN_PREFIX]}")
 
@@ -274,7 +274,7 @@ def bring(
             key_uri=intermediate_key_uri,
         )
     keep = partial(hierarchy.keep_key, settings)
-    taken = _in_rotation(settings, lambda rotation: rotation.bring(brought, below, keep=keep), make=True)
+    taken = in_rotation(settings, lambda rotation: rotation.bring(brought, below, keep=keep), make=True)
     for issuer in taken:
         console().print(description(f"{issuer.kind} ({issuer.state(datetime.now(UTC))})", issuer))
 
@@ -286,7 +286,7 @@ def bring(
 def activate(issuer: IssuerArgument, *, config_file: ConfigOption = None, data: DataOption = None) -> None:
     """Have an issuer sign what is ordered from now on. Running servers notice within seconds."""
     settings = with_password(load_settings(config_file, data=data), new=False)
-    changed = _in_rotation(settings, lambda rotation: rotation.activate(issuer))
+    changed = in_rotation(settings, lambda rotation: rotation.activate(issuer))
     console().print(f"Active: {changed.id[:MIN_PREFIX]} {_common_name(changed)}")
     console().print(
         "Issuers that were active before stay so for the orders that pin them, until they are retired."
@@ -297,14 +297,14 @@ def activate(issuer: IssuerArgument, *, config_file: ConfigOption = None, data: 
 def retire(issuer: IssuerArgument, *, config_file: ConfigOption = None, data: DataOption = None) -> None:
     """Have an issuer sign status only: CRLs and OCSP go on while its certificates live. Open orders move to the active one."""
     settings = load_settings(config_file, data=data)
-    changed = _in_rotation(settings, lambda rotation: rotation.retire(issuer), with_keys=False)
+    changed = in_rotation(settings, lambda rotation: rotation.retire(issuer), with_keys=False)
     console().print(f"Retired: {changed.id[:MIN_PREFIX]} {_common_name(changed)}")
 
 
 # ---------------------------------------------------------------- parts
 
 
-def _in_rotation(
+def in_rotation(
     settings: Settings,
     act: Callable[[Rotation], Awaitable[T]],
     *,

@@ -17,7 +17,7 @@ from acme_ca.ca.certify import UnsuitableName
 from acme_ca.ca.hierarchy import Hierarchy, create_hierarchy, load_certificates
 from acme_ca.ca.issuers import IssuerError
 from acme_ca.ca.keystore import KeyKind, PrivateKey
-from acme_ca.ca.rotation import CreateKey
+from acme_ca.ca.rotation import CreateKey, MigrateKey
 from acme_ca.ca.served import OpenKey
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import database, datadir
@@ -85,6 +85,17 @@ def new_keys(settings: Settings) -> CreateKey:
         )
 
     return create_key
+
+
+def key_migration(settings: Settings) -> MigrateKey:
+    """Brings keys from files into other stores, by the URIs of both."""
+
+    def migrate(from_uri: str, to_uri: str) -> tuple[str, PrivateKey]:
+        return keystore.migrate_key(
+            from_uri, to_uri, directory=place(settings), password=_password(settings).encode()
+        )
+
+    return migrate
 
 
 def keep_key(settings: Settings, key: PrivateKey) -> str:

@@ -95,6 +95,30 @@ async def change_state(
     return row is not None
 
 
+async def move_key(
+    database: Database, issuer: IssuerId, from_uri: str, to_uri: str, *, actor: str, now: datetime
+) -> bool:
+    """The issuer's key is used at another place, for all certificates that share it. False: it is not at `from_uri`."""
+    row = await database.fetchrow_durably(
+        """WITH moved AS (
+               UPDATE issuer SET key_uri = $3
+               WHERE key_uri = $2 AND spki_sha256 = (SELECT spki_sha256 FROM issuer WHERE id = $1 AND key_uri = $2)
+               RETURNING id
+           ), told AS (
+               INSERT INTO audit_event (at, event, actor, object, detail)
+               SELECT $4, 'issuer.key-moved', $5, 'issuer:' || id, $6 FROM moved RETURNING id
+           )
+           SELECT true FROM told LIMIT 1""",
+        issuer,
+        from_uri,
+        to_uri,
+        now,
+        actor,
+        to_json({"from": from_uri, "to": to_uri}),
+    )
+    return row is not None
+
+
 async def revoke(
     database: Database, issuer: IssuerId, *, reason: RevocationReason, actor: str, now: datetime
 ) -> bool:
