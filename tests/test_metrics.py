@@ -14,10 +14,10 @@ from acme_ca.metrics import FRESH, METRICS, Metrics
 from acme_ca.storage.database import Database
 from tests.storage.conftest import draft
 from tests.support import records
-from tests.support.fixtures import IN_SESSION_LOOP, ca, hierarchy, new_ca, outside
+from tests.support.fixtures import IN_SESSION_LOOP, ca, hierarchy, hierarchy_place, new_ca, outside
 from tests.support.records import DAY, NOW
 
-__all__ = ["ca", "draft", "hierarchy", "new_ca", "outside"]
+__all__ = ["ca", "draft", "hierarchy", "hierarchy_place", "new_ca", "outside"]
 
 OPERATING = Path(__file__).resolve().parents[1] / "docs" / "operating.md"
 URL = "http://ca.test/metrics"

@@ -15,9 +15,18 @@ from acme_ca.expiry import WARNING
 from acme_ca.public import KEY_CHECK, Public
 from acme_ca.storage.database import Database
 from tests.support.client import assert_problem
-from tests.support.fixtures import IN_SESSION_LOOP, account, ca, hierarchy, new_ca, outside, stranger
+from tests.support.fixtures import (
+    IN_SESSION_LOOP,
+    account,
+    ca,
+    hierarchy,
+    hierarchy_place,
+    new_ca,
+    outside,
+    stranger,
+)
 
-__all__ = ["account", "ca", "hierarchy", "new_ca", "outside", "stranger"]
+__all__ = ["account", "ca", "hierarchy", "hierarchy_place", "new_ca", "outside", "stranger"]
 
 pytestmark = IN_SESSION_LOOP
 

@@ -100,6 +100,7 @@ class Orders:
         now = self._clock()
         profile = self._profiles[self._default_profile]
         issuer = self._issuers.active()
+        _check_issuer(issuer, wish.identifiers)
         if wish.replaces is not None:
             await self._renewals.check_replaceable(
                 wish.replaces, account=credential.account, identifiers=wish.identifiers
@@ -161,6 +162,7 @@ class Orders:
         spki_sha256 = keys.spki_sha256(public_key)
         for _ in range(2):
             order, issuer = await self._with_issuer(order)
+            _check_issuer(issuer, order.identifiers)
             linted = self._prepare(order, profile, public_key, issuer)
             recorded = await orders.claim_and_record(
                 self._database, order, linted, spki_sha256=spki_sha256, now=self._clock()
@@ -257,6 +259,11 @@ class Orders:
             with contextlib.suppress(Problem):  # given back
                 await self._sign_and_store(order, recorded)
         return len(left)
+
+
+def _check_issuer(issuer: Issuer, wanted: Sequence[Identifier]) -> None:
+    if refused := issuer.refused(wanted):
+        raise compound(refused)
 
 
 def _not_ready(order: Order) -> Problem:

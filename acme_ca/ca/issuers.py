@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -12,8 +14,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.ca.chains import Chain
 from acme_ca.ca.keystore import PrivateKey
+from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import IssuerId, IssuerKind
+from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import IssuerState, issuer_state
+
+if TYPE_CHECKING:
+    from acme_ca.ca.constraints import NameConstraints  # which raises our IssuerError
 
 IssuerKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey
 SignatureHash = hashes.SHA256 | hashes.SHA384
@@ -43,6 +50,8 @@ class Issuer:
     """Other chains (RFC 8555 §7.4.2), while cross-signatures live."""
     fingerprint: str
     """SHA-256 of the certificate, 64 lower-case hexadecimal digits."""
+    constraints: tuple[NameConstraints, ...] = ()
+    """The name constraints of the chain: a certificate that is outside of one is accepted by nobody."""
 
     @property
     def not_after(self) -> datetime:
@@ -54,6 +63,18 @@ class Issuer:
         key = self.certificate.public_key()
         assert isinstance(key, IssuerKey)  # noqa: S101
         return key
+
+    def refused(self, names: Iterable[Identifier]) -> list[Problem]:
+        """A `rejectedIdentifier` problem for each name that the chain's constraints do not permit."""
+        return [
+            Problem(
+                ErrorType.REJECTED_IDENTIFIER,
+                f"This CA does not issue for {name.value}: its own certificate is constrained to other names.",
+                identifier=name,
+            )
+            for name in names
+            if not all(constraints.permits(name) for constraints in self.constraints)
+        ]
 
     def state(self, now: datetime) -> IssuerState:
         return issuer_state(self.stored_state, not_after=self.not_after, now=now)

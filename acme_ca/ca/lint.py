@@ -208,6 +208,11 @@ def _policy(reading: _Reading) -> Iterator[str]:
         yield violation.detail
 
 
+def _name_constraints(reading: _Reading) -> Iterator[str]:
+    for refusal in reading.issuer.refused(filter(None, reading.identifiers)):
+        yield refusal.detail
+
+
 def _names_of_the_profile(reading: _Reading) -> Iterator[str]:
     names = [identifier for identifier in reading.identifiers if identifier]
     for violation in reading.prepared.request.profile.name_violations(names):
@@ -348,6 +353,7 @@ RULES: tuple[Rule, ...] = (
     _subject_alternative_name,
     _names_of_the_order,
     _policy,
+    _name_constraints,
     _names_of_the_profile,
     _validity,
     _wishes,

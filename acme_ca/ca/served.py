@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.ca import chains, issuers
+from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyStoreError, PrivateKey
 from acme_ca.core import keys
@@ -199,6 +200,7 @@ class Issuers:
                 activated=record.activated,
                 open_shard=record.open_shard,
                 alternates_pem=tuple(issuers.chain_pem(other) for other in others if other),
+                constraints=tuple(filter(None, map(NameConstraints.of, first))),
             )
 
 

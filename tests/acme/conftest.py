@@ -1,5 +1,5 @@
 """A running CA for the stories."""
 
-from tests.support.fixtures import account, ca, hierarchy, new_ca, outside, stranger
+from tests.support.fixtures import account, ca, hierarchy, hierarchy_place, new_ca, outside, stranger
 
-__all__ = ["account", "ca", "hierarchy", "new_ca", "outside", "stranger"]
+__all__ = ["account", "ca", "hierarchy", "hierarchy_place", "new_ca", "outside", "stranger"]

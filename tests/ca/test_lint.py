@@ -14,6 +14,7 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 
 from acme_ca.ca import lint, profiles
 from acme_ca.ca.authority import Authority
+from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.keystore import PrivateKey
 from acme_ca.core.model import IssuerId, LintedCertificate, PreparedCertificate, Profile
@@ -493,8 +494,18 @@ def test_policy_is_asked_about_the_names_in_the_certificate(sound, issuer, throw
     assert firing(spoiled, issuer, policy=denying) >= {lint._policy}
 
 
+def test_the_chains_name_constraints_are_asked_about_the_names_in_the_certificate(
+    sound, issuer, throw_away_key
+):
+    constrained = replace(issuer, constraints=(NameConstraints.parse(["vcc.internal"]),))
+    assert firing(sound, constrained) == {lint._name_constraints}
+    moved = names_instead(*general_names("www.vcc.internal"))(sound, throw_away_key)
+    assert lint._name_constraints not in firing(moved, constrained)
+
+
 def test_every_rule_fires_somewhere():
-    assert {case.rule for case in CASES.values()} | {lint._policy} == set(lint.RULES)
+    elsewhere = {lint._policy, lint._name_constraints}
+    assert {case.rule for case in CASES.values()} | elsewhere == set(lint.RULES)
 
 
 def firing(prepared: PreparedCertificate, issuer, *, policy: NamePolicy = NO_LIMITS) -> set[Callable]:

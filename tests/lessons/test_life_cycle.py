@@ -180,7 +180,7 @@ async def test_lesson_3_an_order_keeps_its_issuer(new_ca):
     """The successor signs what is ordered after its activation, the predecessor what was ordered before."""
     async with new_ca() as ca:
         early = await ca.ready(await ca.account())
-        successor = await ca.add_issuer()
+        successor, _ = await ca.add_issuer()
         late = await ca.ready(await ca.account())
         assert await signer(early) == ca.hierarchy.intermediate.certificate
         assert await signer(late) == successor.certificate
@@ -190,7 +190,7 @@ async def test_lesson_3_an_order_is_moved_only_when_its_issuer_was_retired(new_c
     """It does not fail, and the record says that it was moved."""
     async with new_ca() as ca, new_ca(dsn=ca.dsn, keys=ca.keys) as other:
         order = await ca.ready(await ca.account())
-        successor = await ca.add_issuer()
+        successor, _ = await ca.add_issuer()
         await ca.retire(ca.hierarchy.intermediate)
         # The other worker has not looked yet: the statement that records has the last word.
         await at(other, order).finalize()

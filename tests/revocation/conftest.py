@@ -1,25 +1,21 @@
 """A hierarchy of real keys, its root's at hand, and a CA on it."""
 
-from pathlib import Path
-
 import pytest
 
 from acme_ca.ca import keystore
-from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.keystore import PrivateKey
-from tests.support.fixtures import PASSWORD, account, ca, new_ca, new_hierarchy, outside, stranger
+from tests.support.fixtures import (
+    PASSWORD,
+    account,
+    ca,
+    hierarchy,
+    hierarchy_place,
+    new_ca,
+    outside,
+    stranger,
+)
 
-__all__ = ["account", "ca", "new_ca", "outside", "stranger"]
-
-
-@pytest.fixture(scope="session")
-def hierarchy_place(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("hierarchy")
-
-
-@pytest.fixture(scope="session")
-def hierarchy(hierarchy_place) -> Hierarchy:
-    return new_hierarchy(hierarchy_place, "Example")
+__all__ = ["account", "ca", "hierarchy", "hierarchy_place", "new_ca", "outside", "stranger"]
 
 
 @pytest.fixture(scope="session")

@@ -15,17 +15,21 @@ from typing import Any
 import asyncpg
 import structlog
 from aiohttp import ClientSession, TCPConnector, web
+from cryptography import x509
 from structlog.testing import LogCapture
 from yarl import URL
 
 from acme_ca import http
 from acme_ca.app import Application, prepare
-from acme_ca.ca.hierarchy import Hierarchy, create_hierarchy
-from acme_ca.ca.issuers import Issuer
-from acme_ca.ca.keystore import KeyUnavailable, PrivateKey
+from acme_ca.ca import certify
+from acme_ca.ca.certify import Parent
+from acme_ca.ca.constraints import NameConstraints
+from acme_ca.ca.hierarchy import Hierarchy
+from acme_ca.ca.issuers import Issuer, issuer
+from acme_ca.ca.keystore import KeyKind, KeyUnavailable, PrivateKey, generate
 from acme_ca.ca.served import record_of
 from acme_ca.config import Settings
-from acme_ca.core.model import IssuerKind
+from acme_ca.core.model import IssuerId, IssuerKind
 from acme_ca.core.states import IssuerState
 from acme_ca.server import weakkeys
 from acme_ca.storage import issuers
@@ -102,28 +106,48 @@ class Ca:
         order = await account.order(*(self.name() for _ in range(names)))
         return await order.prove(self.web)
 
-    async def add_issuer(self, *, state: IssuerState = IssuerState.ACTIVE, name: str = "Successor") -> Issuer:
-        """Another intermediate below the root of its own, with its key in the key store."""
-        made = create_hierarchy(
-            self.settings.data / name,
-            common_name=name,
-            organization="Example",
-            country="",
-            key_type="ec",
-            password=b"correct horse battery staple",
+    async def add_issuer(
+        self, *, name: str = "Successor", constraints: NameConstraints | None = None
+    ) -> tuple[Issuer, Parent]:
+        """Another intermediate in use, with its key in the key store; and the root of its own that it is below."""
+        now = datetime.now(UTC)
+        root_key, key = (generate(KeyKind.EC_P256) for _ in range(2))
+        root = Parent(certificate=certify.make_root(certify.root_name(name), root_key, now=now), key=root_key)
+        below = certify.make_intermediate(
+            certify.intermediate_name(root.certificate.subject),
+            key.public_key(),
+            root,
+            name_constraints=constraints,
+            now=now,
+        )
+        self.keys[f"file:{name}.key"] = key
+        parent = await self.register(root.certificate, IssuerKind.ROOT)
+        issuer = await self.register(
+            below, IssuerKind.INTERMEDIATE, parent=parent.id, key_uri=f"file:{name}.key"
+        )
+        return issuer, root
+
+    async def register(
+        self,
+        certificate: x509.Certificate,
+        kind: IssuerKind,
+        *,
+        parent: IssuerId | None = None,
+        key_uri: str | None = None,
+    ) -> Issuer:
+        """A CA certificate, in use."""
+        record = record_of(
+            issuer(certificate, None, chain=()),
+            kind,
+            parent=parent,
+            key_uri=key_uri,
+            state=IssuerState.ACTIVE,
             now=datetime.now(UTC),
         )
-        uri, now = f"file:{name}.key", datetime.now(UTC)
-        self.keys[uri] = made.intermediate.key
         async with Database.open(self.dsn, connections=1) as database:
-            for issuer, kind, parent in (
-                (made.root, IssuerKind.ROOT, None),
-                (made.intermediate, IssuerKind.INTERMEDIATE, made.root.id),
-            ):
-                record = record_of(issuer, kind, parent=parent, key_uri=uri, state=state, now=now)
-                assert await issuers.register(database, record, actor="operator")
+            assert await issuers.register(database, record, actor="operator")
         await self.application.issuers.refresh()
-        return made.intermediate
+        return await self.application.issuers.find(record.id)
 
     async def retire(self, issuer: Issuer) -> None:
         async with Database.open(self.dsn, connections=1) as database:

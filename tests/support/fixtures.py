@@ -18,16 +18,24 @@ from acme_ca.ca.hierarchy import Hierarchy, create_hierarchy
 from tests.support.application import Ca, Keys, World, serving, world
 from tests.support.client import Account
 
-PASSWORD = b"correct horse battery staple"
 """Of the hierarchies' keys."""
 IN_SESSION_LOOP = pytest.mark.asyncio(loop_scope="session")
 
 MakeCa = Callable[..., AbstractAsyncContextManager[Ca]]
 
 
+PASSWORD = b"correct horse battery staple"
+
+
 @pytest.fixture(scope="session")
-def hierarchy(tmp_path_factory) -> Hierarchy:
-    return new_hierarchy(tmp_path_factory.mktemp("hierarchy"), "Example")
+def hierarchy_place(tmp_path_factory) -> Path:
+    """In its folder `ca` are the files of the hierarchy, encrypted with PASSWORD."""
+    return tmp_path_factory.mktemp("hierarchy")
+
+
+@pytest.fixture(scope="session")
+def hierarchy(hierarchy_place) -> Hierarchy:
+    return new_hierarchy(hierarchy_place, "Example")
 
 
 def new_hierarchy(place: Path, common_name: str) -> Hierarchy:

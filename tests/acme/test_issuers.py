@@ -1,0 +1,80 @@
+"""Several issuers, as clients see them: chains and alternates (RFC 8555 §7.4.2), name constraints."""
+
+import re
+from datetime import UTC, datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from acme_ca.ca import certify
+from acme_ca.ca.certify import Parent
+from acme_ca.ca.constraints import NameConstraints
+from acme_ca.core.model import IssuerKind
+from acme_ca.core.problems import ErrorType
+from tests.support.client import Answer, assert_problem
+from tests.support.fixtures import IN_SESSION_LOOP, PASSWORD
+
+pytestmark = IN_SESSION_LOOP
+
+
+def alternates(answer: Answer) -> list[str]:
+    return [
+        match[1]
+        for link in answer.headers.getall("Link")
+        if (match := re.fullmatch(r'<([^>]*)>;rel="alternate"', link))
+    ]
+
+
+def chain(answer: Answer) -> list[x509.Certificate]:
+    return x509.load_pem_x509_certificates(answer.body)
+
+
+async def test_with_one_chain_there_is_no_alternate(ca, account):
+    order = await ca.ready(account)
+    await order.finalize()
+    answer = await account.read((await order.read())["certificate"])
+    assert alternates(answer) == []
+    missing = await account.read((await order.read())["certificate"] + "/1")
+    assert_problem(missing, ErrorType.MALFORMED, "no such chain", status=404)
+
+
+async def test_while_a_cross_signature_lives_both_chains_are_offered(new_ca, hierarchy, hierarchy_place):
+    """A new root that old clients do not trust yet, and its cross-certificate by the old one."""
+    async with new_ca() as ca:
+        account = await ca.account()
+        issuer, new_root = await ca.add_issuer(name="New")
+        old_key = load_pem_private_key((hierarchy_place / "ca" / "root.key").read_bytes(), PASSWORD)
+        old_root = Parent(certificate=hierarchy.root.certificate, key=old_key)
+        crossed = certify.cross_sign(issuer.certificate, old_root, now=datetime.now(UTC))
+        await ca.register(crossed, IssuerKind.CROSS, parent=hierarchy.root.id)
+        order = await ca.ready(account)
+        await order.finalize()
+        url = (await order.read())["certificate"]
+        answer = await account.read(url)
+        leaf, above = chain(answer)
+        above.verify_directly_issued_by(new_root.certificate)
+        assert alternates(answer) == [url + "/1"]
+        other = await account.read(url + "/1")
+        assert alternates(other) == [url]
+        assert chain(other) == [leaf, crossed]
+        leaf.verify_directly_issued_by(crossed)
+        assert_problem(await account.read(url + "/2"), ErrorType.MALFORMED, status=404)
+        stranger = await ca.account()
+        assert (await stranger.read(url + "/1")).status == 404
+
+
+async def test_what_the_issuers_name_constraints_forbid_is_refused_when_it_is_ordered(new_ca):
+    async with new_ca() as ca:
+        account = await ca.account()
+        early = await ca.ready(account)
+        await ca.add_issuer(constraints=NameConstraints.parse(["vcc.internal"]))
+        names = [{"type": "dns", "value": name} for name in ("www.vcc.internal", "www.example.org")]
+        answer = await account.post(ca.client.url("new-order"), {"identifiers": names})
+        problem = assert_problem(answer, ErrorType.REJECTED_IDENTIFIER, "constrained", status=403)
+        (refused,) = problem["subproblems"]
+        assert refused["identifier"]["value"] == "www.example.org"
+        allowed = await account.post(ca.client.url("new-order"), {"identifiers": names[:1]})
+        assert allowed.status == 201
+        await ca.retire(ca.hierarchy.intermediate)
+        moved = await early.finalize()
+        assert_problem(moved, ErrorType.REJECTED_IDENTIFIER, "constrained", status=403)
