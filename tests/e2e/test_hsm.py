@@ -46,11 +46,32 @@ def await_health(served, status: int) -> None:
         time.sleep(0.5)
 
 
-def test_certbot_and_a_key_that_never_leaves_the_hsm(served, hsm, new_hosts, tmp_path, openssl):
-    pin = tmp_path / "pin"
+def pin_file(directory):
+    pin = directory / "pin"
     pin.write_text(PIN)
     pin.chmod(0o600)
-    served.ca("create-intermediate", "--key-uri", hsm.uri("issuing", pin_source=f"file:{pin}"))
+    return pin
+
+
+def test_a_key_is_moved_from_its_file_while_the_server_runs(served, hsm, new_hosts, tmp_path, openssl):
+    (issuer,) = served.issuers("active")
+    place = hsm.uri("issuing", pin_source=f"file:{pin_file(tmp_path)}")
+    served.operate("key", "migrate", issuer, place)
+    (served.data / "ca" / "intermediate.key").unlink()
+    time.sleep(3)  # two seconds are promised
+    certbot = Certbot(command=find("certbot"), server=served, home=tmp_path / "certbot")
+    certbot.home.mkdir()
+    (host,) = new_hosts(1)
+    certbot.run("certonly", *certbot.http01, "-d", host, "--cert-name", "www")
+    assert_good(certbot.issued("www"), host, root=served.root)
+    hsm.go_away()
+    said = certbot.fail("certonly", *certbot.http01, "-d", host, "--cert-name", "www", "--force-renewal")
+    assert "out of reach" in said, "it is the HSM that signs"
+
+
+def test_certbot_and_a_key_that_never_leaves_the_hsm(served, hsm, new_hosts, tmp_path, openssl):
+    place = hsm.uri("issuing", pin_source=f"file:{pin_file(tmp_path)}")
+    served.ca("create-intermediate", "--key-uri", place)
     (staged,) = served.issuers("staged")
     served.ca("activate", staged)
     time.sleep(3)  # two seconds are promised
