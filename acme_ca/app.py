@@ -37,6 +37,7 @@ from acme_ca.ca.authority import Authority
 from acme_ca.ca.crls import CrlSigner
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import Issuer
+from acme_ca.ca.keystore import KeyUnavailable
 from acme_ca.ca.own import OwnCertificate
 from acme_ca.ca.responders import Responders
 from acme_ca.ca.served import Issuers, OpenKey, record_of
@@ -114,9 +115,19 @@ async def prepare(settings: Settings, seed: Hierarchy | None, *, dsn: str, open_
                 "The database knows no root of its active issuer; install it with acme-ca ca import."
             )
         authority = _authority(settings, issuers)
-        await _own_certificate(settings, issuers, database, authority).renew_when_due()
+        await _renew(_own_certificate(settings, issuers, database, authority))
         await _responders(settings, issuers, database, authority, log.get()).renew_when_due()
     return Prepared(root_pem=root.certificate.public_bytes(Encoding.PEM), fingerprint=root.fingerprint)
+
+
+async def _renew(own: OwnCertificate) -> None:
+    """With the one there is, status can be served and orders taken while a key store is away."""
+    try:
+        await own.renew_when_due()
+    except KeyUnavailable as error:
+        if not own.file.exists():
+            raise ConfigurationError(f"The server's own certificate cannot be made. {error}") from None
+        log.get().error("the key store is away; its issuer signs nothing", reason=str(error))
 
 
 async def _take_up(seed: Hierarchy | None, database: Database) -> None:
@@ -136,7 +147,7 @@ def _active(issuers: Issuers) -> Issuer:
         active = issuers.active()
     except Problem as problem:
         raise ConfigurationError(problem.detail) from None
-    if active.key is None:
+    if active.key is None and not issuers.is_away(active.id):
         raise ConfigurationError(
             f"The key of the active issuer cannot be used: {issuers.trouble(active.id)} "
             "(settings ACME_CA_DATA, ACME_CA_CA_PASSWORD)."

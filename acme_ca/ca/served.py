@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from acme_ca.ca import chains, issuers
 from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.issuers import Issuer
-from acme_ca.ca.keystore import KeyStoreError, PrivateKey
+from acme_ca.ca.keystore import KeyStoreError, KeyUnavailable, PrivateKey
 from acme_ca.core import keys
 from acme_ca.core.model import IssuerId, IssuerKind
 from acme_ca.core.problems import ErrorType, Problem
@@ -118,6 +118,10 @@ class Issuers:
         missing = (missing for missing in self._missing.values() if missing.issuer == issuer)
         return next((found.trouble.rstrip(".") for found in missing), "")
 
+    def is_away(self, issuer: IssuerId) -> bool:
+        """Whether its key store cannot be reached now, and may come back by itself."""
+        return any(missing.away for missing in self._missing.values() if missing.issuer == issuer)
+
     async def find(self, issuer: IssuerId) -> Issuer:
         """Also one that was made a moment ago. Raises Problem (`serverInternal`) for one that is not known."""
         if issuer not in self._known:
@@ -171,7 +175,10 @@ class Issuers:
             if uri not in self._missing:
                 self._log.error("an issuer's key cannot be opened", issuer=record.id, reason=str(error))
             self._missing[uri] = _Missing(
-                issuer=record.id, trouble=str(error), retry=self._clock() + KEY_RETRY
+                issuer=record.id,
+                trouble=str(error),
+                away=isinstance(error, KeyUnavailable),
+                retry=self._clock() + KEY_RETRY,
             )
             return
         if self._missing.pop(uri, None):
@@ -210,6 +217,7 @@ class _Missing:
 
     issuer: IssuerId
     trouble: str
+    away: bool
     retry: datetime
 
 

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.ca import profiles
 from acme_ca.ca.authority import KEY_PAUSE
+from acme_ca.ca.served import KEY_RETRY
 from acme_ca.core.model import ExtendedKeyUsage, Profile
 from acme_ca.core.problems import ErrorType
 from tests.support.application import Keys, at_work
@@ -230,6 +231,22 @@ async def test_without_its_key_finalize_leaves_the_order_unharmed(new_ca, hierar
         store.away = False
         await asyncio.sleep(KEY_PAUSE.total_seconds())
         assert (await order.finalize()).json["status"] == "valid"
+
+
+async def test_a_start_without_the_key_store_serves_all_the_same(new_ca, hierarchy):
+    """Status is served and orders are taken; what needs the key waits for it."""
+    store = Store(hierarchy.intermediate.key)
+    keys = Keys({"file:intermediate.key": store.key()})
+    async with new_ca() as before:
+        keys.clear()
+        async with new_ca(dsn=before.dsn, keys=keys, data=before.settings.data) as after:
+            order = await after.ready(await after.account())
+            answer = await order.finalize(failing=True)
+            assert_problem(answer, ErrorType.SERVER_INTERNAL, "out of reach", status=503)
+            keys["file:intermediate.key"] = store.key()
+            await asyncio.sleep(KEY_RETRY.total_seconds())
+            await after.application.issuers.refresh()
+            assert (await order.finalize()).json["status"] == "valid"
 
 
 async def test_what_was_recorded_when_the_key_went_away_is_given_back(new_ca, hierarchy):
