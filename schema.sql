@@ -117,8 +117,9 @@ CREATE TABLE profile (
     name         text        COLLATE "C" NOT NULL,
     version      integer     NOT NULL CHECK (version > 0),
     body         jsonb       NOT NULL,                   -- acme_ca.core.model.Profile
-    created      timestamptz NOT NULL DEFAULT now(),
-    withdrawn    timestamptz,                            -- new orders cannot ask for it any more
+    built_in     boolean     NOT NULL,                   -- saved by the server at its start; an operator's is never replaced
+    created      timestamptz NOT NULL,
+    withdrawn    timestamptz,                            -- of the newest version: new orders cannot ask for the profile
     PRIMARY KEY (name, version)
 );
 

@@ -39,13 +39,14 @@ from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyUnavailable
 from acme_ca.ca.own import OwnCertificate
+from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.responders import Responders
 from acme_ca.ca.served import Issuers, OpenKey, record_of
 from acme_ca.config import ConfigurationError, Settings, ValidationSettings
 from acme_ca.core import identifiers
 from acme_ca.core.crl import History
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import IssuerKind, Profile, ProfileRef
+from acme_ca.core.model import IssuerKind
 from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
 from acme_ca.core.weakkeys import WeakKeys
@@ -72,6 +73,8 @@ CRL_INTERVAL = 1.0
 """Seconds at most from a revocation to its CRL, and again until every worker serves that."""
 ISSUERS_INTERVAL = 2.0
 """Seconds until every worker has noticed that an operator activated or retired an issuer."""
+PROFILES_INTERVAL = 2.0
+"""Seconds until every worker has noticed that an operator saved or withdrew a profile."""
 EXPIRY_INTERVAL = 6 * 3600.0
 """Seconds. A few lines a day: none is missed for long when a lease outlives its process."""
 
@@ -105,7 +108,7 @@ async def prepare(settings: Settings, seed: Hierarchy | None, *, dsn: str, open_
     await store.migrate(dsn)
     async with Database.open(dsn, connections=1) as database:
         await _take_up(seed, database)
-        await operations.register_profiles(database, profiles.BUILT_IN.values())
+        known = await _profiles(settings, database)
         issuers = Issuers(database=database, open_key=open_key, clock=utc_now, log=log.get())
         await issuers.refresh()
         active = _active(issuers)
@@ -115,9 +118,22 @@ async def prepare(settings: Settings, seed: Hierarchy | None, *, dsn: str, open_
                 "The database knows no root of its active issuer; install it with acme-ca ca import."
             )
         authority = _authority(settings, issuers)
-        await _renew(_own_certificate(settings, issuers, database, authority))
-        await _responders(settings, issuers, database, authority, log.get()).renew_when_due()
+        await _renew(_own_certificate(settings, issuers, known, database, authority))
+        responders = _responders(settings, issuers, known, database, authority, logger=log.get())
+        await responders.renew_when_due()
     return Prepared(root_pem=root.certificate.public_bytes(Encoding.PEM), fingerprint=root.fingerprint)
+
+
+async def _profiles(settings: Settings, database: Database) -> Profiles:
+    await profiles.register(database, now=utc_now())
+    known = Profiles(database=database, log=log.get())
+    await known.refresh()
+    if settings.default_profile not in known.offered:
+        raise ConfigurationError(
+            "ACME_CA_DEFAULT_PROFILE: no such profile is offered; these are: "
+            f"{', '.join(sorted(known.offered))}."
+        )
+    return known
 
 
 async def _renew(own: OwnCertificate) -> None:
@@ -173,6 +189,7 @@ class Application:
     https: web.Application
     http: web.Application
     issuers: Issuers
+    profiles: Profiles
     _background: Background = field(repr=False)
     _authorizations: Authorizations = field(repr=False)
 
@@ -184,6 +201,8 @@ class Application:
         async with Database.open(dsn, connections=settings.database_connections) as database:
             issuers = Issuers(database=database, open_key=open_key, clock=utc_now, log=log)
             await issuers.refresh()
+            known = Profiles(database=database, log=log)
+            await known.refresh()
             yield await _Composition(
                 settings=settings,
                 issuers=issuers,
@@ -191,6 +210,7 @@ class Application:
                 database=database,
                 validator=_validator(settings, log),
                 open_key=open_key,
+                known=known,
                 log=log,
             ).application()
 
@@ -214,11 +234,13 @@ class _Composition:
         database: Database,
         validator: Validator,
         open_key: OpenKey,
+        known: Profiles,
         log: Logger,
     ) -> None:
         self._settings = settings
         self._issuers = issuers
         self._weak_keys = weak_keys
+        self._profiles = known
         self._database = database
         self._validator = validator
         self._open_key = open_key
@@ -230,9 +252,15 @@ class _Composition:
     async def application(self) -> Application:
         if self._settings.dev:
             self._log.warning("development mode: not for production")
-        known = await operations.profiles(self._database)
-        acme = await self._acme({profile.ref: profile for profile in known})
-        responders = _responders(self._settings, self._issuers, self._database, self._authority, self._log)
+        acme = await self._acme()
+        responders = _responders(
+            self._settings,
+            self._issuers,
+            self._profiles,
+            self._database,
+            self._authority,
+            logger=self._log,
+        )
         await responders.refresh()
         everyone = Public(
             issuers=self._issuers,
@@ -262,6 +290,7 @@ class _Composition:
             https=https,
             http=plain,
             issuers=self._issuers,
+            profiles=self._profiles,
             _background=self._background(acme, crl_files, self._publisher(history), responders),
             _authorizations=acme.authorizations,
         )
@@ -270,7 +299,7 @@ class _Composition:
         middleware = http.edge(log=self._log, new_request_id=lambda: os.urandom(8).hex(), decorate=decorate)
         return web.Application(middlewares=[middleware], client_max_size=http.MAX_BODY)
 
-    async def _acme(self, known: Mapping[ProfileRef, Profile]) -> endpoints.Acme:
+    async def _acme(self) -> endpoints.Acme:
         nonces = await self._nonces()
         authorizations = self._authorizations()
         renewals = Renewals(database=self._database, issuers=self._issuers, clock=utc_now)
@@ -299,11 +328,12 @@ class _Composition:
                 clock=utc_now,
                 new_id=new_id,
             ),
-            orders=self._orders(known, authorizations, renewals),
+            orders=self._orders(authorizations, renewals),
             authorizations=authorizations,
             renewals=renewals,
             revocation=Revocation(database=self._database, clock=utc_now),
             issuers=self._issuers,
+            profiles=self._profiles,
             database=self._database,
             directory=self._directory(),
             orders_page=settings.orders_page,
@@ -341,16 +371,14 @@ class _Composition:
             log=self._log,
         )
 
-    def _orders(
-        self, known: Mapping[ProfileRef, Profile], authorizations: Authorizations, renewals: Renewals
-    ) -> Orders:
+    def _orders(self, authorizations: Authorizations, renewals: Renewals) -> Orders:
         settings = self._settings
         return Orders(
             database=self._database,
             authority=self._authority,
             issuers=self._issuers,
-            profiles=known,
-            default_profile=profiles.BUILT_IN[settings.default_profile].ref,
+            profiles=self._profiles,
+            default_profile=settings.default_profile,
             policy=self._policy,
             weak_keys=self._weak_keys,
             authorizations=authorizations,
@@ -419,11 +447,12 @@ class _Composition:
         self, acme: endpoints.Acme, crl_files: CrlFiles, publisher: Publisher, responders: Responders
     ) -> Background:
         node = f"{socket.gethostname()}:{self._settings.data.resolve()}"
-        own = _own_certificate(self._settings, self._issuers, self._database, self._authority)
+        own = _own_certificate(self._settings, self._issuers, self._profiles, self._database, self._authority)
         expiry = Expiry(database=self._database, clock=utc_now, log=self._log)
         loops = (
-            # Operators make, activate and retire issuers while this runs.
+            # Operators make, activate and retire issuers while this runs, and save profiles.
             Loop(name="issuers", interval=ISSUERS_INTERVAL, work=self._issuers.refresh),
+            Loop(name="profiles", interval=PROFILES_INTERVAL, work=self._profiles.refresh),
             Loop(name="crl-files", interval=CRL_INTERVAL, work=crl_files.look),
             Loop(name="crl", interval=CRL_INTERVAL, work=publisher.publish_due, lease="crl"),
             # Attempts are taken over row by row (SKIP LOCKED): every worker may look.
@@ -469,7 +498,7 @@ def _authority(settings: Settings, issuers: Issuers) -> Authority:
 
 
 def _own_certificate(
-    settings: Settings, issuers: Issuers, database: Database, authority: Authority
+    settings: Settings, issuers: Issuers, known: Profiles, database: Database, authority: Authority
 ) -> OwnCertificate:
     return OwnCertificate(
         settings.tls_file,
@@ -477,20 +506,26 @@ def _own_certificate(
         database=database,
         authority=authority,
         issuer=issuers.active,
-        profile=profiles.BUILT_IN["server"],
+        profile=lambda: known.own("acme_server"),
         clock=utc_now,
     )
 
 
 def _responders(
-    settings: Settings, issuers: Issuers, database: Database, authority: Authority, logger: Logger
+    settings: Settings,
+    issuers: Issuers,
+    known: Profiles,
+    database: Database,
+    authority: Authority,
+    *,
+    logger: Logger,
 ) -> Responders:
     return Responders(
         settings.data / "ocsp",
         issuers=issuers,
         database=database,
         authority=authority,
-        profile=profiles.BUILT_IN["ocsp_responder"],
+        profile=lambda: known.own("ocsp_responder"),
         clock=utc_now,
         log=logger,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,7 +16,7 @@ import structlog
 from acme_ca.acme import messages
 from acme_ca.acme.urls import Urls
 from acme_ca.core import base64url
-from acme_ca.core.identifiers import Identifier, IdentifierType
+from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
     Account,
     AccountId,
@@ -24,6 +25,7 @@ from acme_ca.core.model import (
     AuthorizationId,
     ChallengeType,
     Outcome,
+    proving,
 )
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem
@@ -39,12 +41,6 @@ ACCOUNT_SHARE = 4
 """One account's validations take no more than this part of the places: a quarter."""
 ANSWER_WITHIN = 0.1
 """Seconds that the answer to a challenge's response waits for the validation: most end sooner, and a poll is spared."""
-
-_POSSIBLE = {
-    # RFC 8738 §7: no DNS for addresses; RFC 8555 §8.3 and RFC 8737 §3: no wildcards but through DNS
-    IdentifierType.IP: frozenset({ChallengeType.HTTP_01, ChallengeType.TLS_ALPN_01}),
-    IdentifierType.DNS: frozenset(ChallengeType),
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,8 +93,18 @@ class Authorizations:
 
     # ------------------------------------------------------------ making them
 
-    def propose(self, account: AccountId, identifier: Identifier, *, expires: datetime) -> Authorization:
-        """A pending authorization, not stored yet. Raises Problem when no enabled challenge can prove the identifier."""
+    def propose(
+        self,
+        account: AccountId,
+        identifier: Identifier,
+        *,
+        challenges: AbstractSet[ChallengeType],
+        expires: datetime,
+    ) -> Authorization:
+        """A pending authorization, not stored yet, with those of `challenges` that the server offers.
+
+        Raises Problem when none of them can prove the identifier.
+        """
         return Authorization(
             id=AuthorizationId(self._new_id()),
             account_id=account,
@@ -106,16 +112,18 @@ class Authorizations:
             status=AuthorizationStatus.PENDING,
             expires=expires,
             token=base64url.encode(self._random_bytes(TOKEN_BYTES)),
-            offered=self._offered(identifier),
+            offered=self._offered(identifier, challenges),
         )
 
-    def _offered(self, identifier: Identifier) -> tuple[ChallengeType, ...]:
-        possible = {ChallengeType.DNS_01} if identifier.wildcard else _POSSIBLE[identifier.type]
+    def _offered(
+        self, identifier: Identifier, challenges: AbstractSet[ChallengeType]
+    ) -> tuple[ChallengeType, ...]:
+        possible = proving(identifier) & challenges
         offered = tuple(kind for kind in self._rules.challenges if kind in possible)
         if not offered:
             raise Problem(
                 ErrorType.REJECTED_IDENTIFIER,
-                f"No challenge that this CA offers can prove control of {identifier.value}: ask its operator.",
+                f"No challenge that this CA offers for it can prove control of {identifier.value}: ask its operator.",
                 identifier=identifier,
             )
         return offered
@@ -131,7 +139,12 @@ class Authorizations:
         if violations := self._policy.violations([identifier]):
             raise violations[0]
         now = self._clock()
-        authorization = self.propose(account.id, identifier, expires=now + self._rules.lifetime)
+        authorization = self.propose(
+            account.id,
+            identifier,
+            challenges=frozenset(ChallengeType),
+            expires=now + self._rules.lifetime,
+        )
         await orders.create_authorization(self._database, authorization, now=now)
         return authorization
 

@@ -24,8 +24,9 @@ from acme_ca.acme.authentication import (
 from acme_ca.acme.authorizations import Authorizations
 from acme_ca.acme.nonces import Nonces
 from acme_ca.acme.orders import Orders
-from acme_ca.acme.renewals import Renewals, already_replaced
+from acme_ca.acme.renewals import Renewals
 from acme_ca.acme.urls import Urls
+from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
 from acme_ca.core.model import (
     Account,
@@ -56,7 +57,7 @@ RETRY_AFTER = {"Retry-After": "1"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Acme:
-    """The rooms behind the endpoints. `directory` is the directory object, made once."""
+    """The rooms behind the endpoints. `directory` is the directory object but for the profiles, made once."""
 
     authenticator: Authenticator
     nonces: Nonces
@@ -67,6 +68,7 @@ class Acme:
     renewals: Renewals
     revocation: Revocation
     issuers: Issuers
+    profiles: Profiles
     database: Database
     directory: Mapping[str, Any]
     orders_page: int
@@ -144,8 +146,8 @@ async def new_order(acme: Acme, request: AccountRequest, _: Parameters) -> web.R
     credential = _credential(request)
     signer, order = await acme.orders.create(credential, messages.payload_of(request.payload))
     await acme.authenticator.confirm(signer, credential)
-    if order is None:
-        raise already_replaced()
+    if isinstance(order, Problem):
+        raise order
     return _order(acme, order, status=201)
 
 
@@ -273,7 +275,9 @@ async def renewal_info(acme: Acme, request: web.Request) -> web.Response:
 
 
 async def directory(acme: Acme, _request: AccountRequest | None, _: Parameters) -> web.Response:
-    return json_response(acme.directory)
+    """RFC 8555 §7.1.1; meta.profiles of draft-ietf-acme-profiles §3."""
+    described = {name: profile.description for name, profile in acme.profiles.offered.items()}
+    return json_response({**acme.directory, "meta": {**acme.directory["meta"], "profiles": described}})
 
 
 async def new_nonce(_acme: Acme, _request: AccountRequest | None, _: Parameters) -> web.Response:

@@ -97,6 +97,8 @@ class NewOrder:
     not_before: datetime | None
     not_after: datetime | None
     replaces: CertId | None
+    profile: str | None
+    """Of draft-ietf-acme-profiles §4; whether it is offered is unchecked."""
 
 
 def new_order(payload: Mapping[str, Any], *, most: int) -> NewOrder:
@@ -105,7 +107,14 @@ def new_order(payload: Mapping[str, Any], *, most: int) -> NewOrder:
         not_before=_timestamp(payload, "notBefore"),
         not_after=_timestamp(payload, "notAfter"),
         replaces=_replaces(payload.get("replaces")),
+        profile=_profile(payload.get("profile")),
     )
+
+
+def _profile(value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise malformed('"profile" must be a string, the name of a profile in the directory.')
+    return value
 
 
 def _replaces(value: Any) -> CertId | None:
@@ -235,6 +244,7 @@ def order_object(order: Order, urls: Urls) -> dict[str, Any]:
         "identifiers": [identifier.as_json() for identifier in order.identifiers],
         "authorizations": [urls.authorization(authorization) for authorization in order.authorizations],
         "finalize": urls.finalize(order.id),
+        "profile": order.profile.name,
     }
     if order.not_before is not None:
         members["notBefore"] = timestamp(order.not_before)

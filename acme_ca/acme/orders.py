@@ -13,11 +13,12 @@ import structlog
 
 from acme_ca.acme import messages
 from acme_ca.acme.authorizations import Authorizations
-from acme_ca.acme.renewals import Renewals
+from acme_ca.acme.renewals import Renewals, already_replaced
 from acme_ca.ca import lint, profiles
 from acme_ca.ca.authority import Authority, key_out_of_reach
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyUnavailable
+from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
 from acme_ca.core import csr, keys
 from acme_ca.core.identifiers import Identifier
@@ -27,7 +28,6 @@ from acme_ca.core.model import (
     Order,
     OrderId,
     Profile,
-    ProfileRef,
     PublicKey,
     RecordedCertificate,
 )
@@ -35,9 +35,10 @@ from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem, compound
 from acme_ca.core.states import OrderStatus
 from acme_ca.core.weakkeys import WeakKeys
-from acme_ca.storage import certificates, operations, orders
+from acme_ca.storage import certificates, orders
 from acme_ca.storage import keys as key_store
 from acme_ca.storage.database import Database, DatabaseUnavailable
+from acme_ca.storage.orders import Unordered
 from acme_ca.storage.signers import Credential, Signer
 
 SWEEP_AFTER = timedelta(seconds=30)
@@ -57,7 +58,7 @@ class OrderRules:
 
 
 class Orders:
-    """`profiles` holds every version that an order may pin; `default_profile` is the one of new orders."""
+    """`default_profile` is the one of orders that ask for none."""
 
     def __init__(
         self,
@@ -65,8 +66,8 @@ class Orders:
         database: Database,
         authority: Authority,
         issuers: Issuers,
-        profiles: Mapping[ProfileRef, Profile],
-        default_profile: ProfileRef,
+        profiles: Profiles,
+        default_profile: str,
         policy: NamePolicy,
         weak_keys: WeakKeys,
         authorizations: Authorizations,
@@ -79,7 +80,7 @@ class Orders:
         self._database = database
         self._authority = authority
         self._issuers = issuers
-        self._profiles = dict(profiles)
+        self._profiles = profiles
         self._default_profile = default_profile
         self._policy = policy
         self._weak_keys = weak_keys
@@ -93,12 +94,18 @@ class Orders:
 
     # ------------------------------------------------------------ newOrder
 
-    async def create(self, credential: Credential, payload: Mapping[str, Any]) -> tuple[Signer, Order | None]:
-        """A new order, if the signer may act; what is known of the signer is still to be confirmed."""
+    async def create(
+        self, credential: Credential, payload: Mapping[str, Any]
+    ) -> tuple[Signer, Order | Problem]:
+        """A new order, if the signer may act; what is known of the signer is still to be confirmed before the problem is
+        told why there is none.
+        """
         wish = messages.new_order(payload, most=self._rules.max_identifiers)
+        profile = await self._profiles.choose(self._default_profile if wish.profile is None else wish.profile)
         self._check_policy(wish.identifiers)
+        if violations := profile.name_violations(wish.identifiers):
+            raise compound(violations) if wish.profile is None else _unfit(violations)
         now = self._clock()
-        profile = self._profiles[self._default_profile]
         issuer = self._issuers.active()
         _check_issuer(issuer, wish.identifiers)
         if wish.replaces is not None:
@@ -126,12 +133,21 @@ class Orders:
             replaces=None if wish.replaces is None else str(wish.replaces),
         )
         proposals = [
-            self._authorizations.propose(credential.account, identifier, expires=order.expires)
+            self._authorizations.propose(
+                credential.account, identifier, challenges=profile.challenges, expires=order.expires
+            )
             for identifier in wish.identifiers
         ]
-        return await orders.create_order(
-            self._database, credential, order, proposals, now=now, reusable_since=now - self._rules.reuse
+        signer, made = await orders.create_order(
+            self._database,
+            credential,
+            order,
+            proposals,
+            profile=profile,
+            now=now,
+            reusable_since=now - self._rules.reuse,
         )
+        return signer, _unordered(made) if isinstance(made, Unordered) else made
 
     def _check_policy(self, wanted: Sequence[Identifier]) -> None:
         if violations := self._policy.violations(wanted):
@@ -146,7 +162,7 @@ class Orders:
         self._check_policy(order.identifiers)  # it may have changed since newOrder (lesson 3)
         request = csr.parse_csr(messages.csr_of(payload))
         csr.check_names(request, order.identifiers)
-        profile = await self._profile(order.profile)
+        profile = await self._profiles.find(order.profile)
         keys.check_certificate_key(request.public_key, profile)
         self._weak_keys.check(request.public_key, ErrorType.BAD_CSR)
         processing, recorded = await self._record(order, profile, request.public_key)
@@ -181,12 +197,6 @@ class Orders:
         successor = self._issuers.active()
         await orders.move(self._database, order, successor.id, now=self._clock())
         return replace(order, issuer=successor.id), successor
-
-    async def _profile(self, wanted: ProfileRef) -> Profile:
-        """The version that an order pins; a newer replica may have registered it after this process began."""
-        if wanted not in self._profiles:
-            self._profiles |= {profile.ref: profile for profile in await operations.profiles(self._database)}
-        return self._profiles[wanted]
 
     def _prepare(
         self, order: Order, profile: Profile, public_key: PublicKey, issuer: Issuer
@@ -273,6 +283,24 @@ def _not_ready(order: Order) -> Problem:
         OrderStatus.VALID: "It is finalized: download its certificate.",
     }.get(order.status, "It has ended or is not ready any more: place a new order.")
     return Problem(ErrorType.ORDER_NOT_READY, f"The order cannot be finalized. {what}")
+
+
+def _unfit(violations: Sequence[Problem]) -> Problem:
+    """A profile that was asked for and "is incompatible with the rest of the contents of the request" MUST be refused as
+    invalidProfile (draft-ietf-acme-profiles §4); the subproblems are what they are without the wish.
+    """
+    several = f"The profile does not fit the order: {len(violations)} subproblems say why."
+    detail = violations[0].detail if len(violations) == 1 else several
+    return Problem(ErrorType.INVALID_PROFILE, detail, subproblems=violations)
+
+
+def _unordered(why: Unordered) -> Problem:
+    if why is Unordered.REPLACED:
+        return already_replaced()
+    return Problem(
+        ErrorType.INVALID_PROFILE,
+        "The profile is not for this account: ask for another, or the CA's operator for an account that may use it.",
+    )
 
 
 def _not_issuable() -> Problem:

@@ -14,7 +14,7 @@ from acme_ca.ca import issuers as ca_issuers
 from acme_ca.ca.issuers import Issuer
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.policy import NamePolicy
-from acme_ca.storage import audit, issuers, operations
+from acme_ca.storage import audit, issuers, profiles
 from acme_ca.storage.audit import Scope
 from acme_ca.storage.database import Database
 from acme_ca.storage.issuers import IssuerRecord
@@ -42,7 +42,7 @@ async def background(database: Database, *, now: datetime, policy: NamePolicy, o
     """Read once. `policy`, `own`: today's name policy, and the name in the server's own certificate."""
     return Background(
         issuers={record.id: _issuer(record) for record in await issuers.all_issuers(database)},
-        profiles={profile.ref: profile for profile in await operations.profiles(database)},
+        profiles={profile.ref: profile for profile in await profiles.all_versions(database)},
         evidence_since=await audit.complete_since(database),
         now=now,
         policy=policy,

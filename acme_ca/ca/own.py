@@ -56,11 +56,11 @@ class OwnCertificate:
         database: Database,
         authority: Authority,
         issuer: Callable[[], Issuer],
-        profile: Profile,
+        profile: Callable[[], Profile],
         clock: Callable[[], datetime],
         key_kind: KeyKind = KeyKind.EC_P256,
     ) -> None:
-        """`issuer`: the one that it is to be of, as it is now."""
+        """`issuer`: the one that it is to be of, as it is now; `profile`: its newest version."""
         self.file = file
         self._identifiers = identifiers
         self._database = database
@@ -99,7 +99,7 @@ class OwnCertificate:
         request = IssuanceRequest(
             identifiers=self._identifiers,
             public_key=key.public_key(),
-            profile=self._profile,
+            profile=self._profile(),
             issuer=issuer.id,
             shard=issuer.open_shard,
             not_before=None,

@@ -1,12 +1,18 @@
-"""The built-in profiles, and how long a certificate of a profile lives."""
+"""The built-in profiles, the ones that this process knows, and how long a certificate of a profile lives."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from acme_ca.core.model import ExtendedKeyUsage, KeyAlgorithm, KeyUsage, Profile
+import structlog
+from pydantic import ValidationError
+
+from acme_ca.core.model import ExtendedKeyUsage, KeyAlgorithm, KeyUsage, Profile, ProfileRef
 from acme_ca.core.problems import ErrorType, Problem, malformed
+from acme_ca.storage import profiles as store
+from acme_ca.storage.database import Database
 
 BACKDATING = timedelta(minutes=1)
 """By how much a certificate begins before it is made: clients' clocks are late."""
@@ -107,6 +113,7 @@ BUILT_IN: dict[str, Profile] = {
             threshold=30,
             extended_key_usages=[_CLIENT],
         ),
+        _like_server("acme_server", "This server's own TLS certificate.", offered=False),
         _like_server(
             "ocsp_responder",
             "What this server signs its OCSP answers with.",
@@ -123,6 +130,87 @@ BUILT_IN: dict[str, Profile] = {
         ),
     )
 }
+
+
+async def register(database: Database, *, now: datetime) -> None:
+    """Make the built-in profiles known, once for all replicas. What an operator has changed stays as it is."""
+    for profile in BUILT_IN.values():
+        await store.save(database, profile, built_in=True, actor="server", now=now)
+
+
+# ---------------------------------------------------------------- the ones that this process knows
+
+
+class Profiles:
+    """Operators save and withdraw profiles while servers run: each process looks at the database every few seconds, and
+    at once when it meets a name or a version that it does not know. Read by everyone, as of the last look.
+    """
+
+    def __init__(self, *, database: Database, log: structlog.typing.FilteringBoundLogger) -> None:
+        self._database = database
+        self._log = log
+        self._versions: dict[ProfileRef, Profile | None] = {}
+        self._newest: dict[str, Profile] = {}
+        self._offered: dict[str, Profile] = {}
+
+    async def refresh(self) -> None:
+        found = await store.versions(self._database)
+        missing = [version.ref for version in found if version.ref not in self._versions]
+        if missing:
+            read = await store.bodies(self._database, missing)
+            self._versions |= {ref: self._read(ref, body) for ref, body in read.items()}
+        withdrawn = {version.ref.name: version.withdrawn is not None for version in found}
+        self._newest = {
+            version.ref.name: profile for version in found if (profile := self._versions.get(version.ref))
+        }
+        self._offered = {
+            name: profile for name, profile in self._newest.items() if profile.offered and not withdrawn[name]
+        }
+
+    def _read(self, ref: ProfileRef, body: Mapping[str, Any]) -> Profile | None:
+        """None: a later release has written it. What this one knew before stays in use beside it."""
+        try:
+            return Profile.model_validate(body)
+        except ValidationError:
+            self._log.error("a profile cannot be read by this release", profile=ref.name, version=ref.version)
+            return None
+
+    @property
+    def offered(self) -> Mapping[str, Profile]:
+        """What new orders may ask for, by name."""
+        return self._offered
+
+    async def choose(self, name: str) -> Profile:
+        """For a new order. Raises Problem (`invalidProfile`)."""
+        if name not in self._offered:
+            await self.refresh()
+        if name not in self._offered:
+            raise Problem(
+                ErrorType.INVALID_PROFILE,
+                "This CA does not offer the profile: ask for one of meta.profiles in its directory.",
+            )
+        return self._offered[name]
+
+    async def find(self, ref: ProfileRef) -> Profile:
+        """The version that an order pins. Raises Problem (`serverInternal`) when this process cannot read it."""
+        if ref not in self._versions:
+            await self.refresh()
+        profile = self._versions.get(ref)
+        if profile is None:
+            raise Problem(
+                ErrorType.SERVER_INTERNAL,
+                "The order's profile is of a later release than this server: finalize the order again later.",
+                status=503,
+                headers={"Retry-After": "60"},
+            )
+        return profile
+
+    def own(self, name: str) -> Profile:
+        """One of the server's own, which no order can ask for: the newest version. They are registered at the start."""
+        return self._newest[name]
+
+
+# ---------------------------------------------------------------- how long a certificate lives
 
 
 def validity(

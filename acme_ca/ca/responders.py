@@ -100,7 +100,7 @@ class Responders:
         issuers: Issuers,
         database: Database,
         authority: Authority,
-        profile: Profile,
+        profile: Callable[[], Profile],
         clock: Callable[[], datetime],
         log: Logger,
     ) -> None:

@@ -15,7 +15,7 @@ ERROR_NAMESPACE = "urn:ietf:params:acme:error:"
 
 
 class ErrorType(StrEnum):
-    """The error tokens of RFC 8555 §6.7 that this server sends."""
+    """The error tokens of RFC 8555 §6.7 and its extensions that this server sends."""
 
     ACCOUNT_DOES_NOT_EXIST = "accountDoesNotExist"
     ALREADY_REPLACED = "alreadyReplaced"
@@ -31,6 +31,7 @@ class ErrorType(StrEnum):
     EXTERNAL_ACCOUNT_REQUIRED = "externalAccountRequired"
     INCORRECT_RESPONSE = "incorrectResponse"
     INVALID_CONTACT = "invalidContact"
+    INVALID_PROFILE = "invalidProfile"
     MALFORMED = "malformed"
     ORDER_NOT_READY = "orderNotReady"
     REJECTED_IDENTIFIER = "rejectedIdentifier"

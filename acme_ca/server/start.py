@@ -12,7 +12,6 @@ from functools import partial
 
 from acme_ca import app, log
 from acme_ca.app import Prepared
-from acme_ca.ca import profiles
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import database, datadir, hierarchy, sockets, weakkeys, welcome
@@ -46,7 +45,6 @@ def serve(settings: Settings) -> int:
 def _prepare(settings: Settings, listeners: Listeners, held: ExitStack) -> Supervisor:
     """All that is done once; what it starts is stopped with `held`."""
     with datadir.unchanged_when_refused(settings.data), ExitStack() as started:
-        _check_profile(settings)
         weak_keys = weakkeys.load(settings)
         seed = hierarchy.seed(settings)
         dsn, is_running = _database(settings, started)
@@ -72,12 +70,6 @@ def _allow_many_connections() -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-
-
-def _check_profile(settings: Settings) -> None:
-    if settings.default_profile not in profiles.BUILT_IN:
-        known = ", ".join(sorted(profiles.BUILT_IN))
-        raise ConfigurationError(f"ACME_CA_DEFAULT_PROFILE: there is no such profile; there are: {known}.")
 
 
 def _database(settings: Settings, started: ExitStack) -> tuple[str, Callable[[], bool]]:

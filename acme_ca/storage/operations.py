@@ -1,12 +1,11 @@
-"""What keeps the server going: nonce epochs, shared secrets, leases, audit events, profiles, retention."""
+"""What keeps the server going: nonce epochs, shared secrets, leases, audit events, retention."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from acme_ca.core.model import Profile
 from acme_ca.storage.database import Database, to_json
 
 if TYPE_CHECKING:
@@ -75,26 +74,6 @@ async def take_lease(database: Database, name: str, holder: str, *, now: datetim
 
 async def release_leases(database: Database, holder: str) -> None:
     await database.execute("DELETE FROM lease WHERE holder = $1", holder)
-
-
-# ---------------------------------------------------------------- profiles
-
-
-async def register_profiles(database: Database, profiles: Iterable[Profile]) -> None:
-    """Make the profiles known. A stored version never changes: a profile with another content is another version."""
-    for profile in profiles:
-        await database.execute(
-            "INSERT INTO profile (name, version, body) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
-            profile.name,
-            profile.version,
-            profile.model_dump_json(),
-        )
-
-
-async def profiles(database: Database) -> list[Profile]:
-    """Every version of every profile: orders pin old ones."""
-    rows = await database.fetch("SELECT body FROM profile ORDER BY name, version")
-    return [Profile.model_validate_json(row["body"]) for row in rows]
 
 
 # ---------------------------------------------------------------- retention (lesson 25)

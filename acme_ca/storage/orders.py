@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from enum import Enum, auto
 from typing import Any
 
 from acme_ca.core.identifiers import Identifier
@@ -19,6 +20,7 @@ from acme_ca.core.model import (
     Order,
     OrderId,
     Outcome,
+    Profile,
     ProfileRef,
     RecordedCertificate,
     Serial,
@@ -89,14 +91,28 @@ def authorization_of(row: Row, now: datetime) -> Authorization:
 # ---------------------------------------------------------------- new orders and authorizations
 
 
-_CREATE_ORDER = f"""{ACTING}, proposed AS (
-    SELECT p.* FROM acting, unnest($6::text[], $7::text[], $8::text[], $9::text[])
+class Unordered(Enum):
+    """Why there is no order."""
+
+    NOT_ENTITLED = auto()
+    """The signer's account may not use the profile, or could not act at all."""
+    REPLACED = auto()
+    """Another living order replaces the same certificate."""
+
+
+_CREATE_ORDER = f"""{ACTING}, entitled AS (
+    SELECT acting.id FROM acting JOIN signer s ON s.id = acting.id
+    WHERE (cardinality($20::text[]) = 0 AND cardinality($21::text[]) = 0)
+       OR EXISTS (SELECT FROM eab_key k WHERE k.id = s.eab_key_id AND k.revoked IS NULL
+                  AND (k.id = ANY ($20) OR k.service = ANY ($21)))
+), proposed AS (
+    SELECT p.* FROM entitled, unnest($6::text[], $7::text[], $8::text[], $9::text[])
     WITH ORDINALITY AS p (id, identifier, token, offered, place)
 ), chosen AS (
     SELECT p.*, held.id AS held_id FROM proposed p LEFT JOIN LATERAL (
         SELECT z.id FROM authz z
         WHERE z.account_id = $4 AND z.identifier = p.identifier AND z.status = 'valid'
-          AND z.validated > $10 AND z.expires > $11 ORDER BY z.expires DESC LIMIT 1
+          AND z.validated > $10 AND z.expires > $11 AND z.challenge = ANY ($22::text[]) ORDER BY z.expires DESC LIMIT 1
     ) held ON true
 ), made AS (
     INSERT INTO authz (id, account_id, identifier, status, expires, token, offered, created)
@@ -105,13 +121,13 @@ _CREATE_ORDER = f"""{ACTING}, proposed AS (
 ), ordered AS (
     INSERT INTO orders (id, account_id, status, identifiers, authzs, expires, not_before, not_after, profile,
                         profile_version, issuer_id, created, replaces)
-    SELECT $13, acting.id, 'pending', $7::text[],
+    SELECT $13, entitled.id, 'pending', $7::text[],
            (SELECT array_agg(coalesce(held_id, id) ORDER BY place) FROM chosen), $12, $14, $15, $16, $17, $18, $11, $19
-    FROM acting
+    FROM entitled
     ON CONFLICT (replaces) WHERE replaces IS NOT NULL AND status <> 'invalid' DO NOTHING
     RETURNING authzs
 )
-SELECT {SIGNER_COLUMNS}, ordered.authzs, (SELECT bool_and(held_id IS NOT NULL) FROM chosen) AS ready
+SELECT {SIGNER_COLUMNS}, ordered.authzs, EXISTS (SELECT FROM entitled) AS entitled, (SELECT bool_and(held_id IS NOT NULL) FROM chosen) AS ready
 FROM signer a LEFT JOIN ordered ON true"""
 
 
@@ -121,12 +137,13 @@ async def create_order(
     order: Order,
     authorizations: Sequence[Authorization],
     *,
+    profile: Profile,
     now: datetime,
     reusable_since: datetime,
-) -> tuple[Signer, Order | None]:
-    """Store a new order of the signer. `authorizations` are proposals, one for each identifier, in their order: where
-    the account holds a valid one that was validated after `reusable_since`, the order takes that and the proposal is
-    dropped. No order: the signer could not act, or another living order replaces the same certificate.
+) -> tuple[Signer, Order | Unordered]:
+    """Store a new order of the signer, of a profile that the signer may use. `authorizations` are proposals, one for each
+    identifier, in their order: where the account holds a valid one that was validated after `reusable_since`, and by a
+    challenge of the profile, the order takes that and the proposal is dropped.
     """
     row = await database.fetchrow(
         _CREATE_ORDER,
@@ -141,15 +158,18 @@ async def create_order(
         order.id,
         order.not_before,
         order.not_after,
-        order.profile.name,
-        order.profile.version,
+        profile.name,
+        profile.version,
         order.issuer,
         order.replaces,
+        profile.allowed_eab_keys,
+        profile.allowed_services,
+        list(profile.challenges),
     )
     assert row is not None, "a LEFT JOIN on a constant row gives a row"  # noqa: S101
     signer = signer_of(row)
     if row["authzs"] is None:
-        return signer, None
+        return signer, Unordered.REPLACED if row["entitled"] else Unordered.NOT_ENTITLED
     status = OrderStatus.READY if row["ready"] else OrderStatus.PENDING
     return signer, replace(order, status=status, authorizations=tuple(row["authzs"]))
 

@@ -305,6 +305,7 @@ def test_an_order_object():
         "identifiers": [{"type": "dns", "value": "*.a.example"}],
         "authorizations": [f"https://ca.test/acme/authz/{ID}"],
         "finalize": f"https://ca.test/acme/order/{ID}/finalize",
+        "profile": "server",
     }
     for status in OrderStatus:
         written = messages.order_object(replace(ORDER, status=status, serial="5"), URLS)

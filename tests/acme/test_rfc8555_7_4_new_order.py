@@ -36,7 +36,7 @@ async def test_7_4_a_new_order(ca, account):
     )
     assert answer.status == 201
     order = answer.json
-    assert set(order) == {"status", "expires", "identifiers", "authorizations", "finalize"}
+    assert set(order) == {"status", "expires", "identifiers", "authorizations", "finalize", "profile"}
     assert (order["status"], order["identifiers"]) == ("pending", [dns(name)])
     assert datetime.fromisoformat(order["expires"]) > now()
     assert order["finalize"] == answer.location + "/finalize"

@@ -20,11 +20,11 @@ from acme_ca.app import register
 from acme_ca.audit import check
 from acme_ca.audit.findings import Findings
 from acme_ca.audit.journal import Journal
+from acme_ca.ca import profiles
 from acme_ca.ca.hierarchy import Hierarchy
-from acme_ca.ca.profiles import BUILT_IN
 from acme_ca.core import identifiers
 from acme_ca.core.policy import NamePolicy
-from acme_ca.storage import audit, operations
+from acme_ca.storage import audit
 from acme_ca.storage.audit import Scope
 from acme_ca.storage.database import Database
 from tests.support import issued, records
@@ -45,7 +45,7 @@ async def database(database_url, hierarchy) -> AsyncIterator[Database]:
 async def stocked(dsn: str, hierarchy: Hierarchy, number: int) -> AsyncIterator[Database]:
     async with Database.open(dsn, connections=1) as opened:
         await register(opened, hierarchy, now=datetime.now(UTC))
-        await operations.register_profiles(opened, BUILT_IN.values())
+        await profiles.register(opened, now=datetime.now(UTC))
         owner = await records.account(opened)
         await issued.fill(dsn, hierarchy, account=owner.id, number=number)
         yield opened

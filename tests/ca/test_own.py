@@ -10,12 +10,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.ca import hierarchy as hierarchies
+from acme_ca.ca import profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.own import OwnCertificate
-from acme_ca.ca.profiles import BUILT_IN
 from acme_ca.storage import issuers as issuer_store
-from acme_ca.storage import operations
 from acme_ca.storage.database import Database
 from tests.support import issuing
 from tests.support.issuing import NOW
@@ -32,7 +31,7 @@ def clock():
 async def own(database_url, hierarchy, clock, tmp_path):
     async with Database.open(database_url, connections=2) as database:
         await register(database, hierarchy.intermediate)
-        await operations.register_profiles(database, BUILT_IN.values())
+        await profiles.register(database, now=NOW)
 
         def make(host: str = "ca.test", issuer: Issuer = hierarchy.intermediate) -> OwnCertificate:
             return OwnCertificate(
@@ -46,7 +45,7 @@ async def own(database_url, hierarchy, clock, tmp_path):
                     random_bytes=os.urandom,
                 ),
                 issuer=lambda: issuer,
-                profile=BUILT_IN["server"],
+                profile=lambda: profiles.BUILT_IN["acme_server"],
                 clock=clock,
             )
 

@@ -38,10 +38,12 @@ def test_built_in_profiles():
         "client": (client,),
         "mtls": (server, client),
         "shortlived": (server,),
+        "acme_server": (server,),
         "ocsp_responder": (ExtendedKeyUsage.OCSP_SIGNING,),
     }
     assert all(profile.name == name and profile.version == 1 for name, profile in BUILT_IN.items())
-    assert [name for name, profile in BUILT_IN.items() if not profile.offered] == ["ocsp_responder"]
+    own = {name for name, profile in BUILT_IN.items() if not profile.offered}
+    assert own == {"acme_server", "ocsp_responder"}
 
 
 def test_short_lived_certificates_point_to_no_status():

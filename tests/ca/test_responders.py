@@ -11,16 +11,15 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from acme_ca.ca import profiles
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.issuers import issuer as issuer_of
-from acme_ca.ca.profiles import BUILT_IN
 from acme_ca.ca.responders import _hashes
 from acme_ca.core.model import IssuerKind
-from acme_ca.storage import operations
 from acme_ca.storage.database import Database
 from tests.support.fixtures import new_hierarchy
-from tests.support.issuing import EC_KEY, subject
+from tests.support.issuing import EC_KEY, NOW, subject
 from tests.support.responding import Place
 
 DAY = timedelta(days=1)
@@ -29,7 +28,7 @@ DAY = timedelta(days=1)
 @pytest.fixture
 async def place(database_url, hierarchy, tmp_path):
     async with Database.open(database_url, connections=2) as database:
-        await operations.register_profiles(database, BUILT_IN.values())
+        await profiles.register(database, now=NOW)
         made = Place(tmp_path / "ocsp", database)
         await made.serve(hierarchy.intermediate)
         yield made

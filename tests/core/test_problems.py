@@ -55,9 +55,9 @@ def test_a_problem_reads_as_text_in_a_log():
 
 
 def test_the_error_tokens_are_the_rfcs():
-    """RFC 8555 §6.7; the IANA registry of ACME error types begins with these."""
+    """RFC 8555 §6.7, RFC 9773 §7.4, and draft-ietf-acme-profiles §6.3."""
     registered = """alreadyReplaced accountDoesNotExist alreadyRevoked badCSR badNonce badPublicKey badRevocationReason caa compound
         badSignatureAlgorithm connection dns externalAccountRequired incorrectResponse invalidContact malformed tls
         orderNotReady rateLimited rejectedIdentifier serverInternal unauthorized unsupportedContact
-        unsupportedIdentifier userActionRequired"""
+        unsupportedIdentifier userActionRequired invalidProfile"""
     assert {str(kind) for kind in ErrorType} <= set(registered.split())

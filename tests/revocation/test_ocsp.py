@@ -6,10 +6,10 @@ import pytest
 import structlog
 from cryptography.x509.ocsp import OCSPCertStatus, OCSPResponseStatus
 
-from acme_ca.ca.profiles import BUILT_IN
+from acme_ca.ca import profiles
 from acme_ca.core.model import RevocationReason
 from acme_ca.revocation.ocsp import Ocsp, OcspRules
-from acme_ca.storage import certificates, issuers, operations
+from acme_ca.storage import certificates, issuers
 from acme_ca.storage.database import Database
 from tests.support import records
 from tests.support.ocsp import assert_refuses, assert_says, cert_id, nonce, request
@@ -50,7 +50,7 @@ class Room(Place):
 @pytest.fixture
 async def room(database_url, hierarchy, tmp_path):
     async with Database.open(database_url, connections=2) as database:
-        await operations.register_profiles(database, BUILT_IN.values())
+        await profiles.register(database, now=records.NOW)
         made = Room(tmp_path / "ocsp", database)
         await made.open(hierarchy.intermediate)
         yield made

@@ -8,11 +8,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from acme_ca.ca.profiles import SERVER
 from acme_ca.core.model import (
     AccountId,
     ChallengeType,
     EabKey,
     EabKeyId,
+    Order,
     Outcome,
     RevocationReason,
     Serial,
@@ -22,6 +24,7 @@ from acme_ca.core.states import AccountStatus, AuthorizationStatus, OrderStatus
 from acme_ca.storage import accounts, certificates, keys, operations, orders, resources, signers
 from acme_ca.storage.database import Database
 from acme_ca.storage.keys import Objection
+from acme_ca.storage.orders import Unordered
 from acme_ca.storage.resources import Resource
 from acme_ca.storage.signers import Credential, SpentNonce
 from tests.support import records
@@ -75,10 +78,12 @@ async def test_of_parallel_acts_with_one_nonce_exactly_one_is_done(database, own
     async def act(number):
         other = replace(order, id=f"{number:032x}")
         proposals = [records.proposal(owner.id, "b.example")]
-        return await orders.create_order(database, credential, other, proposals, now=NOW, reusable_since=NOW)
+        return await orders.create_order(
+            database, credential, other, proposals, profile=SERVER, now=NOW, reusable_since=NOW
+        )
 
     results = await asyncio.gather(*(act(number) for number in range(20)))
-    assert [made is not None for _, made in results].count(True) == 1
+    assert [isinstance(made, Order) for _, made in results].count(True) == 1
     assert await database.fetchval("SELECT count(*) FROM orders") == 2
     assert await database.fetchval("SELECT count(*) FROM authz") == 2
 
@@ -101,9 +106,15 @@ async def test_no_act_unless_the_signer_may(database, owner, spoilt):
     assert not begun
     proposals = [records.proposal(owner.id, "b.example")]
     _, made = await orders.create_order(
-        database, replace(credential), replace(order, id="f" * 32), proposals, now=NOW, reusable_since=NOW
+        database,
+        replace(credential),
+        replace(order, id="f" * 32),
+        proposals,
+        profile=SERVER,
+        now=NOW,
+        reusable_since=NOW,
     )
-    assert made is None
+    assert made is Unordered.NOT_ENTITLED
     assert await database.fetchval("SELECT count(*) FROM orders") == 1
     assert await database.fetchval("SELECT count(*) FROM authz WHERE challenge IS NULL") == 1
 

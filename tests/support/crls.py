@@ -12,18 +12,18 @@ import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from acme_ca.ca import profiles
 from acme_ca.ca.crls import CrlSigner
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyStoreError, PrivateKey
-from acme_ca.ca.profiles import BUILT_IN
 from acme_ca.ca.served import record_of
 from acme_ca.core.crl import History
 from acme_ca.core.model import IssuerId, IssuerKind, RevocationReason, Serial, serial_text
 from acme_ca.core.states import IssuerState
 from acme_ca.revocation.crl import CrlRules, Publisher
 from acme_ca.revocation.revoke import ByOperator, Revocation
-from acme_ca.storage import crls, issuers, operations
+from acme_ca.storage import crls, issuers
 from acme_ca.storage.crls import Files, Shard
 from acme_ca.storage.database import Database
 from tests.support import records
@@ -131,7 +131,7 @@ class Estate:
 @asynccontextmanager
 async def estate(dsn: str, now: datetime) -> AsyncIterator[Estate]:
     async with Database.open(dsn, connections=5) as database:
-        await operations.register_profiles(database, BUILT_IN.values())
+        await profiles.register(database, now=now)
         yield Estate(database, now.replace(microsecond=0))
 
 

@@ -12,7 +12,8 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from acme_ca.ca.profiles import BUILT_IN
+from acme_ca.ca import profiles
+from acme_ca.ca.profiles import SERVER
 from acme_ca.core import identifiers
 from acme_ca.core.model import (
     Account,
@@ -29,6 +30,7 @@ from acme_ca.core.model import (
     OrderId,
     Outcome,
     PreparedCertificate,
+    Profile,
     RecordedCertificate,
     Serial,
     SignedCertificate,
@@ -56,7 +58,7 @@ async def stocked(dsn: str) -> AsyncIterator[Database]:
     """A database with an issuer and the built-in profiles."""
     async with Database.open(dsn, connections=10) as database:
         await issuers.register(database, issuer_record(), actor="server")
-        await operations.register_profiles(database, BUILT_IN.values())
+        await profiles.register(database, now=NOW)
         await operations.nonce_epoch(database, EPOCH)
         yield database
 
@@ -113,7 +115,12 @@ def proposal(account_id: AccountId, name: str, *, expires: datetime = NOW + 7 * 
 
 
 async def order(
-    database: Database, owner: Account, *names: str, reusable_since: datetime = NOW - DAY, now: datetime = NOW
+    database: Database,
+    owner: Account,
+    *names: str,
+    profile: Profile = SERVER,
+    reusable_since: datetime = NOW - DAY,
+    now: datetime = NOW,
 ) -> Order:
     proposals = [proposal(owner.id, name) for name in names]
     _, made = await orders.create_order(
@@ -128,14 +135,15 @@ async def order(
             expires=now + 7 * DAY,
             not_before=None,
             not_after=None,
-            profile=BUILT_IN["server"].ref,
+            profile=profile.ref,
             issuer=ISSUER,
         ),
         proposals,
+        profile=profile,
         now=now,
         reusable_since=reusable_since,
     )
-    assert made is not None
+    assert isinstance(made, Order), made
     return made
 
 
@@ -187,7 +195,7 @@ def linted(owned: Order, draft: x509.Certificate) -> LintedCertificate:
     request = IssuanceRequest(
         identifiers=owned.identifiers,
         public_key=ec.generate_private_key(ec.SECP256R1()).public_key(),
-        profile=BUILT_IN["server"],
+        profile=SERVER,
         issuer=ISSUER,
         shard=0,
         not_before=None,

@@ -66,7 +66,7 @@ class Place:
             issuers=self.served,
             database=self.database,
             authority=self.authority,
-            profile=BUILT_IN["ocsp_responder"],
+            profile=lambda: BUILT_IN["ocsp_responder"],
             clock=self.clock,
             log=structlog.wrap_logger(None, processors=[self.log]),
         )
