@@ -302,7 +302,9 @@ class _Composition:
     async def _acme(self) -> endpoints.Acme:
         nonces = await self._nonces()
         authorizations = self._authorizations()
-        renewals = Renewals(database=self._database, issuers=self._issuers, clock=utc_now)
+        renewals = Renewals(
+            database=self._database, issuers=self._issuers, profiles=self._profiles, clock=utc_now
+        )
         settings = self._settings
         return endpoints.Acme(
             authenticator=Authenticator(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from acme_ca.ca import issuers
+from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
 from acme_ca.core import renewal
 from acme_ca.core.identifiers import Identifier
@@ -35,9 +36,12 @@ class RenewalInfo:
 
 
 class Renewals:
-    def __init__(self, *, database: Database, issuers: Issuers, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, *, database: Database, issuers: Issuers, profiles: Profiles, clock: Callable[[], datetime]
+    ) -> None:
         self._database = database
         self._issuers = issuers
+        self._profiles = profiles
         self._clock = clock
 
     async def info(self, cert_id: CertId) -> RenewalInfo:
@@ -45,10 +49,12 @@ class Renewals:
         found = await certificates.find(self._database, serial_text(cert_id.serial))
         if found is None or not await self._is(found, cert_id):
             raise _not_issued()
+        profile = await self._profiles.find(found.profile)
         window = renewal.suggested_window(
             cert_id,
             not_before=found.not_before,
             not_after=found.not_after,
+            threshold=profile.renewal_threshold,
             moved=found.moved,
             # A hold may end: nobody is told to get round it.
             revoked=None if found.reason is HOLD else found.revoked,

@@ -9,11 +9,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from acme_ca.ca.profiles import SERVER
 from acme_ca.core import base64url
 from acme_ca.core.model import RevocationReason, serial_text
 from acme_ca.core.problems import ErrorType
 from acme_ca.core.renewal import CertId, SuggestedWindow
 from acme_ca.storage import certificates, renewals
+from acme_ca.storage import profiles as profile_store
 from acme_ca.storage.database import Database
 from tests.support.client import assert_problem
 from tests.support.fixtures import IN_SESSION_LOOP
@@ -58,6 +60,25 @@ async def test_4_2_the_window_is_in_the_last_third_of_the_life(ca, issued):
     begin, end = issued.leaf.not_valid_before_utc, issued.leaf.not_valid_after_utc
     third = begin + (end - begin) * 2 / 3
     assert third - timedelta(seconds=1) <= when(window["start"]) < when(window["end"]) < end
+
+
+async def test_4_2_a_profiles_renewal_threshold(new_ca):
+    """Over when the threshold is left, begun when twice as much is; the version that the order pinned counts."""
+    async with new_ca() as ca:
+        pinned = SERVER.model_copy(update={"name": "early", "renewal_threshold": timedelta(days=25)})
+        async with Database.open(ca.dsn, connections=1) as database:
+            now = datetime.now(UTC)
+            assert await profile_store.save(database, pinned, built_in=False, actor="operator", now=now)
+            order = await (await ca.account()).order(ca.name(), profile="early")
+            later = pinned.model_copy(update={"renewal_threshold": timedelta(days=5)})
+            assert await profile_store.save(database, later, built_in=False, actor="operator", now=now)
+        (leaf, *_) = await order.issue(ca.web)
+        window = (await renewal_info(ca, str(CertId.of(leaf)))).json["suggestedWindow"]
+    end, second = leaf.not_valid_after_utc, timedelta(seconds=1)
+    assert end - timedelta(days=40) - second <= when(window["start"]), (
+        "a sixth of the life is less than 25 days"
+    )
+    assert when(window["start"]) < when(window["end"]) <= end - timedelta(days=25)
 
 
 async def test_4_3_when_to_ask_again(ca, issued):
