@@ -1,4 +1,4 @@
-"""What comes to its end is said in the log while there is time: issuers."""
+"""What comes to its end is said in the log while there is time: issuers, and CRLs that nobody makes anew."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from acme_ca.core.model import IssuerKind
+from acme_ca.core.model import IssuerId, IssuerKind
 from acme_ca.core.states import IssuerState
-from acme_ca.storage import issuers
+from acme_ca.storage import figures, issuers
 from acme_ca.storage.database import Database
 from acme_ca.storage.issuers import IssuerRecord
 
@@ -34,17 +34,16 @@ class Expiry:
         self._log = log
 
     async def warn(self) -> None:
-        """A line for each issuer that needs a successor. To be called a few times a day."""
+        """A line for each issuer that needs a successor, and for each CRL. To be called a few times a day."""
         now = self._clock()
         for record in await issuers.all_issuers(self._database):
             if needs_successor(record, now):
-                self._log.warning(
-                    "an issuer nears its end",
-                    issuer=record.id,
-                    kind=record.kind.value,
-                    not_after=record.not_after.isoformat(),
-                    days=(record.not_after - now).days,
-                )
+                self._say("an issuer nears its end", record.id, record.not_after, now, kind=record.kind.value)
+        for crl in await figures.ending_crls(self._database, now):
+            self._say("a CRL nears its end", crl.issuer, crl.next_update, now, shard=crl.shard)
+
+    def _say(self, event: str, issuer: IssuerId, end: datetime, now: datetime, **about: object) -> None:
+        self._log.warning(event, issuer=issuer, **about, end=end.isoformat(), days=(end - now).days)
 
 
 def needs_successor(record: IssuerRecord, now: datetime) -> bool:

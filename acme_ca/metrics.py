@@ -16,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from acme_ca import __version__
+from acme_ca.core.model import IssuerKind
 from acme_ca.core.states import issuer_state
 from acme_ca.storage import figures as store
 from acme_ca.storage import issuers
@@ -50,7 +51,18 @@ METRICS = (
         "when the certificate of an issuer ends; state is staged, active, retired or expired",
     ),
     Metric("acme_ca_issuer_days_left", ("issuer", "kind", "state"), "days until then, negative afterwards"),
-    Metric("acme_ca_issuer_shards", ("issuer",), "shards of an issuer's CRL"),
+    Metric("acme_ca_crl_shards", ("issuer",), "shards of the issuer's CRL"),
+    Metric("acme_ca_crls", ("issuer",), "shards of the issuer that have a CRL"),
+    Metric("acme_ca_crl_entries", ("issuer",), "certificates that its CRLs list"),
+    Metric("acme_ca_crl_oldest_this_update_timestamp_seconds", ("issuer",), "thisUpdate of its oldest CRL"),
+    Metric("acme_ca_crl_newest_this_update_timestamp_seconds", ("issuer",), "thisUpdate of its newest CRL"),
+    Metric(
+        "acme_ca_crl_first_next_update_timestamp_seconds",
+        ("issuer",),
+        "nextUpdate of the CRL that ends first",
+    ),
+    Metric("acme_ca_crl_due", (), "revocations and other changes that wait for a CRL"),
+    Metric("acme_ca_crl_due_seconds", (), "for how long the oldest of them has waited"),
     Metric(
         "acme_ca_own_certificate_not_after_timestamp_seconds",
         ("issuer", "profile"),
@@ -105,7 +117,7 @@ class Metrics:
             figures = await store.figures(self._database, now=now, stale=now - STALE)
         except (DatabaseUnavailable, TimeoutError):
             return
-        for sample in (*_of_issuers(records, now), *_of_figures(figures)):
+        for sample in (*_of_issuers(records, now), *_of_crls(figures, now), *_of_figures(figures)):
             yield sample
 
 
@@ -124,7 +136,21 @@ def _of_issuers(records: list[IssuerRecord], now: datetime) -> Iterator[Sample]:
         labels = (record.id, record.kind.value, state.value)
         yield "acme_ca_issuer_not_after_timestamp_seconds", labels, record.not_after.timestamp()
         yield "acme_ca_issuer_days_left", labels, (record.not_after - now) / DAY
-        yield "acme_ca_issuer_shards", (record.id,), record.open_shard + 1
+        if record.kind is not IssuerKind.CROSS:
+            yield "acme_ca_crl_shards", (record.id,), record.open_shard + 1
+
+
+def _of_crls(figures: Figures, now: datetime) -> Iterator[Sample]:
+    for of_issuer in figures.crls:
+        labels = (of_issuer.issuer,)
+        yield "acme_ca_crls", labels, of_issuer.crls
+        yield "acme_ca_crl_entries", labels, of_issuer.entries
+        yield "acme_ca_crl_oldest_this_update_timestamp_seconds", labels, of_issuer.oldest.timestamp()
+        yield "acme_ca_crl_newest_this_update_timestamp_seconds", labels, of_issuer.newest.timestamp()
+        yield "acme_ca_crl_first_next_update_timestamp_seconds", labels, of_issuer.first_end.timestamp()
+    yield "acme_ca_crl_due", (), figures.crl_due
+    since = figures.crl_due_since or now
+    yield "acme_ca_crl_due_seconds", (), max(0.0, (now - since).total_seconds())
 
 
 def _of_figures(figures: Figures) -> Iterator[Sample]:

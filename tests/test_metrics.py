@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from acme_ca import __version__
 from acme_ca.metrics import FRESH, METRICS, Metrics
+from acme_ca.storage import crls
 from acme_ca.storage.database import Database
 from tests.storage.conftest import draft
 from tests.support import records
@@ -44,6 +46,7 @@ async def scraped(ca) -> dict[str, dict[tuple[str, ...], float]]:
 async def test_what_a_ca_says(new_ca, hierarchy):
     async with new_ca() as ca:
         await ca.sql("ANALYZE certificate")
+        await published(ca)
         answer = await ca.plain.request("GET", URL)
         assert answer.headers["Content-Type"].startswith("text/plain; version=")
         assert answer.headers["Cache-Control"] == "no-store"
@@ -61,7 +64,9 @@ async def test_what_a_ca_says(new_ca, hierarchy):
         (issuer.id, "intermediate", "active"),
     }
     assert 1800 < found["acme_ca_issuer_days_left"][issuer.id, "intermediate", "active"] < 1827
-    assert found["acme_ca_issuer_shards"][(issuer.id,)] == 1
+    assert found["acme_ca_crl_shards"] == {(hierarchy.root.id,): 1, (issuer.id,): 1}
+    assert found["acme_ca_crls"] == {(issuer.id,): 1}
+    assert found["acme_ca_crl_entries"] == {(issuer.id,): 0}
     assert (issuer.id, "server") in found["acme_ca_own_certificate_not_after_timestamp_seconds"]
     assert (
         found["acme_ca_certificates_estimate"][()] == found["acme_ca_certificates_recorded_last_hour"][()] > 0
@@ -106,6 +111,17 @@ async def test_without_its_database(new_ca, postgres):
     }
     assert found["acme_ca_healthy"] == {(): 0}
     assert found["acme_ca_check_ok"][("database",)] == 0
+
+
+async def published(ca) -> None:
+    """Let the CA work until its issuer has a CRL; the root's key is elsewhere."""
+    task = asyncio.create_task(ca.application.background())
+    for _ in range(500):
+        if await ca.sql("SELECT count(*) FROM crl"):
+            break
+        await asyncio.sleep(0.02)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 # ---------------------------------------------------------------- read
@@ -155,6 +171,17 @@ async def test_what_was_not_taken_up(database, draft):
     assert (await read(watched))["acme_ca_certificates_recorded_last_hour"] == {(): 0}
 
 
+async def test_what_waits_for_a_crl(database):
+    watch = Watch()
+    watch.now = NOW + timedelta(seconds=30)
+    found = await read(metrics(database, watch))
+    assert (found["acme_ca_crl_due"], found["acme_ca_crl_due_seconds"]) == ({(): 0}, {(): 0})
+    for later in (0, 10):
+        await crls.wish(database, issuer=None, shard=None, now=NOW + timedelta(seconds=later))
+    found = await read(metrics(database, watch))
+    assert (found["acme_ca_crl_due"], found["acme_ca_crl_due_seconds"]) == ({(): 2}, {(): 30})
+
+
 async def test_states_of_issuers(database):
     watch = Watch()
     watch.now = NOW + 901 * DAY
@@ -172,7 +199,7 @@ async def test_figures_are_read_every_five_seconds_at_most(database):
     watch.now = NOW + FRESH - timedelta(milliseconds=1)
     assert await watched.text() == first
     watch.now = NOW + FRESH
-    assert (await read(watched))["acme_ca_issuer_shards"] == {(records.ISSUER,): 8}
+    assert (await read(watched))["acme_ca_crl_shards"] == {(records.ISSUER,): 8}
 
 
 # ---------------------------------------------------------------- the list

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from cryptography import x509
 
-from acme_ca.audit import rules
+from acme_ca.audit import crls, rules
 from acme_ca.audit.findings import Background, Finding, Findings, Severity
 from acme_ca.ca import issuers as ca_issuers
 from acme_ca.ca.issuers import Issuer
@@ -22,12 +22,15 @@ from acme_ca.storage.issuers import IssuerRecord
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a check has come: behind this certificate, and then behind this audit event."""
+    """How far a check has come: behind this certificate, then behind this audit event, then behind this shard."""
 
     recorded: datetime
     serial: str = ""
     event: int | None = None
     """None: not all certificates are looked at yet."""
+    issuer: str | None = None
+    """None: not all audit events are looked at yet."""
+    shard: int = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +60,22 @@ def _issuer(record: IssuerRecord) -> Issuer:
 async def steps(
     database: Database, scope: Scope, background: Background, *, after: Position
 ) -> AsyncIterator[Step]:
-    """The certificates of the scope, then the audit events. Raises DatabaseUnavailable."""
-    position = after
-    while position.event is None:
-        step = await _certificates(database, scope, background, position)
-        yield step
-        position = step.position
-    async for step in _events(database, scope, position):
-        yield step
+    """The certificates of the scope, the audit events, the CRLs. Raises DatabaseUnavailable."""
+    position: Position | None = after
+    while position is not None:
+        step = await _next(database, scope, background, position)
+        position = step.position if step is not None else None
+        if step is not None:
+            yield step
+
+
+async def _next(database: Database, scope: Scope, background: Background, position: Position) -> Step | None:
+    """None: that was all."""
+    if position.event is None:
+        return await _certificates(database, scope, background, position)
+    if position.issuer is None:
+        return await _events(database, scope, position, position.event)
+    return await _shard(database, scope, background, position, position.issuer)
 
 
 async def _certificates(database: Database, scope: Scope, background: Background, position: Position) -> Step:
@@ -77,15 +88,25 @@ async def _certificates(database: Database, scope: Scope, background: Background
     return Step(findings, Position(batch[-1].recorded, batch[-1].serial))
 
 
-async def _events(database: Database, scope: Scope, position: Position) -> AsyncIterator[Step]:
+async def _events(database: Database, scope: Scope, position: Position, done: int) -> Step:
     """Whether each certificate that the audit tells of is there. Events name no issuer: a check of one leaves them out."""
-    if scope.issuer is not None:
-        return
-    last, done = await audit.last_event(database), position.event or 0
-    while done < last:
-        lost = await audit.issued_without_row(database, scope, after=done)
-        done += audit.EVENT_BATCH
-        yield Step(Findings(found=[_lost(object_) for _, object_ in lost]), replace(position, event=done))
+    if scope.issuer is not None or done >= await audit.last_event(database):
+        return Step(Findings(), replace(position, issuer=""))
+    lost = await audit.issued_without_row(database, scope, after=done)
+    findings = Findings(found=[_lost(object_) for _, object_ in lost])
+    return Step(findings, replace(position, event=done + audit.EVENT_BATCH))
+
+
+async def _shard(
+    database: Database, scope: Scope, background: Background, position: Position, issuer: str
+) -> Step | None:
+    """Whatever the time of the scope: a CRL is about all certificates of its shard that live."""
+    record = await audit.shard(database, scope.issuer, after=(issuer, position.shard), now=background.now)
+    if record is None:
+        return None
+    findings = Findings()
+    crls.examine(record, background, findings)
+    return Step(findings, replace(position, issuer=record.issuer, shard=record.shard))
 
 
 def _lost(object_: str) -> Finding:

@@ -43,6 +43,8 @@ class Findings:
     """Recorded, and not (or never) signed."""
     unproved: int = 0
     """Older than the evidence that is kept: judged without (all of) it."""
+    crls: int = 0
+    """Shards looked at."""
 
     def __iadd__(self, others: Findings) -> Self:
         self.found += others.found
@@ -50,6 +52,7 @@ class Findings:
         self.own += others.own
         self.unsigned += others.unsigned
         self.unproved += others.unproved
+        self.crls += others.crls
         return self
 
     def of(self, severity: Severity) -> list[Finding]:

@@ -81,11 +81,9 @@ def _scope_of(line: dict[str, Any]) -> Scope:
 
 
 def _step_of(line: dict[str, Any]) -> Step:
-    recorded, serial, event = line["position"]
+    recorded, *others = line["position"]
     found = [
         Finding(Severity(each["severity"]), each["code"], each["object"], each["sentence"])
         for each in line["findings"].pop("found")
     ]
-    return Step(
-        Findings(found, **line["findings"]), Position(datetime.fromisoformat(recorded), serial, event)
-    )
+    return Step(Findings(found, **line["findings"]), Position(datetime.fromisoformat(recorded), *others))

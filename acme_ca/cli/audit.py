@@ -53,7 +53,7 @@ def check(
     config_file: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """Verify every certificate again: its signature, its row, the linter, its order, authorizations, validations, audit.
+    """Verify again every certificate (its signature, row, order, authorizations, validations, audit) and every CRL.
 
     Exit status 0: all is well, 1: something is wrong, 2: the check could not be made, 130: it was interrupted.
     """
@@ -156,7 +156,7 @@ def _tell(scope: Scope, total: Findings, *, as_json: bool) -> None:
     )
     out.print(
         f"Of these {total.own} of the server itself, {total.unsigned} not signed, "
-        f"{total.unproved} older than the evidence that is kept."
+        f"{total.unproved} older than the evidence that is kept. {total.crls} CRLs."
     )
 
 
@@ -169,6 +169,7 @@ def _document(scope: Scope, total: Findings) -> dict[str, Any]:
         "own": total.own,
         "unsigned": total.unsigned,
         "unproved": total.unproved,
+        "crls": total.crls,
         "errors": [_listed(finding) for finding in total.of(Severity.ERROR)],
         "notes": [_listed(finding) for finding in total.of(Severity.NOTE)],
     }

@@ -170,6 +170,13 @@ def pack(entries: Iterable[Entry]) -> bytes:
     return b"".join(map(_record, entries))
 
 
+def unpack(packed: bytes) -> Iterator[Entry]:
+    """The inverse of `pack`."""
+    for serial, revoked, reason, since in _RECORD.iter_unpack(packed):
+        known = None if since == _UNKNOWN else datetime.fromtimestamp(since, UTC)
+        yield Entry(Serial(serial.hex()), datetime.fromtimestamp(revoked, UTC), reason, known)
+
+
 def _record(entry: Entry) -> bytes:
     since = _UNKNOWN if entry.invalid_since is None else int(entry.invalid_since.timestamp())
     return _RECORD.pack(bytes.fromhex(entry.serial), int(entry.revoked.timestamp()), entry.reason, since)

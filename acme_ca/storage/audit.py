@@ -1,13 +1,28 @@
-"""What an auditor reads: certificates with all that they were issued on, a batch at a time, oldest first."""
+"""What an auditor reads: certificates with all that they were issued on, a batch at a time, oldest first; and each CRL
+with what it has to list.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from cryptography import x509
+
+from acme_ca.core.crl import Entry
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import AccountId, AuthorizationId, IssuerId, OrderId, ProfileRef, Serial
+from acme_ca.core.model import (
+    AccountId,
+    AuthorizationId,
+    IssuerId,
+    IssuerKind,
+    OrderId,
+    ProfileRef,
+    Serial,
+    serial_text,
+)
 from acme_ca.storage.database import Database, Row
 
 CERTIFICATE_BATCH = 500
@@ -187,6 +202,135 @@ async def issued_without_row(database: Database, scope: Scope, *, after: int) ->
         scope.until,
     )
     return [(row["id"], row["object"]) for row in rows]
+
+
+# ---------------------------------------------------------------- CRLs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredCrl:
+    """The newest CRL of a shard."""
+
+    number: int
+    this_update: datetime
+    next_update: datetime
+    entries: int
+    der: bytes = field(repr=False)
+    delta: bytes | None = field(repr=False)
+    urls: tuple[str, ...]
+    base_number: int
+    base: bytes = field(repr=False)
+    """What the base lists (`core.crl.pack`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRecord:
+    """A shard, and what the database knows beside it. `crl` None: there is none yet."""
+
+    issuer: IssuerId
+    shard: int
+    of_cas: bool
+    created: datetime
+    """The issuer."""
+    crl: StoredCrl | None
+    listing: tuple[Entry, ...]
+    """What the CRL must list."""
+    changed: Mapping[Serial, datetime]
+    """When the status of a certificate of the shard last changed, of those that were ever revoked."""
+    wishes: frozenset[datetime]
+    """Changes that no CRL has taken up yet, and operators' wishes for one."""
+    steps_back: int
+    """How often the audit tells of a CRL whose number is not above the last."""
+    published_sha256: str | None
+    """Of the newest CRL that the audit tells of."""
+
+
+# One statement, so that a CRL, its wishes and the revocations are of the same moment.
+_SHARD = """
+    SELECT i.*, c.*, w.wishes, l.leaves, a.cas, e.steps_back, e.published_sha256 FROM (
+        SELECT id AS issuer_id, shard, kind, created
+        FROM issuer CROSS JOIN LATERAL generate_series(0, open_shard) AS s (shard)
+        WHERE kind <> 'cross' AND not_after > $3 AND (id, shard) > ($1, $2) AND ($4::text IS NULL OR id = $4)
+        ORDER BY id, shard LIMIT 1
+    ) i
+    LEFT JOIN LATERAL (
+        SELECT number, this_update, next_update, entries, der, delta, urls, base_number, base, lists_after FROM crl
+        WHERE issuer_id = i.issuer_id AND shard = i.shard
+    ) c ON true
+    LEFT JOIN LATERAL (
+        SELECT array_agg(at) AS wishes FROM crl_due WHERE issuer_id = i.issuer_id AND shard = i.shard
+    ) w ON true
+    LEFT JOIN LATERAL (
+        SELECT array_agg(ROW(serial, revoked, reason, invalid_since, status_changed)) AS leaves FROM certificate
+        WHERE issuer_id = i.issuer_id AND shard = i.shard AND status_changed IS NOT NULL AND not_after > c.lists_after
+          AND i.kind <> 'root'
+    ) l ON true
+    LEFT JOIN LATERAL (
+        SELECT array_agg(ROW(der, revoked, reason)) AS cas FROM issuer
+        WHERE parent_id = i.issuer_id AND revoked IS NOT NULL AND not_after > c.lists_after AND i.kind = 'root'
+    ) a ON true
+    LEFT JOIN LATERAL (
+        SELECT count(*) FILTER (WHERE number <= before) AS steps_back,
+               (array_agg(sha256 ORDER BY id DESC))[1] AS published_sha256
+        FROM (
+            SELECT id, detail ->> 'sha256' AS sha256, (detail ->> 'number')::bigint AS number,
+                   lag((detail ->> 'number')::bigint) OVER (ORDER BY id) AS before
+            FROM audit_event WHERE object = ('crl:' || i.issuer_id || '/' || i.shard) COLLATE "default"
+        ) told
+    ) e ON true"""
+
+
+async def shard(
+    database: Database, issuer: IssuerId | None, *, after: tuple[str, int], now: datetime
+) -> ShardRecord | None:
+    """The next shard behind (issuer, shard) `after` of an issuer that has not expired, or of all; None: that was all."""
+    row = await database.fetchrow(_SHARD, *after, now, issuer)
+    return _shard_of(row) if row is not None else None
+
+
+def _shard_of(row: Row) -> ShardRecord:
+    leaves, cas = row["leaves"] or (), row["cas"] or ()
+    return ShardRecord(
+        issuer=row["issuer_id"],
+        shard=row["shard"],
+        of_cas=row["kind"] == IssuerKind.ROOT,
+        created=row["created"],
+        crl=_crl_of(row) if row["number"] is not None else None,
+        listing=(
+            *(
+                Entry(serial, _second(revoked), reason, _second(since) if since else None)
+                for serial, revoked, reason, since, _ in leaves
+                if revoked is not None
+            ),
+            *(Entry(_serial(der), _second(revoked), reason) for der, revoked, reason in cas),
+        ),
+        changed={leaf[0]: leaf[-1] for leaf in leaves},
+        wishes=frozenset(row["wishes"] or ()),
+        steps_back=row["steps_back"],
+        published_sha256=row["published_sha256"],
+    )
+
+
+def _crl_of(row: Row) -> StoredCrl:
+    return StoredCrl(
+        number=row["number"],
+        this_update=row["this_update"],
+        next_update=row["next_update"],
+        entries=row["entries"],
+        der=row["der"],
+        delta=row["delta"],
+        urls=tuple(row["urls"]),
+        base_number=row["base_number"],
+        base=row["base"],
+    )
+
+
+def _second(time: datetime) -> datetime:
+    return time.replace(microsecond=0)
+
+
+def _serial(der: bytes) -> Serial:
+    return serial_text(x509.load_der_x509_certificate(der).serial_number)
 
 
 # ---------------------------------------------------------------- rows to values

@@ -21,6 +21,28 @@ class OwnCertificateEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CrlFigures:
+    """Of the newest CRLs of an issuer, all shards together."""
+
+    issuer: IssuerId
+    crls: int
+    entries: int
+    oldest: datetime
+    """The first thisUpdate,"""
+    newest: datetime
+    """the last,"""
+    first_end: datetime
+    """and the first nextUpdate."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrlEnd:
+    issuer: IssuerId
+    shard: int
+    next_update: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Figures:
     certificates: int | None
     """As PostgreSQL's statistics estimate it, without counting; None: not known yet."""
@@ -29,6 +51,11 @@ class Figures:
     """In `processing`, with a certificate recorded before the time that was asked for."""
     overdue_validations: int
     """Challenges whose attempt another process should have taken over by the time that was asked for."""
+    crl_due: int
+    """Changes that wait for a CRL,"""
+    crl_due_since: datetime | None
+    """and the oldest of them."""
+    crls: tuple[CrlFigures, ...]
     own: tuple[OwnCertificateEnd, ...]
 
 
@@ -39,12 +66,34 @@ async def figures(database: Database, *, now: datetime, stale: datetime) -> Figu
                   (SELECT count(*) FROM certificate WHERE recorded > $1) AS recorded_last_hour,
                   (SELECT count(*) FROM orders o JOIN certificate c ON c.serial = o.serial
                    WHERE o.status = 'processing' AND c.recorded < $2) AS stale_orders,
-                  (SELECT count(*) FROM authz WHERE attempt_due < $2) AS overdue_validations""",
+                  (SELECT count(*) FROM authz WHERE attempt_due < $2) AS overdue_validations,
+                  (SELECT count(*) FROM crl_due) AS crl_due, (SELECT min(at) FROM crl_due) AS crl_due_since""",
         now - HOUR,
         stale,
     )
     assert row is not None, "a SELECT without FROM gives a row"  # noqa: S101
-    return Figures(**row, own=await _own(database, now))
+    return Figures(**row, crls=await _crls(database, now), own=await _own(database, now))
+
+
+async def _crls(database: Database, now: datetime) -> tuple[CrlFigures, ...]:
+    rows = await database.fetch(
+        """SELECT c.issuer_id AS issuer, count(*) AS crls, sum(c.entries) AS entries, min(c.this_update) AS oldest,
+                  max(c.this_update) AS newest, min(c.next_update) AS first_end
+           FROM crl c JOIN issuer i ON i.id = c.issuer_id AND i.not_after > $1 GROUP BY c.issuer_id ORDER BY 1""",
+        now,
+    )
+    return tuple(CrlFigures(**row) for row in rows)
+
+
+async def ending_crls(database: Database, now: datetime) -> list[CrlEnd]:
+    """Those of which a quarter of their life is left, or nothing, though their issuer lives on."""
+    rows = await database.fetch(
+        """SELECT c.issuer_id AS issuer, c.shard, c.next_update
+           FROM crl c JOIN issuer i ON i.id = c.issuer_id AND i.not_after > $1 AND c.next_update < i.not_after
+           WHERE c.next_update - $1 <= (c.next_update - c.this_update) / 4 ORDER BY 1, 2""",
+        now,
+    )
+    return [CrlEnd(**row) for row in rows]
 
 
 async def _own(database: Database, now: datetime) -> tuple[OwnCertificateEnd, ...]:

@@ -68,7 +68,10 @@ async def test_something_is_wrong(run, database, tmp_path):
     assert findings == [f"error  order.missing  certificate:{serial}: there is no order for it"]
     assert total.startswith("9 certificates, recorded before ")
     assert total.endswith("1 errors, 0 notes.")
-    assert counts == "Of these 0 of the server itself, 0 not signed, 0 older than the evidence that is kept."
+    assert (
+        counts
+        == "Of these 0 of the server itself, 0 not signed, 0 older than the evidence that is kept. 2 CRLs."
+    )
     assert not (tmp_path / "data" / "audit-check.jsonl").exists()
 
 
@@ -87,6 +90,7 @@ async def test_for_programs(run, database):
         "own": 0,
         "unsigned": 0,
         "unproved": 0,
+        "crls": 2,
         "notes": [],
     }
 
@@ -138,7 +142,8 @@ async def test_a_check_that_was_cut_off_anywhere_goes_on(database, tmp_path, mon
     scope = Scope(since=datetime.fromtimestamp(0, UTC), until=datetime.now(UTC), issuer=None)
     whole = await followed(database, journal := Journal.begin(place, scope))
     content = place.read_bytes()
-    assert len(content.splitlines()) == 1 + 5 + 1 + 1, "the scope, five batches, their end, the audit events"
+    lines = 1 + 5 + 1 + 1 + 1 + 2
+    assert len(content.splitlines()) == lines, "scope, five batches, end, audit events, end, two shards"
     for length in range(content.index(b"\n") + 1, len(content) + 1):
         place.write_bytes(content[:length])
         resumed = Journal.resume(place)

@@ -10,6 +10,7 @@ from acme_ca.audit import evidence, signed
 from acme_ca.ca.profiles import SERVER
 from acme_ca.core.model import ChallengeType
 from acme_ca.storage.audit import AuthorizationRecord
+from tests.audit.test_crls import CODES as CRL_CODES
 from tests.audit.test_rules import SIGNED_OTHERWISE, SPOILED
 
 OPERATING = Path(__file__).resolve().parents[2] / "docs" / "operating.md"
@@ -18,7 +19,13 @@ SPOILED_CODES = {
     *SIGNED_OTHERWISE,
     *("certificate.unreadable", "certificate.signature", "key.compromised"),
 }
-NOTES = {"certificate.unsigned", "certificate.own", "certificate.policy", "certificate.refused_key"}
+NOTES = {
+    "certificate.unsigned",
+    "certificate.own",
+    "certificate.policy",
+    "certificate.refused_key",
+    "crl.overdue",
+}
 
 
 def test_all_rules_are_spoiled_somewhere():
@@ -35,7 +42,9 @@ def test_all_rules_are_spoiled_somewhere():
 def test_all_codes_are_explained():
     section = OPERATING.read_text().partition("## Proving what was issued")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (`[a-z]+\.[^|]+) \|", section, re.MULTILINE)
-    assert {code for row in rows for code in re.findall(r"`([^`]+)`", row)} == SPOILED_CODES | NOTES
+    assert {
+        code for row in rows for code in re.findall(r"`([^`]+)`", row)
+    } == SPOILED_CODES | CRL_CODES | NOTES
 
 
 @pytest.mark.parametrize(
