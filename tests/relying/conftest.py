@@ -25,7 +25,7 @@ from acme_ca.core.revocation import HOLD
 from acme_ca.revocation.revoke import ByOperator, Revocation
 from acme_ca.storage import embedded
 from acme_ca.storage.database import Database
-from tests.support.acme_client import AcmeClient
+from tests.support.acme_client import AcmeClient, PrivateKey
 from tests.support.clients import find
 from tests.support.dns import DnsServer
 from tests.support.relying import Party
@@ -65,11 +65,13 @@ class Ca:
         (intermediate,) = self.party.intermediates
         return intermediate
 
-    def issue(self) -> x509.Certificate:
-        """For a name of its own."""
-        name = f"host{next(self._numbers)}.example.test"
+    def issue(
+        self, name: str | None = None, *, key: PrivateKey | None = None, profile: str | None = None
+    ) -> x509.Certificate:
+        """`name`: one of its own by default."""
+        name = name or f"host{next(self._numbers)}.example.test"
         self.dns.add(name, "A", "127.0.0.1")
-        order = self.client.order(name)
+        order = self.client.order(name, key=key, profile=profile)
         self.client.prove(order, self.web)
         finalized = self.client.acme.begin_finalization(
             order

@@ -301,11 +301,11 @@ def test_what_is_fetched_from_the_certificates_addresses(world, crls, responses)
     fetched, asked, built, lost = java_validate(
         Question(leaf=leaf, party=world.party, means="crldp"),
         Question(leaf=leaf, party=world.party, means="ocsp"),
-        Question(leaf=leaf, party=alone, means="aia"),
+        Question(leaf=leaf, party=alone, means="none"),
         Question(
             leaf=world.stranger.leaf("x.test", crl_url="http://127.0.0.1:1", ocsp_url=world.url).certificate,
             party=alone,
-            means="aia",
+            means="none",
         ),
     )
     assert_revoked(

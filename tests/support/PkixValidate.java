@@ -34,8 +34,8 @@ import java.util.Set;
  *   means, scope, file of the anchor, file of the chain from the leaf upwards, files of status
  *
  * Means: "crl" looks at the CRLs in the files, "crldp" fetches them from where the certificates say, "ocsp" asks the
- * responder that the certificates name, "stapled" reads the leaf's OCSP response from the file, "aia" looks at no status
- * but fetches the issuers from where the certificates say. Scope: "leaf", or "chain" for every certificate but the anchor.
+ * responder that the certificates name, "stapled" reads the leaf's OCSP response from the file, "none" looks at no status
+ * and fetches the issuers that the chain lacks from where the certificates say. Scope: "leaf", or "chain" for every certificate but the anchor.
  */
 public final class PkixValidate {
     private static final CertificateFactory X509 = x509();
@@ -61,19 +61,21 @@ public final class PkixValidate {
             throws GeneralSecurityException, IOException {
         Set<TrustAnchor> anchors = Set.of(new TrustAnchor(certificates(anchor).get(0), null));
         List<X509Certificate> path = certificates(chain);
-        if (means.equals("aia")) {
-            build(anchors, path.get(0));
+        if (means.equals("none")) {
+            build(anchors, path);
         } else {
             validate(anchors, path, means, leafOnly, files);
         }
         return "VALID\t\t";
     }
 
-    private static void build(Set<TrustAnchor> anchors, X509Certificate leaf) throws GeneralSecurityException {
+    private static void build(Set<TrustAnchor> anchors, List<X509Certificate> known)
+            throws GeneralSecurityException {
         X509CertSelector wanted = new X509CertSelector();
-        wanted.setCertificate(leaf);
+        wanted.setCertificate(known.get(0));
         PKIXBuilderParameters parameters = new PKIXBuilderParameters(anchors, wanted);
         parameters.setRevocationEnabled(false);
+        parameters.addCertStore(CertStore.getInstance("Collection", new CollectionCertStoreParameters(known)));
         CertPathBuilder.getInstance("PKIX").build(parameters);
     }
 

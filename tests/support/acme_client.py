@@ -87,11 +87,13 @@ class AcmeClient:
 
     # ------------------------------------------------------------ orders
 
-    def order(self, *names: str, key: PrivateKey | None = None) -> messages.OrderResource:
+    def order(
+        self, *names: str, key: PrivateKey | None = None, profile: str | None = None
+    ) -> messages.OrderResource:
         """`key`: of the certificate."""
         hosts = [name for name in names if not _is_address(name)]
         addresses = [ip_address(name) for name in names if _is_address(name)]
-        return self.acme.new_order(make_csr(_pem(key or new_key()), hosts, ipaddrs=addresses))
+        return self.acme.new_order(make_csr(_pem(key or new_key()), hosts, ipaddrs=addresses), profile)
 
     def prove(self, order: messages.OrderResource, web: HttpResponder) -> None:
         """Answers an http-01 challenge of each authorization and waits until all are valid."""

@@ -239,7 +239,7 @@ class Question:
 
     leaf: x509.Certificate
     party: Party
-    means: Literal["crl", "crldp", "ocsp", "stapled", "aia"]
+    means: Literal["crl", "crldp", "ocsp", "stapled", "none"]
     scope: Scope = "leaf"
     response: bytes | None = None
     """An OCSP response, for `stapled`."""

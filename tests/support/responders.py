@@ -232,7 +232,12 @@ def _read_request(stream: socket.socket) -> Request | None:
         if not received:
             return None
         head += received
-    first, *lines = head.decode("latin-1").split("\r\n\r\n")[0].split("\r\n")
+    head, _, body = head.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
     method, target, _ = first.split(" ")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    # A connection that is closed before its body was read is reset, and the answer lost.
+    missing = int(headers.get("content-length", "0")) - len(body)
+    while missing > 0 and (received := stream.recv(missing)):
+        missing -= len(received)
     return Request(method, target, headers)
