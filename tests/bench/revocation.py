@@ -87,13 +87,13 @@ def _fill(server: Server, certificates: int) -> float:
     postgres = EmbeddedPostgres(server.data / "postgres", settings={"maintenance_work_mem": "1GB"})
     begin = time.monotonic()
     try:
-        asyncio.run(_make_rows(postgres.start(), certificates))
+        asyncio.run(make_rows(postgres.start(), certificates))
     finally:
         postgres.stop()
     return time.monotonic() - begin
 
 
-async def _make_rows(dsn: str, certificates: int) -> None:
+async def make_rows(dsn: str, certificates: int) -> None:
     """In one transaction that empties the table first: so PostgreSQL writes the rows without its log."""
     async with _connected(dsn) as connection:
         async with connection.transaction():
@@ -135,7 +135,7 @@ _ROWS = """
          LATERAL (SELECT CASE WHEN i % $3 = 0 THEN made + (now() - made) / 2 END AS gone) AS chosen"""
 
 
-def _serial(number: int) -> int:
+def serial_of(number: int) -> int:
     """As PostgreSQL made it."""
     return int(hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest(), 16)
 
@@ -270,7 +270,7 @@ async def _answers(server: Server, certificates: int, seconds: float) -> None:
     """Of certificates at random, one in ten of them revoked."""
     asker = Asker(server, await _issuer(server))
     chosen = random.sample(range(certificates), min(certificates, QUESTIONS))
-    serials = [_serial(number) for number in chosen]
+    serials = [serial_of(number) for number in chosen]
     known = [asker.request(serial) for serial in serials[:5000]]
     await asker.ask(known, PATIENCE)
     for what, requests in {
@@ -292,7 +292,7 @@ async def _visible(server: Server, revocation: Revocation, certificates: int) ->
     by_ocsp, by_crl = [], []
     good = range(1, min(certificates, SHARD_CERTIFICATES), REVOKED_EVERY)  # in a shard of the usual kind
     for number in random.sample(good, REVOCATIONS):
-        serial = _serial(number)
+        serial = serial_of(number)
         certificate = await revocation.find(serial_text(serial))
         url = f"{server.http_base}/crl/{certificate.issuer}/{certificate.shard}.crl"
         await revocation.take_back(certificate.serial, by=ByOperator(), reason=RevocationReason.SUPERSEDED)
