@@ -71,6 +71,8 @@ ATTEMPT_MARGIN = 15.0
 NONCE_SECRET_BYTES = 32
 CRL_INTERVAL = 1.0
 """Seconds at most from a revocation to its CRL, and again until every worker serves that."""
+OCSP_RENEWAL_INTERVAL = 5.0
+"""Seconds until an issuer that is new has an OCSP responder, or a responder whose file is lost another."""
 ISSUERS_INTERVAL = 2.0
 """Seconds until every worker has noticed that an operator activated or retired an issuer."""
 PROFILES_INTERVAL = 2.0
@@ -190,6 +192,7 @@ class Application:
     http: web.Application
     issuers: Issuers
     profiles: Profiles
+    responders: Responders
     _background: Background = field(repr=False)
     _authorizations: Authorizations = field(repr=False)
 
@@ -291,6 +294,7 @@ class _Composition:
             http=plain,
             issuers=self._issuers,
             profiles=self._profiles,
+            responders=responders,
             _background=self._background(acme, crl_files, self._publisher(history), responders),
             _authorizations=acme.authorizations,
         )
@@ -467,9 +471,12 @@ class _Composition:
                 name="own-certificate", interval=300, work=own.renew_when_due, lease=f"own-certificate {node}"
             ),
             Loop(
-                name="ocsp-renewal", interval=10, work=responders.renew_when_due, lease=f"ocsp-renewal {node}"
+                name="ocsp-renewal",
+                interval=OCSP_RENEWAL_INTERVAL,
+                work=responders.renew_when_due,
+                lease=f"ocsp-renewal {node}",
             ),
-            Loop(name="ocsp-responders", interval=5, work=responders.refresh),
+            Loop(name="ocsp-responders", interval=ISSUERS_INTERVAL, work=responders.refresh),
         )
         holder = f"{node}:{os.getpid()}"
         return Background(loops, database=self._database, holder=holder, clock=utc_now, log=self._log)

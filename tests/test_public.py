@@ -201,6 +201,21 @@ def answering(answer):
     return can_sign
 
 
+async def test_health_tells_of_responders_and_stays_up(ca):
+    """Certificates are issued all the same."""
+    async with Database.open(ca.dsn, connections=1) as database:
+        public = Public(
+            issuers=ca.application.issuers,
+            database=database,
+            can_sign=answering(True),
+            ocsp=lambda: "missing",
+            clock=lambda: datetime.now(UTC),
+            dev=False,
+        )
+        healthy, report = await public.health()
+    assert (healthy, report["checks"]) == (True, CHECKS | {"ocsp": "missing"})
+
+
 async def test_health_asks_the_key_only_now_and_then(ca, hierarchy):
     """Anyone may ask for health; a key may lie in a device that takes its time."""
     asked, now = [], datetime.now(UTC)

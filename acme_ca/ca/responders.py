@@ -29,6 +29,8 @@ from acme_ca.core.problems import Problem
 from acme_ca.log import Logger
 from acme_ca.storage.database import Database
 
+GRACE = timedelta(minutes=1)
+"""How long an issuer that is new may be without a responder before health speaks of it."""
 OVERDUE = 6
 """A responder certificate of which less than one part in so many is left: its renewal, due at a third, does not work."""
 HASHES = ("sha1", "sha256", "sha384", "sha512")
@@ -84,6 +86,8 @@ class Desk:
     issuers: frozenset[IssuerId]
     """All that have its name and its key."""
     own: OwnCertificate
+    since: datetime
+    """When this issuer was first seen."""
     responder: Responder | None = None
     """None: not made yet, or unusable when it was first looked at."""
     seen: tuple[int, int] | None = None
@@ -119,7 +123,9 @@ class Responders:
         return self._by_hashes.get(named)
 
     async def renew_when_due(self) -> None:
-        """To be called in one process of those that share the folder. What fails for one issuer does not stop the others."""
+        """To be called in one process of those that share the folder, which then takes up what it made. What fails for one
+        issuer does not stop the others.
+        """
         self._take_up_issuers()
         for desk in self._desks.values():
             if desk.issuer.key is None:  # the issuers tell of it
@@ -128,6 +134,7 @@ class Responders:
                 await desk.own.renew_when_due()
             except (KeyStoreError, Problem, OSError) as error:
                 self._log.error("OCSP responder not renewed", issuer=desk.issuer.id, reason=str(error))
+        await self.refresh()
 
     async def refresh(self) -> None:
         """Take up what has changed: the issuers, and the files of their responders."""
@@ -138,11 +145,7 @@ class Responders:
     def health(self) -> str:
         """The worst of all responders: "missing", "expired", "expires soon" or "ok"."""
         now = self._clock()
-        found = {
-            desk.responder.life(now) if desk.responder else "missing"
-            for desk in self._desks.values()
-            if desk.responder or desk.issuer.key
-        }
+        found = {_state(desk, now) for desk in self._desks.values()}
         return next((state for state in ("missing", "expired", "expires soon") if state in found), "ok")
 
     def _take_up_issuers(self) -> None:
@@ -155,7 +158,7 @@ class Responders:
         first, ids = family[0], frozenset(issuer.id for issuer in family)
         known = self._desks.get(first.id)
         if known is None:
-            return Desk(issuer=first, issuers=ids, own=self._own(first))
+            return Desk(issuer=first, issuers=ids, own=self._own(first), since=self._clock())
         known.issuer, known.issuers = first, ids
         return known
 
@@ -184,6 +187,13 @@ class Responders:
             desk.responder = Responder.of(desk.own.read(desk.issuer))
         except Unusable as error:
             self._log.warning("OCSP responder not taken up", reason=str(error))
+
+
+def _state(desk: Desk, now: datetime) -> str:
+    if desk.responder is not None:
+        return desk.responder.life(now)
+    due = desk.issuer.key is not None and now - desk.since > GRACE
+    return "missing" if due else "ok"
 
 
 def _families(issuers: Iterable[Issuer], now: datetime) -> list[list[Issuer]]:

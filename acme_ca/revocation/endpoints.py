@@ -73,7 +73,7 @@ def add_ocsp_routes(
 ) -> None:
     """`max_age`: how long caches between here and the client may keep an answer."""
     application.router.add_post(OCSP, _ocsp_post(ocsp))
-    application.router.add_get(OCSP + "/{request:.*}", _ocsp_get(ocsp, max_age, clock))
+    application.router.add_get(OCSP + r"/{request:[\s\S]*}", _ocsp_get(ocsp, max_age, clock))
 
 
 def _ocsp_post(ocsp: Ocsp) -> Handler:

@@ -89,9 +89,8 @@ class Ocsp:
         return desks[0] if all(desk is desks[0] for desk in desks) else None
 
     async def _status(self, request: OcspRequest, desk: Desk) -> OcspAnswer:
-        now = self._clock().replace(
-            microsecond=0
-        )  # before the look-up: what is revoked during it is revoked later
+        # As of before the look-up: what is revoked meanwhile is revoked later.
+        now = self._clock().replace(microsecond=0)
         asked = await self._look_up(request, desk)
         responder = desk.responder
         if responder is None or responder.not_after <= now:

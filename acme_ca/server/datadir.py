@@ -4,6 +4,7 @@
     root.pem        a copy of the root certificate, 0644
     ca/             0700: the keys and certificates of the hierarchy
     tls/            0700: the server's own certificate
+    ocsp/           0700: the issuers' OCSP responders
     postgres/       the embedded database
 """
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import time
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -14,10 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.ocsp import OCSPCertStatus, OCSPResponseStatus
 
+from acme_ca.app import OCSP_RENEWAL_INTERVAL
 from acme_ca.core.model import RevocationReason, Serial, serial_text
 from acme_ca.http import MAX_BODY
 from acme_ca.revocation.revoke import ByOperator, Revocation
 from acme_ca.storage.database import Database
+from tests.support.application import at_work
 from tests.support.client import Answer
 from tests.support.fixtures import IN_SESSION_LOOP, new_hierarchy
 from tests.support.ocsp import (
@@ -174,6 +177,57 @@ async def test_the_responders_own_certificate_is_good(ca, leaf, issuer):
     assert again.status is OCSPCertStatus.GOOD
 
 
+# ---------------------------------------------------------------- several issuers
+
+
+async def test_issuers_that_come_and_go(new_ca):
+    """A running server takes up a new one, and goes on for a retired one."""
+    async with new_ca() as ca, at_work(ca):
+        account = await ca.account()
+        first = ca.hierarchy.intermediate
+        old = await issued(ca, account)
+        second, _ = await ca.add_issuer()
+        await ca.retire(first)
+        new = await issued(ca, account)
+        new.verify_directly_issued_by(second.certificate)
+        for leaf, issuer in ((old, first.certificate), (new, second.certificate)):
+            said = assert_says(await answered(ca, about(leaf, issuer)), issuer)
+            assert said.status is OCSPCertStatus.GOOD
+        stranger = request(cert_id(second.certificate, old.serial_number))
+        said = assert_says((await post(ca, stranger)).body, second.certificate)
+        assert said.status is OCSPCertStatus.UNKNOWN, "of the right CA, and not of this issuer"
+        both = request(
+            cert_id(first.certificate, old.serial_number), cert_id(second.certificate, new.serial_number)
+        )
+        assert_refuses((await post(ca, both)).body, OCSPResponseStatus.UNAUTHORIZED)
+        health = await ca.plain.request("GET", "http://ca.test/health")
+        assert health.json["checks"]["ocsp"] == "ok"
+
+
+async def answered(ca, asked: bytes) -> bytes:
+    """As soon as the issuer has a responder."""
+    deadline = time.monotonic() + 3 * OCSP_RENEWAL_INTERVAL
+    while True:
+        body = (await post(ca, asked)).body
+        if ocsp.load_der_ocsp_response(body).response_status is OCSPResponseStatus.SUCCESSFUL:
+            return body
+        assert time.monotonic() < deadline, body
+        await asyncio.sleep(0.1)
+
+
+async def test_without_a_responder_it_is_an_internal_error(new_ca):
+    """Until there is one."""
+    async with new_ca() as ca:
+        (second, _), responders = await ca.add_issuer(), ca.application.responders
+        asked = request(cert_id(second.certificate, 5))
+        assert_refuses((await post(ca, asked)).body, OCSPResponseStatus.UNAUTHORIZED)
+        await responders.refresh()
+        assert_refuses((await post(ca, asked)).body, OCSPResponseStatus.INTERNAL_ERROR)
+        assert ca.logged("OCSP has no responder")
+        await responders.renew_when_due()
+        assert assert_says((await post(ca, asked)).body, second.certificate).status is OCSPCertStatus.UNKNOWN
+
+
 # ---------------------------------------------------------------- why there is no answer
 
 
@@ -276,7 +330,7 @@ async def test_rfc_5019_6_2_a_revocation_has_another_tag(ca, account, leaf, issu
 
 
 async def test_rfc_5019_6_2_what_is_no_answer_is_not_cached(ca, issuer):
-    for path in ("", "%00", "MAo=", "%F0%9F%92%A9", "é", "a" * 4000, "AAAA////", "=", "?x=y"):
+    for path in ("", "%00", "MAo=", "%F0%9F%92%A9", "é", "a" * 4000, "AAAA////", "=", "?x=y", "%0D%0A"):
         answer = await get(ca, quote(path, safe="%?=/"))
         assert_refuses(answer.body, OCSPResponseStatus.MALFORMED_REQUEST)
         assert answer.headers["Cache-Control"] == "no-store"
