@@ -8,6 +8,7 @@ from typing import Any
 
 import structlog
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from acme_ca.core.model import ExtendedKeyUsage, KeyAlgorithm, KeyUsage, Profile, ProfileRef
 from acme_ca.core.problems import ErrorType, Problem, malformed
@@ -130,6 +131,36 @@ BUILT_IN: dict[str, Profile] = {
         ),
     )
 }
+
+
+OWN = frozenset(name for name, profile in BUILT_IN.items() if not profile.offered)
+"""What the server itself works with: no operator changes them."""
+
+
+class UnworkableProfile(Exception):  # noqa: N818  the name says it
+    """What cannot be saved: sentences that say why."""
+
+
+def read(document: object) -> Profile:
+    """A profile from an operator's file or request; a version in it is left out of account. Raises UnworkableProfile."""
+    try:
+        return Profile.model_validate({**document, "version": 1} if isinstance(document, dict) else document)
+    except ValidationError as error:
+        raise UnworkableProfile(" ".join(map(_sentence, error.errors(include_url=False)))) from None
+
+
+def _sentence(error: ErrorDetails) -> str:
+    field = ".".join(map(str, error["loc"]))
+    reason = _OF_KIND.get(error["type"]) or error["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{field}: {reason}." if field else f"{reason[:1].upper()}{reason[1:]}."
+
+
+_OF_KIND = {
+    "extra_forbidden": "there is no such field",
+    "missing": "this is missing",
+    "model_type": "a profile is a table of fields",
+}
+"""Sentences that say more to an operator than pydantic's."""
 
 
 async def register(database: Database, *, now: datetime) -> None:

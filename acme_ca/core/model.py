@@ -20,7 +20,7 @@ from acme_ca.core.renewal import SuggestedWindow
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, ChallengeStatus, OrderStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
 AccountId = NewType("AccountId", str)
 OrderId = NewType("OrderId", str)
@@ -250,6 +250,12 @@ SubjectText = Annotated[str, Field(pattern=r"^[^\pC\pZ](?:[^\pC]{0,62}[^\pC\pZ])
 """1 to 64 characters (RFC 5280 appendix A.1), visible ones at both ends."""
 
 
+def _usual(kinds: Collection[KeyAlgorithm]) -> frozenset[KeyUsage]:
+    """Key usages of TLS; that of keyEncipherment is the key exchange of TLS 1.2 without forward secrecy."""
+    usual = {KeyUsage.DIGITAL_SIGNATURE}
+    return frozenset(usual | {KeyUsage.KEY_ENCIPHERMENT} if KeyAlgorithm.RSA in kinds else usual)
+
+
 class Profile(BaseModel):
     """What kind of certificate (design, decision 8). Stored as JSON, versioned, never changed.
 
@@ -276,7 +282,7 @@ class Profile(BaseModel):
     max_validity: Duration = Field(gt=timedelta(minutes=5), le=timedelta(days=40 * 365))
     """The longest that an order may ask for."""
     renewal_threshold: Duration | None = Field(default=None, gt=timedelta())
-    """How long before its end a certificate is to be renewed; none: when a third of its life is left."""
+    """How much of its life is left when a certificate should have been renewed; none: a sixth of it."""
     auto_renewal: bool = True
     """Whether clients are expected to renew by themselves."""
 
@@ -286,7 +292,9 @@ class Profile(BaseModel):
     """Of RSA keys."""
     max_rsa_bits: int = Field(default=8192, le=8192)
     """Of RSA keys."""
-    key_usages: Choice[KeyUsage] = frozenset({KeyUsage.DIGITAL_SIGNATURE, KeyUsage.KEY_ENCIPHERMENT})
+    key_usages: Choice[KeyUsage] = Field(
+        default_factory=lambda fields: _usual(fields.get("key_algorithms", ()))
+    )
     """In the certificate, as far as a key of its kind can do them."""
     extended_key_usages: tuple[ExtendedKeyUsage, ...] = Field(min_length=1)
     """In the certificate, in this order."""

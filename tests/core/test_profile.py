@@ -32,7 +32,7 @@ REFUSED = {
     "no purpose": ({"extended_key_usages": []}, "at least 1"),
     "a purpose twice": ({"extended_key_usages": ["serverAuth", "serverAuth"]}, "name one twice"),
     "keyEncipherment with EC only": (
-        {"key_algorithms": ["ec-p256", "ed25519"]},
+        {"key_algorithms": ["ec-p256", "ed25519"], "key_usages": ["digitalSignature", "keyEncipherment"]},
         "keyEncipherment is nothing that a key",
     ),
     "keyAgreement with RSA only": (
@@ -179,6 +179,22 @@ def test_challenges_that_can_prove():
     assert proving(names("a.example")[0]) == set(ChallengeType)
     assert proving(names("*.a.example")[0]) == {ChallengeType.DNS_01}
     assert proving(names("10.0.0.1")[0]) == {ChallengeType.HTTP_01, ChallengeType.TLS_ALPN_01}
+
+
+def without(*fields: str, **differences) -> Profile:
+    """`server`, with defaults for these fields."""
+    return Profile(**{name: value for name, value in SERVER if name not in fields} | differences)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "usages"),
+    [
+        (["ec-p256"], {KeyUsage.DIGITAL_SIGNATURE}),
+        (["rsa", "ec-p256"], {KeyUsage.DIGITAL_SIGNATURE, KeyUsage.KEY_ENCIPHERMENT}),
+    ],
+)
+def test_the_default_usages_are_those_that_the_keys_can_do(kinds, usages):
+    assert without("key_usages", key_algorithms=kinds).key_usages == usages
 
 
 def test_usages_of_keys():

@@ -1,12 +1,15 @@
 """What the pages say is there: links, headings, settings with their defaults, tests."""
 
 import re
+import tomllib
 from itertools import chain
 from pathlib import Path
 
 import pytest
 
+from acme_ca.ca.profiles import BUILT_IN, read
 from acme_ca.config import Section, Settings, unknown_variables
+from acme_ca.core.model import ChallengeType, Profile
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -103,6 +106,49 @@ def test_the_readme_names_settings_as_they_are_called():
     named = re.findall(r"^\| `ACME_CA_([A-Z0-9_]+)`", (ROOT / "README.md").read_text(), re.MULTILINE)
     assert named
     assert set(named) <= set(table())
+
+
+# ---------------------------------------------------------------- profiles
+
+PROFILES = (ROOT / "docs" / "profiles.md").read_text()
+
+
+def fields_of_profiles():
+    """{field: (default, meaning)} as the page says; `version` is the server's to give."""
+    section = PROFILES.partition("## All fields")[2].partition("### ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ?([^|]*?) \| (.+) \|$", section, re.MULTILINE)
+    return {name: (default, meaning) for name, default, meaning in rows}
+
+
+def default_of(field):
+    if field.is_required():
+        return ""
+    if field.default_factory is not None:
+        return "`digitalSignature`; `keyEncipherment` too where RSA keys are accepted"
+    if field.default == frozenset(ChallengeType):
+        return "all"
+    return "none" if field.default in {None, ()} else f"`{field.default}`".lower()
+
+
+def test_the_page_on_profiles_has_all_fields_with_their_defaults():
+    fields = {name: field for name, field in Profile.model_fields.items() if name != "version"}
+    assert list(fields_of_profiles()) == list(fields)
+    assert fields_of_profiles() == {
+        name: (default_of(field), field.description) for name, field in fields.items()
+    }
+
+
+def test_the_page_on_profiles_has_an_example_that_can_be_saved():
+    (example,) = re.findall(r"```toml\n(.*?)```", PROFILES, re.DOTALL)
+    assert read(tomllib.loads(example)).name == "house_web"
+
+
+def test_the_page_on_profiles_names_all_that_are_built_in():
+    named = set(
+        re.findall(r"^\| `(\w+)` \|", PROFILES.partition("## Built in")[2].partition("## ")[0], re.MULTILINE)
+    )
+    assert named == {name for name, profile in BUILT_IN.items() if profile.offered}
+    assert all(f"`{name}`" in PROFILES for name in BUILT_IN)
 
 
 # ---------------------------------------------------------------- tests
