@@ -67,7 +67,8 @@ async def test_what_a_ca_says(new_ca, hierarchy):
     assert found["acme_ca_crl_shards"] == {(hierarchy.root.id,): 1, (issuer.id,): 1}
     assert found["acme_ca_crls"] == {(issuer.id,): 1}
     assert found["acme_ca_crl_entries"] == {(issuer.id,): 0}
-    assert (issuer.id, "server") in found["acme_ca_own_certificate_not_after_timestamp_seconds"]
+    own = found["acme_ca_own_certificate_not_after_timestamp_seconds"]
+    assert set(own) == {(issuer.id, "acme_server"), (issuer.id, "ocsp_responder")}
     assert (
         found["acme_ca_certificates_estimate"][()] == found["acme_ca_certificates_recorded_last_hour"][()] > 0
     )

@@ -152,7 +152,7 @@ def _tell(scope: Scope, total: Findings, *, as_json: bool) -> None:
         out.print(f"{finding.severity:5}  {finding.code}  {finding.object}: {finding.sentence}")
     errors, notes = (len(total.of(severity)) for severity in Severity)
     out.print(
-        f"{total.certificates} certificates, recorded before {scope.until:%Y-%m-%d %H:%M:%S} UTC: {errors} errors, {notes} notes."
+        f"{total.certificates} certificates, recorded before {scope.until:%Y-%m-%d %H:%M:%S} UTC; errors: {errors}, notes: {notes}."
     )
     out.print(
         f"Of these {total.own} of the server itself, {total.unsigned} not signed, "

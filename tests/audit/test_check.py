@@ -67,7 +67,7 @@ async def test_something_is_wrong(run, database, tmp_path):
     serial = await database.fetchval("SELECT serial FROM certificate WHERE order_id = $1", f"{2:032x}")
     assert findings == [f"error  order.missing  certificate:{serial}: there is no order for it"]
     assert total.startswith("9 certificates, recorded before ")
-    assert total.endswith("1 errors, 0 notes.")
+    assert total.endswith(" UTC; errors: 1, notes: 0.")
     assert (
         counts
         == "Of these 0 of the server itself, 0 not signed, 0 older than the evidence that is kept. 2 CRLs."

@@ -14,7 +14,7 @@ from acme import messages
 
 from tests.support.acme_client import AcmeClient, http01, leaf
 from tests.support.responders import HttpResponder
-from tests.support.server import Server, environment, free_ports, running
+from tests.support.server import Server, assert_audited, environment, free_ports, running
 
 pytestmark = pytest.mark.client
 
@@ -74,6 +74,7 @@ def test_nothing_that_a_client_was_told_is_lost(tmp_path, kill):
             client.acme.revoke(leaf(issued), 4)
         assert refused.value.code == "alreadyRevoked"
         assert client.issue("one.localhost", web=web).fullchain_pem
+        assert_audited(server)
 
 
 def make_durable(server: Server) -> None:
@@ -131,6 +132,7 @@ MARGIN = 20.0
 class Survivor:
     """A server that was killed, and started again at `since`, with a validation and an issuance under way."""
 
+    server: Server
     client: AcmeClient
     web: HttpResponder
     validating: messages.OrderResource
@@ -172,7 +174,7 @@ def survive(kill: Kill, opened: ExitStack, place: Path) -> Survivor:
     make_durable(server)
     kill(server.process)
     server.start_again()
-    return Survivor(client, web, validating, processing, time.monotonic())
+    return Survivor(server, client, web, validating, processing, time.monotonic())
 
 
 def begin_validation(client: AcmeClient, order: messages.OrderResource, web: HttpResponder) -> None:
@@ -200,3 +202,4 @@ def test_an_order_that_was_processing_gets_its_certificate(survivors, killed):
     survivor = survivors[killed]
     survivor.await_status(survivor.processing, "valid", within=ISSUANCE_SWEPT + MARGIN)
     assert survivor.client.await_issued(survivor.processing).fullchain_pem
+    assert_audited(survivor.server)

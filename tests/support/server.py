@@ -128,6 +128,14 @@ class Server:
         self.await_ready()
 
 
+def assert_audited(server: Server) -> None:
+    """All that the server issued and revoked is in order."""
+    words = [sys.executable, "-m", "acme_ca", "audit", "check"]
+    settings = {**server.environment, "ACME_CA_DEV": "true"}
+    done = subprocess.run(words, env=settings, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def free_ports(count: int) -> list[int]:
     """TCP ports on loopback that were free a moment ago, all different."""
     opened = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
