@@ -104,7 +104,8 @@ CHALLENGE_TRANSITIONS: dict[ChallengeStatus, frozenset[ChallengeStatus]] = {
 
 ISSUER_TRANSITIONS: dict[IssuerState, frozenset[IssuerState]] = {
     IssuerState.STAGED: frozenset({IssuerState.ACTIVE, IssuerState.RETIRED, IssuerState.EXPIRED}),
-    IssuerState.ACTIVE: frozenset({IssuerState.RETIRED, IssuerState.EXPIRED}),
+    # active → active: activated once more, it is again the one that new orders are for
+    IssuerState.ACTIVE: frozenset({IssuerState.ACTIVE, IssuerState.RETIRED, IssuerState.EXPIRED}),
     # back into service when its successor fails
     IssuerState.RETIRED: frozenset({IssuerState.ACTIVE, IssuerState.EXPIRED}),
     IssuerState.EXPIRED: frozenset(),
