@@ -50,14 +50,16 @@ class Renewals:
         if found is None or not await self._is(found, cert_id):
             raise _not_issued()
         profile = await self._profiles.find(found.profile)
+        issuer = await self._issuers.find(found.issuer)
+        # A hold may end: nobody is told to get round it.
+        gone = None if found.reason is HOLD else found.revoked
         window = renewal.suggested_window(
             cert_id,
             not_before=found.not_before,
             not_after=found.not_after,
             threshold=profile.renewal_threshold,
             moved=found.moved,
-            # A hold may end: nobody is told to get round it.
-            revoked=None if found.reason is HOLD else found.revoked,
+            revoked=gone or issuer.revoked,  # below a revoked CA nothing is valid any more
         )
         interval = renewal.polling_interval(not_before=found.not_before, not_after=found.not_after)
         return RenewalInfo(window=window, explanation_url=found.explanation_url, interval=interval)

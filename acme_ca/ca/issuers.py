@@ -38,6 +38,8 @@ class Issuer:
     kind: IssuerKind = IssuerKind.INTERMEDIATE
     stored_state: IssuerState = IssuerState.ACTIVE
     activated: datetime | None = None
+    revoked: datetime | None = None
+    """As a certificate of its parent."""
     open_shard: int = 0
     """Of its CRL: the one that new certificates belong to."""
     certificate: x509.Certificate
@@ -80,7 +82,8 @@ class Issuer:
         return issuer_state(self.stored_state, not_after=self.not_after, now=now)
 
     def signs_leaves(self, now: datetime) -> bool:
-        return self.kind is IssuerKind.INTERMEDIATE and self.state(now) is IssuerState.ACTIVE
+        in_use = self.state(now) is IssuerState.ACTIVE and self.revoked is None
+        return self.kind is IssuerKind.INTERMEDIATE and in_use
 
 
 def issuer(certificate: x509.Certificate, key: PrivateKey | None, *, chain: Chain) -> Issuer:

@@ -205,6 +205,7 @@ class Issuers:
                 kind=record.kind,
                 stored_state=record.state,
                 activated=record.activated,
+                revoked=record.revoked,
                 open_shard=record.open_shard,
                 alternates_pem=tuple(issuers.chain_pem(other) for other in others if other),
                 constraints=tuple(filter(None, map(NameConstraints.of, first))),

@@ -387,7 +387,7 @@ async def claim_and_record(
         """WITH claimed AS (
                UPDATE orders o SET status = 'processing', serial = $2
                WHERE o.id = $1 AND o.status = 'pending' AND o.expires > $3 AND o.issuer_id = $9
-                 AND EXISTS (SELECT FROM issuer i WHERE i.id = o.issuer_id AND i.state = 'active')
+                 AND EXISTS (SELECT FROM issuer i WHERE i.id = o.issuer_id AND i.state = 'active' AND i.revoked IS NULL)
                  AND (SELECT bool_and(z.status = 'valid' AND z.expires > $3) IS TRUE AND count(z.status) = cardinality(o.authzs)
                       FROM unnest(o.authzs) AS wanted (id), LATERAL (
                           -- OFFSET 0 keeps the look-up one by primary key, whatever the planner thinks of partial indexes
@@ -452,7 +452,8 @@ async def move(database: Database, order: Order, issuer: IssuerId, *, now: datet
     await database.fetchrow_durably(
         """WITH moved AS (
                UPDATE orders o SET issuer_id = $2 WHERE id = $1 AND status = 'pending' AND issuer_id = $3
-                 AND NOT EXISTS (SELECT FROM issuer i WHERE i.id = o.issuer_id AND i.state = 'active' AND i.not_after > $4)
+                 AND NOT EXISTS (SELECT FROM issuer i WHERE i.id = o.issuer_id AND i.state = 'active'
+                                 AND i.revoked IS NULL AND i.not_after > $4)
                RETURNING id
            )
            INSERT INTO audit_event (at, event, actor, object, detail)

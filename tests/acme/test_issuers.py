@@ -9,8 +9,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from acme_ca.ca import certify
 from acme_ca.ca.certify import Parent
 from acme_ca.ca.constraints import NameConstraints
-from acme_ca.core.model import IssuerKind
+from acme_ca.core.model import IssuerKind, RevocationReason
 from acme_ca.core.problems import ErrorType
+from acme_ca.core.renewal import CertId
+from acme_ca.storage import issuers
+from acme_ca.storage.database import Database
 from tests.support.client import Answer, assert_problem
 from tests.support.fixtures import IN_SESSION_LOOP, PASSWORD
 
@@ -78,3 +81,23 @@ async def test_what_the_issuers_name_constraints_forbid_is_refused_when_it_is_or
         await ca.retire(ca.hierarchy.intermediate)
         moved = await early.finalize()
         assert_problem(moved, ErrorType.REJECTED_IDENTIFIER, "constrained", status=403)
+
+
+async def test_below_a_revoked_issuer_every_certificate_is_to_be_renewed_at_once(new_ca):
+    """RFC 9773 §4.2: what steers a whole fleet away from a stolen key. New orders go to the successor."""
+    async with new_ca() as ca:
+        account = await ca.account()
+        (leaf, *_) = await (await ca.ready(account)).issue(ca.web)
+        url = f"{ca.client.url('renewal-info')}/{CertId.of(leaf)}"
+        before = (await ca.client.request("GET", url)).json["suggestedWindow"]
+        assert datetime.fromisoformat(before["start"]) > datetime.now(UTC)
+        successor, _ = await ca.add_issuer()
+        compromised = ca.hierarchy.intermediate.id
+        async with Database.open(ca.dsn, connections=1) as database:
+            reason, now = RevocationReason.CA_COMPROMISE, datetime.now(UTC)
+            assert await issuers.revoke(database, compromised, reason=reason, actor="operator", now=now)
+        await ca.application.issuers.refresh()
+        after = (await ca.client.request("GET", url)).json["suggestedWindow"]
+        assert datetime.fromisoformat(after["end"]) <= datetime.now(UTC)
+        (renewed, *_) = await (await ca.ready(account)).issue(ca.web)
+        renewed.verify_directly_issued_by(successor.certificate)
