@@ -79,7 +79,7 @@ def test_a_root_ceremony_and_an_act_with_the_root(tmp_path):
     act = Terminal.of_command(tmp_path, "ceremony", "sign-crl", "offline", "--revoke", "0a:0b")
     status, said = people.open_root(act, "Carol", "Alice")
     assert status == 0
-    assert "Carol gave share 3" in said
+    assert "Carol gave share 3 of set" in said
     assert [entry.serial_number for entry in x509.load_der_x509_crl(offline(tmp_path, "root.crl"))] == [
         0x0A0B
     ]
@@ -147,7 +147,7 @@ def test_wrong_shares_are_asked_for_again(rehearsed):
     terminal.type(" ".join(notes["Bob"]))
     status, said = terminal.end()
     assert status == 0
-    assert "Bob gave share 2" in said
+    assert "Bob gave share 2 of set" in said
 
 
 # ---------------------------------------------------------------- rehearsed
@@ -224,6 +224,23 @@ def test_an_rsa_root_alone(tmp_path):
     root = x509.load_pem_x509_certificate(offline(tmp_path, "root.pem"))
     assert (root.public_key().key_size, root.subject) == (4096, subject("Old Root CA"))
     assert not (tmp_path / "offline" / "intermediate.pem").exists()
+
+
+def test_other_holders_take_over(rehearsed):
+    answers(rehearsed, "Carol", "Alice")
+    with (rehearsed / "answers.toml").open("a") as file:
+        file.write('\n[new_shares]\nDora = "dora.txt"\nAlice = "alice-2.txt"\nEve = "eve.txt"\n')
+    words = ("--threshold", "3", "--holder", "Dora", "--holder", "Alice", "--holder", "Eve", *ANSWERS)
+    old_key, transcripts = offline(rehearsed, "root.key"), len(list((rehearsed / "offline").iterdir()))
+    done = command(rehearsed, "ceremony", "reshare", "offline", *words)
+    assert done.returncode == 0, done.stderr
+    assert stat.S_IMODE((rehearsed / "offline" / "root.key").stat().st_mode) == 0o600
+    assert len(list((rehearsed / "offline").iterdir())) == transcripts + 1
+    assert_refused(sign_crl(rehearsed), "the shares of this root?")
+    (rehearsed / "answers.toml").write_text('[shares]\nA = "dora.txt"\nB = "alice-2.txt"\nC = "eve.txt"')
+    assert sign_crl(rehearsed).returncode == 0
+    (rehearsed / "offline" / "root.key").write_bytes(old_key)
+    assert_refused(sign_crl(rehearsed), "the shares of this root?")
 
 
 # ---------------------------------------------------------------- refused

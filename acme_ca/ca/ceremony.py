@@ -49,9 +49,14 @@ def make_root(directory: Path, terms: RootTerms, secret: bytes, *, now: datetime
     """
     key = keystore.generate(terms.kind)
     root = certify.make_root(terms.name, key, lifetime=terms.lifetime, path_length=terms.path_length, now=now)
-    keystore.save(directory / ROOT_KEY, key, _password(secret))
-    folder.write(directory / ROOT_CERTIFICATE, root.public_bytes(Encoding.PEM))
+    keep_root(directory, Parent(certificate=root, key=key), secret)
     return root
+
+
+def keep_root(directory: Path, root: Parent, secret: bytes) -> None:
+    """Write the root's certificate, and its key wrapped by the secret. Raises KeyStoreError, OSError."""
+    keystore.save(directory / ROOT_KEY, root.key, _password(secret))
+    folder.write(directory / ROOT_CERTIFICATE, root.certificate.public_bytes(Encoding.PEM))
 
 
 def open_root(directory: Path, given: Sequence[Share], *, now: datetime) -> Parent:

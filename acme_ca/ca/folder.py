@@ -49,6 +49,11 @@ def replace(path: Path, content: bytes) -> None:
     draft = path.with_name(f".{path.name}.new")
     draft.unlink(missing_ok=True)
     write(draft, content)
+    move(draft, path)
+
+
+def move(draft: Path, path: Path) -> None:
+    """A file to its place, durably, whatever is there. Raises OSError."""
     draft.replace(path)
     _sync(path.parent)
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import typer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.ca import ceremony, certify, folder, hierarchy, keystore, shares
-from acme_ca.ca.ceremony import ROOT_CRL, RootTerms
+from acme_ca.ca.ceremony import ROOT_CRL, ROOT_KEY, RootTerms
 from acme_ca.ca.certify import CaRequest, Parent
 from acme_ca.ca.constraints import NameConstraints, Subtree
 from acme_ca.ca.folder import FolderExists
@@ -40,6 +41,10 @@ TRANSCRIPT = "transcript.txt"
 RootDirectory = Annotated[
     Path, typer.Argument(metavar="DIRECTORY", help="The folder that create-root made: root.pem, root.key.")
 ]
+HolderOption = Annotated[
+    list[str], typer.Option(metavar="NAME", help="Who holds a share: one for each share. Repeatable.")
+]
+ThresholdOption = Annotated[int, typer.Option(metavar="K", help="How many shares open the root.")]
 AnswersOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Shares in files instead of people (TOML). For rehearsals only."),
@@ -63,10 +68,8 @@ def create_root(
         Path, typer.Argument(metavar="DIRECTORY", help="A new folder for all that is made.")
     ],
     *,
-    holder: Annotated[
-        list[str], typer.Option(metavar="NAME", help="Who holds a share: one for each share. Repeatable.")
-    ],
-    threshold: Annotated[int, typer.Option(metavar="K", help="How many shares open the root.")],
+    holder: HolderOption,
+    threshold: ThresholdOption,
     cn: Annotated[str, typer.Option(help='Name of the CA: "VCC" gives "VCC Root CA".')] = "VCC",
     org: Annotated[str, typer.Option(help="Organization in the names; may be empty.")] = "VCC",
     country: Annotated[str, typer.Option(help="Two-letter country code; may be empty.")] = "",
@@ -97,72 +100,94 @@ def create_root(
     if csr is not None and root_only:
         raise ConfigurationError("--csr and --root-only exclude each other.")
     settings = load_settings(config_file, public_http_url=public_http_url)
-    people = holders(answers)
+    stage = _Stage(people=holders(answers), transcript=Transcript(f"Root ceremony: {cn}", clock=_now))
     with _refusing():
-        plan = _Plan(
-            holders=_distinct(holder),
-            threshold=threshold,
-            terms=RootTerms(
-                name=certify.root_name(cn, org, country),
-                kind=hierarchy.KEY_KINDS[key_type][0],
-                lifetime=timedelta(days=days),
-                path_length=path_length,
-            ),
-            crl_lifetime=timedelta(days=crl_days),
+        sharing = _Sharing.among(holder, threshold)
+        terms = RootTerms(
+            name=certify.root_name(cn, org, country),
+            kind=hierarchy.KEY_KINDS[key_type][0],
+            lifetime=timedelta(days=days),
+            path_length=path_length,
         )
         request = _read_request(csr) if csr else None
         constraints = _constraints(permit, exclude, request)
         password = None if root_only or request else new_password(with_password(settings, new=True))
         with folder.new_folder(directory) as draft:
-            transcript = Transcript(f"Root ceremony: {cn}", clock=_now)
-            root = _made_root(draft, plan, people, transcript)
+            root = _made_root(draft, terms, sharing, stage)
+            crl = ceremony.sign_crl(root, lifetime=timedelta(days=crl_days), now=_now())
+            _keep_crl(draft, crl, stage.transcript)
             if password is not None:
-                request = _new_key(draft, root, key_type, password, transcript)
+                request = _new_key(draft, root, key_type, password, stage.transcript)
             if request is not None:
-                made = _signed(root, request, constraints, settings.public_http_url, transcript)
+                made = _signed(root, request, constraints, settings.public_http_url, stage.transcript)
                 folder.write(draft / "intermediate.pem", _pem(made))
-            _end(draft / TRANSCRIPT, transcript)
-    _tell(directory / TRANSCRIPT, transcript)
+            _end(draft / TRANSCRIPT, stage.transcript)
+    _tell(directory / TRANSCRIPT, stage.transcript)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
-    holders: Sequence[str]
+class _Stage:
+    people: Holders
+    transcript: Transcript
+
+    def begin(self) -> None:
+        self.transcript.begin()
+        if self.people.rehearsal:
+            self.transcript.say(
+                "THIS IS A REHEARSAL: the shares are in files, so the root is not to be relied on"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Sharing:
+    """A new secret to wrap the root's key with, and the share of each holder."""
+
+    secret: bytes = field(repr=False)
+    shares: Mapping[str, Share]
     threshold: int
-    terms: RootTerms
-    crl_lifetime: timedelta
+
+    @classmethod
+    def among(cls, names: Sequence[str], threshold: int) -> Self:
+        """Raises ConfigurationError, ShareError."""
+        if len(set(names)) < len(names) or not all(name.strip() and name.isprintable() for name in names):
+            raise ConfigurationError(
+                "--holder: each holder has a name of their own, in printable characters."
+            )
+        secret = os.urandom(shares.SECRET_BYTES)
+        parts = shares.split(secret, threshold=threshold, count=len(names))
+        return cls(secret=secret, shares=dict(zip(names, parts, strict=True)), threshold=threshold)
 
 
-def _made_root(draft: Path, plan: _Plan, people: Holders, transcript: Transcript) -> Parent:
+def _made_root(draft: Path, terms: RootTerms, sharing: _Sharing, stage: _Stage) -> Parent:
     """The root, opened with the shares that its holders have noted."""
-    _begin(transcript, people)
-    noted = _shared_root(draft, plan, people, transcript)
-    ceremony.check_all_shares(draft, noted, now=_now())
-    root = ceremony.open_root(draft, noted, now=_now())
-    transcript.say(
-        "The root's key was read back and opened with the shares as they were typed, with each in turn"
+    stage.begin()
+    root = ceremony.make_root(draft, terms, sharing.secret, now=_now())
+    stage.transcript.certificate(
+        "A root was made; its key is wrapped by a secret that only the shares give", root
     )
-    crl = ceremony.sign_crl(root, lifetime=plan.crl_lifetime, now=_now())
-    _keep_crl(draft, crl, transcript)
-    return root
+    return _opened_by_all(draft, root, sharing, stage)
 
 
-def _shared_root(draft: Path, plan: _Plan, people: Holders, transcript: Transcript) -> list[Share]:
-    """Make the root, hand out its shares; the secret that wraps its key is not kept."""
-    secret = os.urandom(shares.SECRET_BYTES)
-    parts = shares.split(secret, threshold=plan.threshold, count=len(plan.holders))
-    root = ceremony.make_root(draft, plan.terms, secret, now=_now())
-    transcript.certificate("A root was made; its key is wrapped by a secret that only the shares give", root)
-    transcript.say(
-        f"{plan.threshold} of {len(parts)} shares open it",
-        {"holders": ", ".join(plan.holders), "set of shares": parts[0].set_id},
+def _opened_by_all(place: Path, root: x509.Certificate, sharing: _Sharing, stage: _Stage) -> Parent:
+    """Hand out the shares, and open the root in `place` with what the holders have noted."""
+    stage.transcript.say(
+        f"{sharing.threshold} of {len(sharing.shares)} shares open it", {"holders": ", ".join(sharing.shares)}
     )
     noted = []
-    for holder, share in zip(plan.holders, parts, strict=True):
-        noted.append(people.hand_out(holder, share, fingerprint(root)))
-        confirmed = "" if people.rehearsal else ", typed it in again and confirmed the fingerprint"
-        transcript.say(f"{holder} received share {share.index + 1}{confirmed}")
-    return noted
+    for holder, share in sharing.shares.items():
+        noted.append(stage.people.hand_out(holder, share, fingerprint(root)))
+        confirmed = "" if stage.people.rehearsal else ", typed it in again and confirmed the fingerprint"
+        stage.transcript.say(f"{holder} received share {_number(share)}{confirmed}")
+    ceremony.check_all_shares(place, noted, now=_now())
+    stage.transcript.say(
+        "The root's key was read back and opened with the shares as they were typed, with each in turn"
+    )
+    return ceremony.open_root(place, noted, now=_now())
+
+
+def _number(share: Share) -> str:
+    """As the transcript names it. The number of the set is no secret: all shares that belong together have it."""
+    return f"{share.index + 1} of set {share.set_id}"
 
 
 def _new_key(
@@ -202,13 +227,13 @@ def sign_intermediate(
         _check_new(out)
         request = _read_request(csr)
         constraints = _constraints(permit, exclude, request)
-        with _act(directory, "Signing an intermediate", answers) as (root, transcript):
+        with _act(directory, "Signing an intermediate", answers) as act:
             made = _signed(
-                root,
+                act.root,
                 request,
                 constraints,
                 settings.public_http_url,
-                transcript,
+                act.transcript,
                 lifetime=timedelta(days=days),
             )
             folder.write(out, _pem(made))
@@ -230,11 +255,15 @@ def cross_sign(
     with _refusing():
         _check_new(out)
         original = hierarchy.read_certificate(certificate)
-        with _act(directory, "Cross-signing", answers) as (root, transcript):
+        with _act(directory, "Cross-signing", answers) as act:
             made = certify.cross_sign(
-                original, root, lifetime=timedelta(days=days), base_url=settings.public_http_url, now=_now()
+                original,
+                act.root,
+                lifetime=timedelta(days=days),
+                base_url=settings.public_http_url,
+                now=_now(),
             )
-            transcript.certificate("A certificate of another CA was signed", made)
+            act.transcript.certificate("A certificate of another CA was signed", made)
             folder.write(out, _pem(made))
 
 
@@ -258,43 +287,69 @@ def sign_crl(
         raise ConfigurationError(f"--reason: {reason!r} is none of {', '.join(REASONS)}.")
     with _refusing():
         previous = ceremony.read_crl(directory)
-        with _act(directory, "Signing the root's CRL", answers) as (root, transcript):
+        with _act(directory, "Signing the root's CRL", answers) as act:
             crl = ceremony.sign_crl(
-                root,
+                act.root,
                 serials,
                 reason=REASONS[reason],
                 previous=previous,
                 lifetime=timedelta(days=days),
                 now=_now(),
             )
-            _keep_crl(directory, crl, transcript)
+            _keep_crl(directory, crl, act.transcript)
+
+
+@app.command()
+def reshare(
+    directory: RootDirectory,
+    *,
+    holder: HolderOption,
+    threshold: ThresholdOption,
+    answers: AnswersOption = None,
+) -> None:
+    """Give the root other holders: its key is wrapped anew. Shares and copies of root.key from before still go together."""
+    with _refusing():
+        sharing = _Sharing.among(holder, threshold)
+        with (
+            _act(directory, "Resharing", answers) as act,
+            tempfile.TemporaryDirectory(prefix=".reshare.", dir=directory) as draft,
+        ):
+            ceremony.keep_root(Path(draft), act.root, sharing.secret)
+            _opened_by_all(Path(draft), act.root.certificate, sharing, act.stage)
+            folder.move(Path(draft) / ROOT_KEY, directory / ROOT_KEY)
+            act.transcript.say("root.key was wrapped anew; every copy of the old file must be destroyed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Act:
+    """Something done with a root that was opened."""
+
+    root: Parent
+    stage: _Stage
+
+    @property
+    def transcript(self) -> Transcript:
+        return self.stage.transcript
 
 
 @contextlib.contextmanager
-def _act(directory: Path, title: str, answers: Path | None) -> Iterator[tuple[Parent, Transcript]]:
+def _act(directory: Path, title: str, answers: Path | None) -> Iterator[_Act]:
     """The root, opened by its holders, for one act that its transcript tells of."""
-    people = holders(answers)
+    stage = _Stage(people=holders(answers), transcript=Transcript(title, clock=_now))
     certificate = ceremony.read_root(directory, now=_now())
-    transcript = Transcript(title, clock=_now)
-    _begin(transcript, people)
-    given = people.collect()
+    stage.begin()
+    given = stage.people.collect()
     root = ceremony.open_root(directory, [share for _, share in given], now=_now())
-    transcript.certificate("The root was opened", certificate)
+    stage.transcript.certificate("The root was opened", certificate)
     for name, share in given:
-        transcript.say(f"{name} gave share {share.index + 1}")
-    yield root, transcript
+        stage.transcript.say(f"{name} gave share {_number(share)}")
+    yield _Act(root=root, stage=stage)
     path = directory / f"transcript-{_now():%Y%m%dT%H%M%SZ}.txt"
-    _end(path, transcript)
-    _tell(path, transcript)
+    _end(path, stage.transcript)
+    _tell(path, stage.transcript)
 
 
 # ---------------------------------------------------------------- parts
-
-
-def _begin(transcript: Transcript, people: Holders) -> None:
-    transcript.begin()
-    if people.rehearsal:
-        transcript.say("THIS IS A REHEARSAL: the shares are in files, so the root is not to be relied on")
 
 
 def _signed(
@@ -367,12 +422,6 @@ def _constraints(
     if permit or exclude:
         return NameConstraints.parse(permit or (), exclude or ())
     return request.name_constraints if request else None
-
-
-def _distinct(names: Sequence[str]) -> Sequence[str]:
-    if len(set(names)) < len(names) or not all(name.strip() and name.isprintable() for name in names):
-        raise ConfigurationError("--holder: each holder has a name of their own, in printable characters.")
-    return names
 
 
 def _serial(text: str) -> int:

@@ -142,8 +142,10 @@ def _say(text: str) -> None:
 class _Answers(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    shares: dict[str, Path]
-    """By holder: the file that his share is written to, or read from."""
+    shares: dict[str, Path] = {}
+    """By holder: the file that the share is read from; in create-root, written to."""
+    new_shares: dict[str, Path] = {}
+    """In reshare: the files that the shares of the new holders are written to."""
 
 
 class Files:
@@ -158,10 +160,11 @@ class Files:
             raise ConfigurationError(
                 f"{answers} is no file of answers: a table [shares] with a line NAME = FILE for each holder."
             ) from None
-        self._files = {name: answers.parent / path for name, path in read.shares.items()}
+        self._given = {name: answers.parent / path for name, path in read.shares.items()}
+        self._received = self._given | {name: answers.parent / path for name, path in read.new_shares.items()}
 
     def hand_out(self, holder: str, share: Share, fingerprint: str) -> Share:  # noqa: ARG002
-        path = self._files.get(holder)
+        path = self._received.get(holder)
         if path is None:
             raise ConfigurationError(f"The answers name no file for the share of {holder}.")
         try:
@@ -173,7 +176,7 @@ class Files:
         return _from_file(path)
 
     def collect(self) -> list[tuple[str, Share]]:
-        return [(name, _from_file(path)) for name, path in self._files.items()]
+        return [(name, _from_file(path)) for name, path in self._given.items()]
 
 
 def _from_file(path: Path) -> Share:

@@ -31,6 +31,10 @@ class People:
 
     def create_root(self, terminal: Terminal, *holders: str) -> tuple[int, str]:
         """Through `ceremony create-root`: its status, and what it said in the end."""
+        self.receive_all(terminal, *holders)
+        return terminal.end()
+
+    def receive_all(self, terminal: Terminal, *holders: str) -> None:
         _, asked = terminal.await_text("New password", "This screen is for")
         if asked == "New password":
             terminal.type(self.password)
@@ -39,16 +43,18 @@ class People:
             self.receive(terminal, holder)
             terminal.type(" ".join(self.notes[holder].words))
             self.confirm(terminal, holder)
-        return terminal.end()
 
     def open_root(self, terminal: Terminal, *holders: str) -> tuple[int, str]:
         """Through an act with a root that exists."""
+        self.give_shares(terminal, *holders)
+        return terminal.end()
+
+    def give_shares(self, terminal: Terminal, *holders: str) -> None:
         for holder in holders:
             terminal.await_text("Name of its holder: ")
             terminal.type(holder)
             terminal.await_text("1> ")
             terminal.type(" ".join(self.notes[holder].words))
-        return terminal.end()
 
     def receive(self, terminal: Terminal, holder: str) -> None:
         """Up to where the words are to be typed again."""

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -34,7 +34,7 @@ class Server:
     dns_port: int
     started_by: Sequence[str | Path]
     environment: Mapping[str, str]
-    process: subprocess.Popen[bytes]
+    process: subprocess.Popen[bytes] = field(init=False)
 
     @property
     def data(self) -> Path:
@@ -113,6 +113,10 @@ class Server:
         assert done.returncode == 0, done.stderr
         return done.stdout
 
+    @property
+    def running(self) -> bool:
+        return hasattr(self, "process") and self.process.poll() is None
+
     def stop(self, kind: signal.Signals = signal.SIGTERM) -> int:
         """Send `kind` and wait; the exit status."""
         self.process.send_signal(kind)
@@ -123,7 +127,7 @@ class Server:
             raise AssertionError(f"acme-ca serve did not stop:\n{self.log()}") from None
 
     def start_again(self) -> None:
-        """After `stop`, or after its process was killed: the same place, the same ports."""
+        """For the first time, after `stop`, or after its process was killed: the same place, the same ports."""
         self.process = _launch(self.started_by, self.place, self.environment)
         self.await_ready()
 
@@ -187,10 +191,22 @@ def started(
     words: Sequence[str | Path], place: Path, *, without: Collection[str] = (), **settings: str
 ) -> Iterator[Server]:
     """A ready server by any command, with its working directory `place`; `settings`, `without` as for `environment`."""
+    server = prepared(words, place, without=without, **settings)
+    try:
+        server.start_again()
+        yield server
+    finally:
+        if server.running:
+            server.stop()
+
+
+def prepared(
+    words: Sequence[str | Path], place: Path, *, without: Collection[str] = (), **settings: str
+) -> Server:
+    """A server that `start_again` starts; else as `started`."""
     ports = free_ports(5)
-    variables = environment(place, ports, settings, without=without)
     https, http, http01, tlsalpn01, dns = ports
-    server = Server(
+    return Server(
         place=place,
         https_port=https,
         http_port=http,
@@ -198,15 +214,8 @@ def started(
         tlsalpn01_port=tlsalpn01,
         dns_port=dns,
         started_by=words,
-        environment=variables,
-        process=_launch(words, place, variables),
+        environment=environment(place, ports, settings, without=without),
     )
-    try:
-        server.await_ready()
-        yield server
-    finally:
-        if server.process.poll() is None:
-            server.stop()
 
 
 def command(
