@@ -115,7 +115,7 @@ def sign_crl(
         .issuer_name(root.certificate.subject)
         .last_update(now)
         .next_update(min(now + lifetime, root.certificate.not_valid_after_utc))
-        .add_extension(x509.CRLNumber(max(number(previous) + 1, int(now.timestamp()))), critical=False)
+        .add_extension(x509.CRLNumber(max(number(previous) + 1, int(now.timestamp() * 1000))), critical=False)
         .add_extension(authority, critical=False)
         .sign(root.key, signature_hash(root.key.public_key()))
     )

@@ -32,7 +32,7 @@ from acme_ca.cli.options import (
     load_settings,
     with_password,
 )
-from acme_ca.config import ConfigurationError, Settings
+from acme_ca.config import ConfigurationError, Settings, ca_password
 from acme_ca.core.model import serial_text
 from acme_ca.core.problems import Problem
 from acme_ca.server import database, hierarchy
@@ -254,7 +254,10 @@ def bring(
     ] = None,
     key_password: Annotated[
         str,
-        typer.Option(envvar="ACME_CA_IMPORT_PASSWORD", help="Of the key files, where they are encrypted."),
+        typer.Option(
+            envvar="ACME_CA_IMPORT_PASSWORD",
+            help="Of the key files, where they are encrypted; without it the CA's own.",
+        ),
     ] = "",
     config_file: ConfigOption = None,
     data: DataOption = None,
@@ -264,7 +267,8 @@ def bring(
     The intermediate becomes active when there is no active issuer, and staged otherwise.
     """
     settings = with_password(load_settings(config_file, data=data), new=True)
-    password = key_password.encode()
+    own = ca_password(settings)
+    password = (key_password or (own.get_secret_value() if own else "")).encode()
     brought = Brought(certificate=_certificate(root), key=_foreign_key(root_key, password))
     below = None
     if intermediate is not None:

@@ -12,7 +12,7 @@ from acme_ca.config import Section, Settings, unknown_variables
 from acme_ca.core.model import ChallengeType, Profile
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
 
 

@@ -16,7 +16,7 @@ are what it prints: each must occur in its output, in this order, where `…` st
 is not 0 fails, unless the first line below it is `(refused)`.
 
 Commands are run by bash, one after the other; directory and variables are kept. The settings of a server (ACME_CA_…)
-are in the environment, `acme-ca` is on the PATH. `systemctl start|stop|restart acme-ca` starts and stops a real server
+are in the environment, `acme-ca` and its `python3` are on the PATH. `systemctl start|stop|restart acme-ca` starts and stops a real server
 with those settings; it is ready when the command is over. Names below example.test lead to this machine.
 
 What a reader does not see is said in a comment on the line before a block; it holds for that block:
@@ -164,9 +164,10 @@ def reader(place: Path, dns: DnsServer) -> Iterator[Reader]:
 
 
 def _with_command(place: Path) -> Path:
-    """A folder with `acme-ca` in it: this source, whichever is installed."""
+    """A folder with `acme-ca` in it, of this source, whichever is installed; and the Python that it runs on."""
     folder = place / "bin"
     folder.mkdir()
-    (folder / "acme-ca").write_text(f'#!/bin/sh\nexec {sys.executable} -m acme_ca "$@"\n')
-    (folder / "acme-ca").chmod(0o755)
+    for name, words in (("acme-ca", "-m acme_ca"), ("python3", "")):
+        (folder / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words} "$@"\n')
+        (folder / name).chmod(0o755)
     return folder
