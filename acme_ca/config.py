@@ -459,7 +459,8 @@ def _setting(place: tuple[int | str, ...]) -> Iterator[str]:
 # ---------------------------------------------------------------- beside the values
 
 LEGACY_PASSWORD = "VCC_CA_PASSWORD"  # noqa: S105  the name of a variable
-_OF_THE_SCRIPTS = frozenset({"ACME_CA_CONFIG", "ACME_CA_REQUIRE_CLIENTS"})
+_NO_SETTINGS = frozenset({"ACME_CA_CONFIG", "ACME_CA_IMPORT_PASSWORD", "ACME_CA_REQUIRE_CLIENTS"})
+"""Read by commands and scripts."""
 
 
 def ca_password(settings: Settings) -> SecretStr | None:
@@ -489,7 +490,7 @@ def _first_line(path: Path, *, setting: str) -> str:
 
 def unknown_variables(names: Iterable[str]) -> list[str]:
     """Those of the environment's names that begin as settings do but name none: probably a slip of the pen."""
-    known = {ENV_PREFIX + name.upper() for name in _variable_names(Settings)} | _OF_THE_SCRIPTS
+    known = {ENV_PREFIX + name.upper() for name in _variable_names(Settings)} | _NO_SETTINGS
     return sorted(name for name in names if name.upper().startswith(ENV_PREFIX) and name.upper() not in known)
 
 

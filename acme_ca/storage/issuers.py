@@ -39,8 +39,8 @@ class IssuerRecord:
 
 
 async def all_issuers(database: Database) -> list[IssuerRecord]:
-    """Oldest first."""
-    rows = await database.fetch(f"SELECT {_COLUMNS} FROM issuer ORDER BY created, id")
+    """Oldest first, a root before what was made with it."""
+    rows = await database.fetch(f"SELECT {_COLUMNS} FROM issuer ORDER BY created, kind <> 'root', id")
     return [_record_of(row) for row in rows]
 
 
