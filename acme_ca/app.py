@@ -109,8 +109,8 @@ async def prepare(settings: Settings, seed: Hierarchy | None, *, dsn: str, open_
     own_identifier(settings)  # before anything is written
     await store.migrate(dsn)
     async with Database.open(dsn, connections=1) as database:
-        await _take_up(seed, database)
         known = await _profiles(settings, database)
+        await _take_up(seed, database)
         issuers = Issuers(database=database, open_key=open_key, clock=utc_now, log=log.get())
         await issuers.refresh()
         active = _active(issuers)

@@ -85,6 +85,24 @@ def test_what_init_refuses_leaves_nothing(tmp_path, arguments, settings, says):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_of_two_that_make_a_ca_at_once_one_is_refused_and_takes_nothing_away(tmp_path):
+    words = [sys.executable, "-m", "acme_ca", "init"]
+    both = [
+        subprocess.Popen(
+            words,
+            env=environment(tmp_path, free_ports(5), {}),
+            cwd=tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for _ in range(2)
+    ]
+    assert sorted(process.wait(60) for process in both) == [0, 2]
+    assert (tmp_path / "data" / "ca" / "root.key").is_file()
+    assert command(tmp_path, "ca", "info").returncode == 0
+
+
 def test_a_password_is_taken_from_the_first_line_of_a_file(tmp_path):
     (tmp_path / "password").write_text("from the file\r\nand a remark\n")
     arguments = {"CA_PASSWORD_FILE": str(tmp_path / "password"), "without": ("CA_PASSWORD",)}

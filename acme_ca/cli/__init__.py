@@ -12,7 +12,7 @@ from acme_ca.ca.certify import is_loopback
 from acme_ca.cli import audit, blocklist, ca, ceremony, cert, eab, key, profile
 from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
 from acme_ca.config import ConfigurationError
-from acme_ca.server import hierarchy
+from acme_ca.server import datadir, hierarchy
 from acme_ca.server.hierarchy import KeyType
 
 REFUSED = 2
@@ -129,7 +129,10 @@ def init(
     if hierarchy.exists(settings):
         raise ConfigurationError(f"ACME_CA_DATA: there is a CA in {place} already; it is left as it is.")
     settings = with_password(settings, new=True)
-    made = hierarchy.create(settings, common_name=cn, organization=org, country=country, key_type=key_type)
+    with datadir.alone(settings.data):
+        made = hierarchy.create(
+            settings, common_name=cn, organization=org, country=country, key_type=key_type
+        )
     out = console()
     for name, issuer in (("root", made.root), ("intermediate", made.intermediate)):
         out.print(ca.description(name, issuer))

@@ -35,7 +35,7 @@ from acme_ca.cli.options import (
 from acme_ca.config import ConfigurationError, Settings, ca_password
 from acme_ca.core.model import serial_text
 from acme_ca.core.problems import Problem
-from acme_ca.server import database, hierarchy
+from acme_ca.server import database, datadir, hierarchy
 from acme_ca.server.welcome import colon_hex
 from acme_ca.storage.database import Database
 
@@ -278,7 +278,8 @@ def bring(
             key_uri=intermediate_key_uri,
         )
     keep = partial(hierarchy.keep_key, settings)
-    taken = in_rotation(settings, lambda rotation: rotation.bring(brought, below, keep=keep), make=True)
+    with datadir.alone(settings.data):  # a server that is being started may take away what it did not find
+        taken = in_rotation(settings, lambda rotation: rotation.bring(brought, below, keep=keep), make=True)
     for issuer in taken:
         console().print(description(f"{issuer.kind} ({issuer.state(datetime.now(UTC))})", issuer))
 

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
@@ -35,15 +36,55 @@ def make(directory: Path) -> None:
 
 @contextlib.contextmanager
 def unchanged_when_refused(directory: Path) -> Iterator[None]:
-    """A start that ends with ConfigurationError leaves nothing behind in `directory`, nor itself if it was not there."""
-    root = _topmost_missing(directory)
-    before = set(directory.iterdir()) if root is None and directory.is_dir() else set()
+    """What ends with ConfigurationError leaves nothing behind in `directory`, nor itself if it was not there.
+
+    What others make meanwhile would be taken for ours, so they must wait. Raises ConfigurationError when this must.
+    """
+    with alone(directory):
+        before = set(directory.iterdir())
+        try:
+            yield
+        except ConfigurationError:
+            for made in set(directory.iterdir()) - before:
+                _remove(made)
+            raise
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """In `directory`, which is made when it is missing, nobody else begins anything meanwhile.
+
+    When ConfigurationError ends it, folders that were made and are empty go. Raises ConfigurationError.
+    """
+    missing = _missing(directory)
+    make(directory)
+    held = _claim(directory)
     try:
         yield
     except ConfigurationError:
-        for made in {root} if root is not None else _entries(directory) - before:
-            _remove(made)
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
         raise
+    finally:
+        fcntl.flock(held, fcntl.LOCK_UN)  # children that were forked have the descriptor, too
+        os.close(held)
+
+
+def _claim(directory: Path) -> int:
+    """The open folder, locked. Raises ConfigurationError."""
+    try:
+        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ConfigurationError(f"{SETTING}: {directory} cannot be read: {_reason(error)}.") from None
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(folder)
+        raise ConfigurationError(
+            f"{SETTING}: another acme-ca is being set up or started in {directory}; wait until it is done."
+        ) from None
+    return folder
 
 
 def publish_root(directory: Path, pem: bytes) -> Path:
@@ -57,14 +98,10 @@ def publish_root(directory: Path, pem: bytes) -> Path:
     return path
 
 
-def _topmost_missing(directory: Path) -> Path | None:
+def _missing(directory: Path) -> list[Path]:
+    """The folders that are not there yet, the innermost first."""
     absolute = directory.absolute()
-    missing = [path for path in (absolute, *absolute.parents) if not path.exists()]
-    return missing[-1] if missing else None
-
-
-def _entries(directory: Path) -> set[Path]:
-    return set(directory.iterdir()) if directory.is_dir() else set()
+    return [path for path in (absolute, *absolute.parents) if not path.exists()]
 
 
 def _remove(path: Path) -> None:

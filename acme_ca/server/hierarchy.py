@@ -114,10 +114,11 @@ def _folder(settings: Settings) -> Path:
 def create(
     settings: Settings, *, common_name: str, organization: str, country: str, key_type: KeyType
 ) -> Hierarchy:
-    """Make the hierarchy and publish its root certificate. Raises ConfigurationError, also when there is one."""
+    """Make the hierarchy, wholly or not at all, and publish its root certificate. Raises ConfigurationError, also when
+    there is one.
+    """
     password = new_password(settings)
-    with datadir.unchanged_when_refused(settings.data), _refusals_name_settings():
-        datadir.make(settings.data)
+    with _refusals_name_settings():
         made = create_hierarchy(
             place(settings),
             common_name=common_name,

@@ -68,3 +68,32 @@ def test_any_other_end_of_the_start_leaves_everything(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         undone_when_refused(tmp_path / "data", start)
     assert (tmp_path / "data").is_dir()
+
+
+def test_who_is_refused_leaves_what_others_made_meanwhile(tmp_path):
+    """Or of two that make a CA at the same moment the later one would take away that of the other."""
+    place = tmp_path / "data"
+
+    def first() -> None:
+        with pytest.raises(ConfigurationError, match="another acme-ca"):
+            undone_when_refused(place, lambda: None)
+        assert place.is_dir()
+        (place / "ca").mkdir()
+
+    undone_when_refused(place, first)
+    assert (place / "ca").is_dir()
+
+
+def test_alone_removes_nothing_but_empty_folders(tmp_path):
+    def act(*, made: bool) -> None:
+        with datadir.alone(tmp_path / "a" / "b"):
+            if made:
+                (tmp_path / "a" / "b" / "root.key").write_text("precious")
+            raise ConfigurationError("no")
+
+    with pytest.raises(ConfigurationError):
+        act(made=False)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ConfigurationError):
+        act(made=True)
+    assert (tmp_path / "a" / "b" / "root.key").read_text() == "precious"
