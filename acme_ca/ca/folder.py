@@ -28,12 +28,12 @@ def new_folder(directory: Path) -> Iterator[Path]:
     draft = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
     try:
         yield draft
-        _sync(draft)
+        sync(draft)
         _move(draft, directory)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
-    _sync(directory.parent)
+    sync(directory.parent)
 
 
 def write(path: Path, content: bytes) -> None:
@@ -55,7 +55,7 @@ def replace(path: Path, content: bytes) -> None:
 def move(draft: Path, path: Path) -> None:
     """A file to its place, durably, whatever is there. Raises OSError."""
     draft.replace(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _occupied(directory: Path) -> bool:
@@ -78,7 +78,8 @@ def _move(draft: Path, directory: Path) -> None:
         raise
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
+    """The names in it are on disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -26,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from acme_ca.ca import folder
 from acme_ca.ca.remotekey import RemoteEcKey, RemoteRsaKey
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -205,17 +206,9 @@ def save(path: Path, key: PrivateKey, password: bytes) -> None:
             file.write(pem)
             file.flush()
             os.fsync(descriptor)
-        _sync(path.parent)
+        folder.sync(path.parent)
     except OSError as error:
         raise KeyStoreError(f"The key {path} cannot be written: {error.strerror}.") from None
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load(path: Path, password: bytes) -> PrivateKey:
