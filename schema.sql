@@ -262,6 +262,11 @@ CREATE TABLE crl (
     base_at      timestamptz NOT NULL,                               -- its thisUpdate,
     base         bytea       NOT NULL,                               -- and its entries (acme_ca/core/crl.py)
     lists_after  timestamptz NOT NULL,                               -- what ended later is listed
+    opened       timestamptz NOT NULL,                               -- when certificates began to be issued for it
+    closed       timestamptz,                                        -- when the next shard took its place
+    taken        bigint      NOT NULL DEFAULT 0,                     -- certificates recorded until `counted`
+    counted      timestamptz NOT NULL,
+    ends         timestamptz,                                        -- when the last certificate of a closed shard ends
     PRIMARY KEY (issuer_id, shard),
     CONSTRAINT crl_base_is_older CHECK (base_number <= number AND lists_after <= base_at)
 );

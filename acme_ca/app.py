@@ -57,8 +57,10 @@ from acme_ca.public import Public
 from acme_ca.revocation import endpoints as revocation_endpoints
 from acme_ca.revocation.crl import CrlRules, Publisher
 from acme_ca.revocation.crl_files import CrlFiles
+from acme_ca.revocation.freshness import Freshness
 from acme_ca.revocation.ocsp import Ocsp, OcspRules
 from acme_ca.revocation.revoke import Revocation
+from acme_ca.revocation.shards import Shards
 from acme_ca.storage import database as store
 from acme_ca.storage import issuers as issuer_store
 from acme_ca.storage import operations
@@ -270,6 +272,9 @@ class _Composition:
             database=self._database,
             can_sign=self._authority.can_sign,
             ocsp=responders.health,
+            crls=Freshness(
+                database=self._database, rules=CrlRules.of(self._settings.crl), clock=utc_now
+            ).look,
             clock=utc_now,
             dev=self._settings.dev,
         )
@@ -432,17 +437,10 @@ class _Composition:
         )
 
     def _publisher(self, history: History) -> Publisher:
-        settings = self._settings.crl
         return Publisher(
             database=self._database,
             signer=CrlSigner(issuers=self._issuers.get, open_key=self._open_key),
-            rules=CrlRules(
-                refresh=timedelta(seconds=settings.refresh),
-                lifetime=timedelta(seconds=settings.lifetime),
-                delta_lifetime=timedelta(seconds=settings.delta_lifetime),
-                delta_base=timedelta(seconds=settings.delta_base),
-                root_lifetime=timedelta(seconds=settings.root_lifetime),
-            ),
+            rules=CrlRules.of(self._settings.crl),
             public_http_url=self._settings.public_http_url,
             history=history,
             clock=utc_now,
@@ -455,12 +453,19 @@ class _Composition:
         node = f"{socket.gethostname()}:{self._settings.data.resolve()}"
         own = _own_certificate(self._settings, self._issuers, self._profiles, self._database, self._authority)
         expiry = Expiry(database=self._database, clock=utc_now, log=self._log)
+        shards = Shards(
+            database=self._database,
+            budget=self._settings.crl.shard_budget,
+            clock=utc_now,
+            log=self._log,
+        )
         loops = (
             # Operators make, activate and retire issuers while this runs, and save profiles.
             Loop(name="issuers", interval=ISSUERS_INTERVAL, work=self._issuers.refresh),
             Loop(name="profiles", interval=PROFILES_INTERVAL, work=self._profiles.refresh),
             Loop(name="crl-files", interval=CRL_INTERVAL, work=crl_files.look),
             Loop(name="crl", interval=CRL_INTERVAL, work=publisher.publish_due, lease="crl"),
+            Loop(name="crl-shards", interval=10, work=shards.tend, lease="crl-shards"),
             # Attempts are taken over row by row (SKIP LOCKED): every worker may look.
             Loop(name="attempts", interval=5, work=acme.authorizations.take_over),
             Loop(name="orders", interval=15, work=acme.orders.resume, lease="orders"),

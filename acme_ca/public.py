@@ -39,6 +39,8 @@ class Public:
     """Whether an issuer's key works."""
     ocsp: Callable[[], str]
     """The worst state of the OCSP responders."""
+    crls: Callable[[], Awaitable[str]]
+    """`ok`, or what is wrong with the CRLs."""
     clock: Callable[[], datetime]
     dev: bool
     _looked: tuple[datetime, bool] | None = None
@@ -83,7 +85,7 @@ class Public:
             "status": "ok" if healthy else "failing",
             "version": __version__,
             "development_mode": self.dev,
-            "checks": {**needed, "ocsp": self.ocsp()},
+            "checks": {**needed, "ocsp": self.ocsp(), "crl": await self.crls()},
             "issuer_expires_in_days": remaining.days,
         }
 

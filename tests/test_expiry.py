@@ -89,7 +89,8 @@ async def test_the_last_crl_of_an_issuer_ends_with_it(database_url, log):
 async def stored_crl(database: Database, *, next_update: datetime) -> None:
     await database.execute(
         """INSERT INTO crl (issuer_id, shard, number, this_update, next_update, entries, der, urls, base_number, base_at,
-                            base, lists_after) VALUES ($1, 0, 1, $2, $3, 0, '', '{}', 1, $2, '', $2)""",
+                            base, lists_after, opened, counted)
+           VALUES ($1, 0, 1, $2, $3, 0, '', '{}', 1, $2, '', $2, $2, $2)""",
         records.ISSUER,
         NOW,
         next_update,

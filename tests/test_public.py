@@ -30,7 +30,8 @@ __all__ = ["account", "ca", "hierarchy", "hierarchy_place", "new_ca", "outside",
 
 pytestmark = IN_SESSION_LOOP
 
-CHECKS = {"database": "ok", "issuer_key": "ok", "issuer_life": "ok", "ocsp": "ok"}
+# No CRL is made in a test without background loops.
+CHECKS = {"database": "ok", "issuer_key": "ok", "issuer_life": "ok", "ocsp": "ok", "crl": "stale"}
 BOTH = pytest.mark.parametrize("listener", ["client", "plain"])
 
 
@@ -174,6 +175,7 @@ async def test_health_looks_at_the_issuers_life(ca, hierarchy):
             database=database,
             can_sign=answering(True),
             ocsp=lambda: "ok",
+            crls=answering("ok"),
             clock=lambda: datetime.now(UTC),
             dev=False,
         )
@@ -195,10 +197,10 @@ async def test_health_without_an_active_issuer(new_ca):
 
 
 def answering(answer):
-    async def can_sign(_issuer) -> bool:
+    async def answered(*_) -> bool:
         return answer
 
-    return can_sign
+    return answered
 
 
 async def test_health_tells_of_responders_and_stays_up(ca):
@@ -209,6 +211,7 @@ async def test_health_tells_of_responders_and_stays_up(ca):
             database=database,
             can_sign=answering(True),
             ocsp=lambda: "missing",
+            crls=answering("stale"),
             clock=lambda: datetime.now(UTC),
             dev=False,
         )
@@ -230,6 +233,7 @@ async def test_health_asks_the_key_only_now_and_then(ca, hierarchy):
             database=database,
             can_sign=can_sign,
             ocsp=lambda: "ok",
+            crls=answering("ok"),
             clock=lambda: now,
             dev=False,
         )

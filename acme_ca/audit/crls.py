@@ -18,7 +18,7 @@ from cryptography import x509
 from acme_ca.audit.findings import Background, Finding, Findings, Severity
 from acme_ca.ca.issuers import Issuer
 from acme_ca.core import addresses
-from acme_ca.core.crl import REMOVE_FROM_CRL, Entry, unpack
+from acme_ca.core.crl import REMOVE_FROM_CRL, Entry, Scope, unpack
 from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.model import Serial, serial_text
 from acme_ca.core.revocation import REASONS
@@ -77,7 +77,7 @@ def _overdue(record: ShardRecord, background: Background) -> Iterator[str]:
 
 
 def _missing(record: ShardRecord, background: Background) -> Iterator[str]:
-    if record.created < background.now - MISSING_AFTER:
+    if record.is_expected and record.created < background.now - MISSING_AFTER:
         yield "there is no CRL"
 
 
@@ -144,7 +144,7 @@ def _times(published: Published) -> Iterator[str]:
 
 def _expired(published: Published) -> Iterator[str]:
     ends = (file.next_update_utc for file in published.files)
-    if any(end is None or end <= published.now for end in ends):
+    if not published.record.is_finished and any(end is None or end <= published.now for end in ends):
         yield "it has expired, or its delta has, and there is no newer one"
 
 
@@ -154,16 +154,17 @@ def _address(published: Published) -> Iterator[str]:
     path = addresses.crl("", record.issuer, record.shard)
     if any(urlsplit(url).path != path for url in stored.urls):
         yield "the recorded addresses are not those of the shard"
-    # A root's names none: it is for CA certificates that name another address, too.
-    wanted = None if record.of_cas else [x509.UniformResourceIdentifier(url) for url in stored.urls]
+    wanted = [x509.UniformResourceIdentifier(url) for url in stored.urls]
     for file in published.files:
         scope = _extension(file, x509.IssuingDistributionPoint)
-        if scope is None or scope.full_name != wanted:
+        if record.about is Scope.CAS:
+            # It names no address: it is for CA certificates that name another, too. One that was signed elsewhere may
+            # also be about all that the root issues.
+            if scope is not None and (scope.full_name is not None or scope.only_contains_user_certs):
+                yield "it is not about all CA certificates below the root"
+        elif scope is None or scope.full_name != wanted:
             yield "its addresses are not the recorded ones"
-        elif (scope.only_contains_ca_certs, scope.only_contains_user_certs) != (
-            record.of_cas,
-            not record.of_cas,
-        ):
+        elif scope.only_contains_ca_certs or scope.only_contains_user_certs != (record.about is Scope.LEAVES):
             yield "it is not about all certificates of its shard"
 
 
@@ -224,6 +225,9 @@ def _differences(published: Published) -> Iterator[Finding]:
     record, listed = published.record, published.listed
     revoked = {entry.serial: entry for entry in record.listing}
     for serial in sorted(listed.keys() | revoked.keys()):
+        if record.about is Scope.CAS and serial in listed:
+            # A root may list what is not known here, and what it signed elsewhere has dates and reasons of its own.
+            continue
         if listed.get(serial) != revoked.get(serial) and not _waits(record, serial):
             code, says = _difference(listed.get(serial), revoked.get(serial))
             yield Finding(Severity.ERROR, code, f"certificate:{serial}", says)
@@ -231,7 +235,9 @@ def _differences(published: Published) -> Iterator[Finding]:
 
 def _waits(record: ShardRecord, serial: Serial) -> bool:
     """CA certificates have no time of their last change: any wish may be for them."""
-    return bool(record.wishes) if record.of_cas else record.changed.get(serial) in record.wishes
+    if serial in record.changed:
+        return record.changed[serial] in record.wishes
+    return record.about is not Scope.LEAVES and bool(record.wishes)
 
 
 def _difference(listed: Entry | None, revoked: Entry | None) -> tuple[str, str]:

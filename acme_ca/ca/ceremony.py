@@ -102,7 +102,7 @@ def sign_crl(
     now: datetime,
 ) -> x509.CertificateRevocationList:
     """A full CRL: what `previous` holds, and the serials that are `revoked` now. Its number is above the previous one's
-    and not below the clock. Raises IssuerError for a serial that is revoked already.
+    and not below the clock's milliseconds, as with every CRL here. Raises IssuerError for a serial that is revoked already.
     """
     entries = list(previous or ())
     known = {entry.serial_number for entry in entries}

@@ -15,7 +15,7 @@ from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyUnavailable, PrivateKey
 from acme_ca.ca.served import OpenKey
 from acme_ca.core import revocation
-from acme_ca.core.crl import REMOVE_FROM_CRL, Entry, UnsignedCrl
+from acme_ca.core.crl import REMOVE_FROM_CRL, Entry, Scope, UnsignedCrl
 from acme_ca.core.model import IssuerId, RevocationReason
 
 
@@ -90,10 +90,12 @@ def _scope(crl: UnsignedCrl) -> x509.IssuingDistributionPoint:
     A root's one CRL names no address: it is also for CA certificates that name another, or none (§6.3.3 (b) (2) (i)).
     """
     return x509.IssuingDistributionPoint(
-        full_name=None if crl.of_cas else [x509.UniformResourceIdentifier(url) for url in crl.urls],
+        full_name=None
+        if crl.scope is Scope.CAS
+        else [x509.UniformResourceIdentifier(url) for url in crl.urls],
         relative_name=None,
-        only_contains_user_certs=not crl.of_cas,
-        only_contains_ca_certs=crl.of_cas,
+        only_contains_user_certs=crl.scope is Scope.LEAVES,
+        only_contains_ca_certs=crl.scope is Scope.CAS,
         only_some_reasons=None,
         indirect_crl=False,
         only_contains_attribute_certs=False,

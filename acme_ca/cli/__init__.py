@@ -9,7 +9,7 @@ import typer
 
 from acme_ca import __version__, server
 from acme_ca.ca.certify import is_loopback
-from acme_ca.cli import audit, blocklist, ca, ceremony, cert, eab, key, profile
+from acme_ca.cli import audit, blocklist, ca, ceremony, cert, crl, eab, key, profile
 from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
 from acme_ca.config import ConfigurationError
 from acme_ca.server import datadir, hierarchy
@@ -29,6 +29,7 @@ app = typer.Typer(
 app.add_typer(ca.app, name="ca")
 app.add_typer(cert.app, name="cert")
 app.add_typer(ceremony.app, name="ceremony")
+app.add_typer(crl.app, name="crl")
 app.add_typer(eab.app, name="eab")
 app.add_typer(key.app, name="key")
 app.add_typer(blocklist.app, name="blocklist")

@@ -23,6 +23,7 @@ from acme_ca.ca.issuers import Issuer, IssuerError
 from acme_ca.ca.keystore import KeyKind, KeyStoreError, PrivateKey
 from acme_ca.ca.rotation import Brought, NewIssuer, Rotation
 from acme_ca.ca.served import Issuers
+from acme_ca.cli.cert import Reason, in_revocation
 from acme_ca.cli.options import (
     ConfigOption,
     DataOption,
@@ -35,6 +36,8 @@ from acme_ca.cli.options import (
 from acme_ca.config import ConfigurationError, Settings, ca_password
 from acme_ca.core.model import serial_text
 from acme_ca.core.problems import Problem
+from acme_ca.core.revocation import REASONS
+from acme_ca.revocation.revoke import ByOperator
 from acme_ca.server import database, datadir, hierarchy
 from acme_ca.server.welcome import colon_hex
 from acme_ca.storage.database import Database
@@ -304,6 +307,25 @@ def retire(issuer: IssuerArgument, *, config_file: ConfigOption = None, data: Da
     settings = load_settings(config_file, data=data)
     changed = in_rotation(settings, lambda rotation: rotation.retire(issuer), with_keys=False)
     console().print(f"Retired: {changed.id[:MIN_PREFIX]} {_common_name(changed)}")
+
+
+@app.command()
+def revoke(
+    issuer: IssuerArgument,
+    *,
+    reason: Annotated[Reason, typer.Option(help="The reason of RFC 5280 §5.3.1.")],
+    config_file: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Take a CA certificate back: the CRL of the CA above lists it, and it is retired. Activate a successor first."""
+    settings = load_settings(config_file, data=data)
+    revoked = in_rotation(settings, lambda rotation: rotation.find(issuer), with_keys=False)
+    in_revocation(
+        settings, lambda room: room.revoke_issuer(revoked.id, by=ByOperator(), reason=REASONS[reason])
+    )
+    out = console()
+    out.print(f"Revoked ({reason}): {revoked.id[:MIN_PREFIX]} {_common_name(revoked)}")
+    out.print("The CRL above it is due. Where that root's key is offline: acme-ca crl export-root")
 
 
 # ---------------------------------------------------------------- parts

@@ -66,7 +66,7 @@ def revoke(
     """
     since = invalid_since.replace(tzinfo=UTC) if invalid_since else None
     wanted = _serial(serial)
-    _acting(
+    in_revocation(
         load_settings(config_file, data=data),
         lambda room: room.take_back(
             wanted, by=ByOperator(), reason=REASONS[reason], invalid_since=since, comment=comment
@@ -85,7 +85,7 @@ def hold(
 ) -> None:
     """Put a certificate on hold: revoked until it is released, or revoked for good."""
     wanted = _serial(serial)
-    _acting(
+    in_revocation(
         load_settings(config_file, data=data),
         lambda room: room.take_back(wanted, by=ByOperator(), reason=HOLD, comment=comment),
     )
@@ -102,7 +102,7 @@ def release(
 ) -> None:
     """End a hold: the certificate is good again."""
     wanted = _serial(serial)
-    _acting(
+    in_revocation(
         load_settings(config_file, data=data),
         lambda room: room.release(wanted, by=ByOperator(), comment=comment),
     )
@@ -187,7 +187,7 @@ def info(
 ) -> None:
     """Show what is known of a certificate."""
     wanted = _serial(serial)
-    facts = _facts(_acting(load_settings(config_file, data=data), lambda room: room.find(wanted)))
+    facts = _facts(in_revocation(load_settings(config_file, data=data), lambda room: room.find(wanted)))
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
@@ -208,7 +208,7 @@ def _serial(text: str) -> Serial:
     return serial
 
 
-def _acting(settings: Settings, act: Callable[[Revocation], Awaitable[T]]) -> T:
+def in_revocation(settings: Settings, act: Callable[[Revocation], Awaitable[T]]) -> T:
     """Raises ConfigurationError for what is refused."""
     try:
         return in_database(

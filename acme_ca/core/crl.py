@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from enum import Enum, auto
 from typing import NamedTuple
 
 from acme_ca.core.model import IssuerId, Serial
@@ -38,6 +39,15 @@ class Entry(NamedTuple):
     invalid_since: datetime | None = None
 
 
+class Scope(Enum):
+    """Which certificates a CRL is about."""
+
+    CAS = auto()
+    LEAVES = auto()
+    BOTH = auto()
+    """The shard 0 of an intermediate that may have CAs below it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UnsignedCrl:
     """A CRL, or with `base_number` a delta CRL, that shall be signed (RFC 5280 §5.1.2, §5.2)."""
@@ -48,11 +58,10 @@ class UnsignedCrl:
     this_update: datetime
     next_update: datetime
     urls: tuple[str, ...]
-    """Of the full CRL: each as certificates of the shard have it in their cRLDistributionPoints."""
+    """Of the full CRL: each as certificates of the shard have it in their cRLDistributionPoints. None for a root's."""
     freshest: str | None = None
     """URL of the delta, for full CRLs."""
-    of_cas: bool
-    """It lists CA certificates only; otherwise none."""
+    scope: Scope
     entries: Sequence[Entry] = field(repr=False)
 
 
@@ -140,23 +149,27 @@ class History:
     """
 
     def __init__(self) -> None:
-        self._seen: dict[tuple[IssuerId, int], int] = {}
+        self._seen: dict[tuple[IssuerId, int], tuple[int, int]] = {}
         self._distrusted: dict[tuple[IssuerId, int], int | None] = {}
 
     def look(self, shard: tuple[IssuerId, int], *, number: int, base_number: int) -> None:
         """The newest CRL of a shard, and its base, as the database has them now."""
-        if number < self._seen.get(shard, number + 1):
+        if shard not in self._seen or number < self._seen[shard][0]:
             self._distrusted[shard] = base_number
-        self._seen[shard] = number
+        self._seen[shard] = (number, base_number)
 
     def made(self, shard: tuple[IssuerId, int], plan: Plan) -> None:
         """This process has stored a CRL."""
         if plan.is_base:
             self._distrusted[shard] = None
-        self._seen[shard] = plan.number
+        self._seen[shard] = (plan.number, plan.base.number)
 
     def trusts(self, shard: tuple[IssuerId, int], base_number: int) -> bool:
         return shard in self._seen and self._distrusted[shard] != base_number
+
+    def untrusted(self) -> list[tuple[IssuerId, int]]:
+        """Shards whose newest CRL may be older than what relying parties have: to be made anew at once."""
+        return [shard for shard, (_, base) in self._seen.items() if not self.trusts(shard, base)]
 
 
 # ---------------------------------------------------------------- what a base listed

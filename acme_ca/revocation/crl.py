@@ -18,6 +18,7 @@ import structlog
 
 from acme_ca.ca.crls import CrlSigner
 from acme_ca.ca.keystore import KeyStoreError
+from acme_ca.config import CrlSettings
 from acme_ca.core import addresses, crl
 from acme_ca.core.crl import Entry, History, Plan, UnsignedCrl
 from acme_ca.core.model import IssuerId
@@ -40,6 +41,21 @@ class CrlRules:
     delta_lifetime: timedelta
     delta_base: timedelta
     root_lifetime: timedelta
+
+    @classmethod
+    def of(cls, settings: CrlSettings) -> CrlRules:
+        return cls(
+            refresh=timedelta(seconds=settings.refresh),
+            lifetime=timedelta(seconds=settings.lifetime),
+            delta_lifetime=timedelta(seconds=settings.delta_lifetime),
+            delta_base=timedelta(seconds=settings.delta_base),
+            root_lifetime=timedelta(seconds=settings.root_lifetime),
+        )
+
+    @property
+    def late(self) -> timedelta:
+        """The age at which a CRL should have been made anew long ago."""
+        return 3 * self.refresh + crl.BACKDATING
 
     @property
     def root_refresh(self) -> timedelta:
@@ -77,7 +93,11 @@ class Publisher:
         """Make what is due; after ROUND the rest is left to the next call."""
         begun = self._clock()
         due = await crls.due(
-            self._database, refresh=self._rules.refresh, root_refresh=self._rules.root_refresh, now=begun
+            self._database,
+            refresh=self._rules.refresh,
+            root_refresh=self._rules.root_refresh,
+            also=self._history.untrusted(),
+            now=begun,
         )
         for one in due:
             if not self._is_left_alone(one):
@@ -111,7 +131,7 @@ class Publisher:
         delta = await self._delta(due, plan, listing)
         if delta is None:
             return False
-        return await self._sign(due, plan, listing, delta)
+        return await self._sign_and_store(due, plan, listing, delta)
 
     def _plan(self, due: DueCrl) -> Plan:
         newest, trusted = due.newest, False
@@ -122,14 +142,11 @@ class Publisher:
         return crl.plan(newest, now=self._clock(), base_period=self._rules.delta_base, trusted=trusted)
 
     async def _listing(self, due: DueCrl, plan: Plan) -> Listing:
-        after = plan.base.lists_after
-        if due.of_cas:
-            return await crls.ca_listing(self._database, due.shard.issuer, lists_after=after)
-        return await crls.listing(self._database, due.shard, lists_after=after)
+        return await crls.listing(self._database, due.shard, due.scope, lists_after=plan.base.lists_after)
 
     async def _delta(self, due: DueCrl, plan: Plan, listing: Listing) -> list[Entry] | None:
         """What the delta lists. None: the base is not the one any more that it was a moment ago."""
-        if plan.is_base or due.of_cas:
+        if plan.is_base or due.of_root:
             return []
         number, base = await crls.base_entries(self._database, due.shard)
         if number != plan.base.number:
@@ -138,9 +155,9 @@ class Publisher:
             crl.delta, base, listing.entries, listing.released, at=plan.this_update
         )
 
-    async def _sign(self, due: DueCrl, plan: Plan, listing: Listing, delta: list[Entry]) -> bool:
+    async def _sign_and_store(self, due: DueCrl, plan: Plan, listing: Listing, delta: list[Entry]) -> bool:
         full = self._unsigned(due, plan, listing.entries)
-        wanted = [full] if due.of_cas else [full, self._unsigned_delta(full, plan, delta)]
+        wanted = [full] if due.of_root else [full, self._unsigned_delta(full, plan, delta)]
         der, *rest = await self._signer.sign(wanted, key_uri=due.key_uri)
         signed = SignedCrl(
             shard=due.shard,
@@ -152,7 +169,7 @@ class Publisher:
             delta=rest[0] if rest else None,
             urls=full.urls,
             base=plan.base,
-            base_entries=crl.pack(listing.entries) if plan.is_base else None,
+            base_entries=await asyncio.to_thread(crl.pack, listing.entries) if plan.is_base else None,
         )
         stored = await self._store(due, signed, len(delta))
         if stored:
@@ -160,7 +177,7 @@ class Publisher:
         return stored
 
     def _unsigned(self, due: DueCrl, plan: Plan, entries: list[Entry]) -> UnsignedCrl:
-        lifetime = self._rules.root_lifetime if due.of_cas else self._rules.lifetime
+        lifetime = self._rules.root_lifetime if due.of_root else self._rules.lifetime
         own = addresses.crl(self._public_http_url, *due.shard)
         # Certificates keep the address that they were issued with, should this server's change.
         urls = tuple(dict.fromkeys([*(due.newest.urls if due.newest else ()), own]))
@@ -170,8 +187,8 @@ class Publisher:
             this_update=plan.this_update,
             next_update=min(_whole(self._clock()) + lifetime, due.issuer_ends),
             urls=urls,
-            freshest=None if due.of_cas else addresses.delta_crl(self._public_http_url, *due.shard),
-            of_cas=due.of_cas,
+            freshest=None if due.of_root else addresses.delta_crl(self._public_http_url, *due.shard),
+            scope=due.scope,
             entries=entries,
         )
 
@@ -218,24 +235,24 @@ class Publisher:
         now = self._clock()
         earlier = self._failed.get(due.shard.issuer)
         self._failed[due.shard.issuer] = _Failure(
-            retry=now + (ROOT_PAUSE if due.of_cas else PAUSE),
+            retry=now + (ROOT_PAUSE if due.of_root else PAUSE),
             wishes=frozenset(due.wishes) | (earlier.wishes if earlier else frozenset()),
         )
-        if due.of_cas and not self._is_missed(due, now):
+        if due.of_root and not self._is_missed(due, now):
             return  # an offline root is signed for by its ceremony
         self._log.error(
             "a CRL is due and cannot be signed",
             issuer=due.shard.issuer,
             shard=due.shard.number,
-            root=due.of_cas,
+            root=due.of_root,
             next_update=due.newest.next_update.isoformat() if due.newest else None,
             reason=reason,
         )
 
     def _is_missed(self, due: DueCrl, now: datetime) -> bool:
-        return (
-            due.newest is None or bool(due.wishes) or due.newest.next_update - now < self._rules.root_warning
-        )
+        if due.newest is None:
+            return due.is_named or bool(due.wishes)
+        return bool(due.wishes) or due.newest.next_update - now < self._rules.root_warning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

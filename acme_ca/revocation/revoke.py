@@ -13,6 +13,7 @@ from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.model import (
     AccountId,
     Certificate,
+    IssuerId,
     PublicKey,
     RevocationReason,
     Serial,
@@ -20,7 +21,7 @@ from acme_ca.core.model import (
 )
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
 from acme_ca.core.revocation import KEY_COMPROMISE, SUBSCRIBER_REASONS, reason_name
-from acme_ca.storage import certificates, orders
+from acme_ca.storage import certificates, issuers, orders
 from acme_ca.storage.database import Database
 
 
@@ -119,15 +120,30 @@ class Revocation:
             await self.find(serial)
             raise malformed("This certificate is not on hold: there is nothing to release.", status=409)
 
+    async def revoke_issuer(self, issuer: IssuerId, *, by: ByOperator, reason: RevocationReason) -> None:
+        """Take a CA certificate back: the CRL of the CA that signed it lists it. It signs status only from then on.
+
+        Raises Problem: `malformed` for a root, or one that is not known, and for a hold; `alreadyRevoked`.
+        """
+        if reason is revocation.HOLD:
+            raise malformed("CA certificates are not put on hold.")
+        now = self._clock()
+        if not await issuers.revoke(self._database, issuer, reason=reason, actor=by.actor, now=now):
+            records = {record.id: record for record in await issuers.all_issuers(self._database)}
+            found = records.get(issuer)
+            if found is None or found.parent_id is None:
+                raise malformed(
+                    "There is no such CA certificate that another one signed; a root is not revoked but trusted no more.",
+                    status=404,
+                )
+            raise revocation.why_not(found.reason, reason) or _overtaken()
+
     # ------------------------------------------------------------ who may
 
     async def _refusal(self, serial: Serial, reason: RevocationReason) -> Problem:
         """Why the statement changed nothing."""
         found = await self.find(serial)
-        busy = Problem(
-            ErrorType.ALREADY_REVOKED, "Someone else changed this certificate's status just now: look again."
-        )
-        return revocation.why_not(found.reason, reason) or busy
+        return revocation.why_not(found.reason, reason) or _overtaken()
 
     async def _find(self, der: bytes) -> Certificate:
         certificate = await certificates.find(self._database, serial_text(_parse(der).serial_number))
@@ -153,6 +169,12 @@ class Revocation:
                 "obtain these first, or sign with the certificate's own key."
             )
         return f"account:{by.account}"
+
+
+def _overtaken() -> Problem:
+    return Problem(
+        ErrorType.ALREADY_REVOKED, "Someone else changed this certificate's status just now: look again."
+    )
 
 
 def _subscriber_reason(value: object) -> RevocationReason:

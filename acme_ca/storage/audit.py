@@ -12,17 +12,18 @@ from typing import Any
 from cryptography import x509
 
 from acme_ca.core.crl import Entry
+from acme_ca.core.crl import Scope as CrlScope
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
     AccountId,
     AuthorizationId,
     IssuerId,
-    IssuerKind,
     OrderId,
     ProfileRef,
     Serial,
     serial_text,
 )
+from acme_ca.storage.crls import IS_EXPECTED, IS_FINISHED, scope_of
 from acme_ca.storage.database import Database, Row
 
 CERTIFICATE_BATCH = 500
@@ -229,7 +230,11 @@ class ShardRecord:
 
     issuer: IssuerId
     shard: int
-    of_cas: bool
+    about: CrlScope
+    is_expected: bool
+    """The CRL is to be had here: not that of a root that is another's to keep."""
+    is_finished: bool
+    """All of it has expired, and was listed once more."""
     created: datetime
     """The issuer."""
     crl: StoredCrl | None
@@ -246,15 +251,15 @@ class ShardRecord:
 
 
 # One statement, so that a CRL, its wishes and the revocations are of the same moment.
-_SHARD = """
-    SELECT i.*, c.*, w.wishes, l.leaves, a.cas, e.steps_back, e.published_sha256 FROM (
-        SELECT id AS issuer_id, shard, kind, created
+_SHARD = f"""
+    SELECT i.*, c.*, {IS_EXPECTED} AS is_expected, {IS_FINISHED} AS is_finished, w.wishes, l.leaves, a.cas, e.steps_back, e.published_sha256 FROM (
+        SELECT id AS issuer_id, id, shard, kind, created, der AS issuer_der, key_uri
         FROM issuer CROSS JOIN LATERAL generate_series(0, open_shard) AS s (shard)
         WHERE kind <> 'cross' AND not_after > $3 AND (id, shard) > ($1, $2) AND ($4::text IS NULL OR id = $4)
         ORDER BY id, shard LIMIT 1
     ) i
     LEFT JOIN LATERAL (
-        SELECT number, this_update, next_update, entries, der, delta, urls, base_number, base, lists_after FROM crl
+        SELECT number, this_update, next_update, entries, der, delta, urls, base_number, base, lists_after, ends FROM crl
         WHERE issuer_id = i.issuer_id AND shard = i.shard
     ) c ON true
     LEFT JOIN LATERAL (
@@ -267,7 +272,7 @@ _SHARD = """
     ) l ON true
     LEFT JOIN LATERAL (
         SELECT array_agg(ROW(der, revoked, reason)) AS cas FROM issuer
-        WHERE parent_id = i.issuer_id AND revoked IS NOT NULL AND not_after > c.lists_after AND i.kind = 'root'
+        WHERE parent_id = i.issuer_id AND revoked IS NOT NULL AND not_after > c.lists_after AND i.shard = 0
     ) a ON true
     LEFT JOIN LATERAL (
         SELECT count(*) FILTER (WHERE number <= before) AS steps_back,
@@ -293,7 +298,9 @@ def _shard_of(row: Row) -> ShardRecord:
     return ShardRecord(
         issuer=row["issuer_id"],
         shard=row["shard"],
-        of_cas=row["kind"] == IssuerKind.ROOT,
+        about=scope_of(row["kind"], row["issuer_der"], row["shard"]),
+        is_expected=row["is_expected"],
+        is_finished=row["is_finished"],
         created=row["created"],
         crl=_crl_of(row) if row["number"] is not None else None,
         listing=(

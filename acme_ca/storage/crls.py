@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -9,7 +10,7 @@ from typing import NamedTuple
 
 from cryptography import x509
 
-from acme_ca.core.crl import Base, Entry, Newest
+from acme_ca.core.crl import Base, Entry, Newest, Scope
 from acme_ca.core.model import IssuerId, IssuerKind, Serial, serial_text
 from acme_ca.storage.database import Database, Row, to_json
 
@@ -24,8 +25,10 @@ class DueCrl:
     """A CRL that has to be made anew. `wishes`: the entries of the queue that ask for it."""
 
     shard: Shard
-    of_cas: bool
-    """A root's: it lists CA certificates."""
+    of_root: bool
+    is_named: bool
+    """Certificates say where it is to be found: those of CAs, where it is a root's."""
+    scope: Scope
     issuer_ends: datetime
     key_uri: str | None
     newest: Newest | None
@@ -64,6 +67,15 @@ _NEWEST = (
 _SHARDS = """issuer i CROSS JOIN LATERAL generate_series(0, i.open_shard) AS s (shard)
     LEFT JOIN crl c ON c.issuer_id = i.id AND c.shard = s.shard"""
 
+# Of a root: CA certificates say that its CRL is to be had here. Another's root has its own elsewhere.
+_IS_NAMED = """(i.kind = 'intermediate' OR EXISTS (
+    SELECT FROM issuer child WHERE child.parent_id = i.id
+       AND position(convert_to('/crl/' || i.id || '/0.crl', 'UTF8') IN child.der) > 0))"""
+IS_EXPECTED = f"(c.number IS NOT NULL OR {_IS_NAMED})"
+
+# All of it has expired, and was listed once more since.
+IS_FINISHED = "coalesce(c.this_update >= c.ends, false)"
+
 
 async def wish(database: Database, *, issuer: IssuerId | None, shard: int | None, now: datetime) -> int:
     """Make CRLs due: the shard's, all of an issuer, or all. Returns how many."""
@@ -79,27 +91,39 @@ async def wish(database: Database, *, issuer: IssuerId | None, shard: int | None
 
 
 async def due(
-    database: Database, *, refresh: timedelta, root_refresh: timedelta, now: datetime
+    database: Database,
+    *,
+    refresh: timedelta,
+    root_refresh: timedelta,
+    also: Sequence[tuple[IssuerId, int]] = (),
+    now: datetime,
 ) -> list[DueCrl]:
-    """CRLs that were never made, that something in the queue asks for, or whose time has come: those for the queue first.
+    """CRLs that were never made, that something in the queue asks for, or whose time has come: those for the queue first;
+    and those of the shards `also`.
 
-    Issuers sign CRLs until they expire, retired ones as well.
+    Issuers sign CRLs until they expire, retired ones as well; shards until all their certificates have.
     """
     rows = await database.fetch(
-        f"""SELECT i.id, i.kind, i.not_after, i.key_uri, s.shard, {_NEWEST}, w.ids
+        f"""SELECT i.id, i.der, i.kind, i.not_after, i.key_uri, s.shard, {_NEWEST}, w.ids, {_IS_NAMED} AS is_named
             FROM {_SHARDS}
             LEFT JOIN LATERAL (SELECT array_agg(d.id) AS ids FROM crl_due d WHERE d.issuer_id = i.id AND d.shard = s.shard) w ON true
-            WHERE i.kind <> 'cross' AND i.not_after > $1
-              AND (w.ids IS NOT NULL OR c.number IS NULL OR c.this_update <= CASE WHEN i.kind = 'root' THEN $3 ELSE $2::timestamptz END)
+            WHERE i.kind <> 'cross' AND i.not_after > $1 AND NOT {IS_FINISHED}
+              AND (w.ids IS NOT NULL OR c.this_update <= CASE WHEN i.kind = 'root' THEN $3 ELSE $2::timestamptz END
+                   OR (c.number IS NULL AND (i.key_uri IS NOT NULL OR {_IS_NAMED}))
+                   OR (i.id, s.shard) IN (SELECT * FROM unnest($4::text[], $5::integer[])))
             ORDER BY w.ids IS NULL, c.this_update NULLS FIRST""",
         now,
         now - refresh,
         now - root_refresh,
+        [issuer for issuer, _ in also],
+        [number for _, number in also],
     )
     return [
         DueCrl(
             shard=Shard(row["id"], row["shard"]),
-            of_cas=row["kind"] == IssuerKind.ROOT,
+            of_root=row["kind"] == IssuerKind.ROOT,
+            is_named=row["is_named"],
+            scope=scope_of(row["kind"], row["der"], row["shard"]),
             issuer_ends=row["not_after"],
             key_uri=row["key_uri"],
             newest=None if row["number"] is None else _newest_of(row),
@@ -107,6 +131,15 @@ async def due(
         )
         for row in rows
     ]
+
+
+def scope_of(kind: str, der: bytes, shard: int) -> Scope:
+    """What the CRL of an issuer's shard is about."""
+    if kind == IssuerKind.ROOT:
+        return Scope.CAS
+    extensions = x509.load_der_x509_certificate(der).extensions
+    may_sign_cas = extensions.get_extension_for_class(x509.BasicConstraints).value.path_length != 0
+    return Scope.BOTH if may_sign_cas and shard == 0 else Scope.LEAVES
 
 
 def _newest_of(row: Row) -> Newest:
@@ -120,18 +153,45 @@ def _newest_of(row: Row) -> Newest:
     )
 
 
+async def newest(database: Database, shard: Shard) -> Newest | None:
+    row = await database.fetchrow(
+        f"SELECT {_NEWEST} FROM crl c WHERE c.issuer_id = $1 AND c.shard = $2", shard.issuer, shard.number
+    )
+    return _newest_of(row) if row else None
+
+
+async def wishes(database: Database, shard: Shard) -> list[int]:
+    rows = await database.fetch(
+        "SELECT id FROM crl_due WHERE issuer_id = $1 AND shard = $2", shard.issuer, shard.number
+    )
+    return [row["id"] for row in rows]
+
+
 # ---------------------------------------------------------------- what is listed
 
 
-async def listing(database: Database, shard: Shard, *, lists_after: datetime) -> Listing:
-    """Of a shard of leaves: those that end after `lists_after`."""
-    rows = await database.fetch(
+async def listing(database: Database, shard: Shard, scope: Scope, *, lists_after: datetime) -> Listing:
+    """What ends after `lists_after`."""
+    found = Listing([], [])
+    if scope is not Scope.CAS:
+        found = await asyncio.to_thread(_leaves, await _changed_leaves(database, shard, lists_after))
+    if scope is not Scope.LEAVES:
+        found.entries.extend(await _cas(database, shard.issuer, lists_after))
+    return found
+
+
+async def _changed_leaves(database: Database, shard: Shard, lists_after: datetime) -> list[Row]:
+    return await database.fetch(
         """SELECT serial, revoked, reason, invalid_since FROM certificate
            WHERE issuer_id = $1 AND shard = $2 AND status_changed IS NOT NULL AND not_after > $3""",
         shard.issuer,
         shard.number,
         lists_after,
     )
+
+
+def _leaves(rows: list[Row]) -> Listing:
+    """Takes its time when there are many."""
     return Listing(
         [
             Entry(
@@ -147,14 +207,13 @@ async def listing(database: Database, shard: Shard, *, lists_after: datetime) ->
     )
 
 
-async def ca_listing(database: Database, issuer: IssuerId, *, lists_after: datetime) -> Listing:
-    """Of a root: the CA certificates that it signed."""
+async def _cas(database: Database, issuer: IssuerId, lists_after: datetime) -> list[Entry]:
     rows = await database.fetch(
         "SELECT der, revoked, reason FROM issuer WHERE parent_id = $1 AND revoked IS NOT NULL AND not_after > $2",
         issuer,
         lists_after,
     )
-    entries = [
+    return [
         Entry(
             serial_text(x509.load_der_x509_certificate(row["der"]).serial_number),
             _second(row["revoked"]),
@@ -162,7 +221,6 @@ async def ca_listing(database: Database, issuer: IssuerId, *, lists_after: datet
         )
         for row in rows
     ]
-    return Listing(entries, [])
 
 
 def _second(time: datetime) -> datetime:
@@ -198,8 +256,11 @@ async def store(
     row = await database.fetchrow_durably(
         """WITH stored AS (
                INSERT INTO crl (issuer_id, shard, number, this_update, next_update, entries, der, delta, urls, base_number,
-                                base_at, lists_after, base)
-               VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13, ''::bytea))
+                                base_at, lists_after, base, opened, counted)
+               SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, coalesce($13, ''::bytea), o.opened,
+                      o.opened - interval '1 hour'
+               FROM (SELECT coalesce((SELECT closed FROM crl WHERE issuer_id = $1 AND shard = $2 - 1),
+                                     (SELECT created FROM issuer WHERE id = $1)) AS opened) o
                ON CONFLICT (issuer_id, shard) DO UPDATE SET number = $3, this_update = $4, next_update = $5, entries = $6,
                    der = $7, delta = $8, urls = $9, base_number = $10, base_at = $11, lists_after = $12,
                    base = CASE WHEN $13::bytea IS NULL THEN crl.base ELSE $13 END
@@ -231,6 +292,139 @@ async def store(
         event,
     )
     return row is not None
+
+
+# ---------------------------------------------------------------- the size of shards
+
+
+async def count(database: Database, *, settled: datetime, now: datetime) -> dict[Shard, int]:
+    """How many certificates the open shards of issuers in use have taken in.
+
+    Those recorded until `settled` are counted once; the few since then each time. `settled` is so long ago that no
+    replica's clock is as far behind.
+    """
+    rows = await database.fetch(
+        """WITH open AS (
+               SELECT c.issuer_id, c.shard FROM issuer i JOIN crl c ON c.issuer_id = i.id AND c.shard = i.open_shard
+               WHERE i.kind = 'intermediate' AND i.state = 'active' AND i.not_after > $2 AND c.counted <= $1
+           ), counted AS (
+               UPDATE crl SET counted = $1, taken = taken + (
+                   SELECT count(*) FROM certificate d WHERE d.issuer_id = crl.issuer_id AND d.shard = crl.shard
+                      AND d.recorded > crl.counted AND d.recorded <= $1)
+               FROM open WHERE crl.issuer_id = open.issuer_id AND crl.shard = open.shard
+               RETURNING crl.issuer_id, crl.shard, crl.taken
+           )
+           SELECT issuer_id, shard, taken + (
+               SELECT count(*) FROM certificate d WHERE d.issuer_id = counted.issuer_id AND d.shard = counted.shard
+                  AND d.recorded > $1) AS taken
+           FROM counted""",
+        settled,
+        now,
+    )
+    return {Shard(row["issuer_id"], row["shard"]): row["taken"] for row in rows}
+
+
+async def open_next(database: Database, shard: Shard, *, taken: int, actor: str, now: datetime) -> bool:
+    """New certificates belong to the next shard. False: they do not belong to this one any more."""
+    row = await database.fetchrow_durably(
+        """WITH opened AS (
+               UPDATE issuer SET open_shard = open_shard + 1 WHERE id = $1 AND open_shard = $2 RETURNING id, open_shard
+           ), closed AS (
+               UPDATE crl SET closed = $3 WHERE issuer_id = $1 AND shard = $2 AND EXISTS (SELECT FROM opened)
+           )
+           INSERT INTO audit_event (at, event, actor, object, detail)
+           SELECT $3, 'crl.shard_opened', $4, 'crl:' || id || '/' || open_shard, json_build_object('after', $5::bigint)
+           FROM opened RETURNING true""",
+        shard.issuer,
+        shard.number,
+        now,
+        actor,
+        taken,
+    )
+    return row is not None
+
+
+async def find_ends(database: Database, *, settled: timedelta, now: datetime) -> int:
+    """Note of shards that were closed `settled` ago when their last certificate ends: by then all that were issued for
+    them are recorded. Returns of how many.
+    """
+    return await database.execute(
+        """UPDATE crl SET ends = coalesce((
+               SELECT max(d.not_after) FROM certificate d WHERE d.issuer_id = crl.issuer_id AND d.shard = crl.shard
+                  AND d.recorded > crl.opened - interval '1 hour' AND d.recorded <= crl.closed + $1), closed)
+           WHERE closed <= $2::timestamptz - $1::interval AND ends IS NULL""",
+        settled,
+        now,
+    )
+
+
+async def forget_wishes(database: Database, now: datetime) -> int:
+    """What nobody will fulfil any more: of issuers that expired, and of shards that are finished."""
+    return await database.execute(
+        f"""DELETE FROM crl_due d USING issuer i
+            WHERE i.id = d.issuer_id AND (i.not_after <= $1 OR EXISTS (
+                SELECT FROM crl c WHERE c.issuer_id = d.issuer_id AND c.shard = d.shard AND {IS_FINISHED}))""",
+        now,
+    )
+
+
+# ---------------------------------------------------------------- how they are
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardState:
+    """For operators. `state`: `ok`; `late`, not refreshed in time; `missing`; `over`, its nextUpdate has passed; `finished`,
+    all its certificates have expired.
+    """
+
+    shard: Shard
+    of_root: bool
+    state: str
+    number: int | None
+    this_update: datetime | None
+    next_update: datetime | None
+    entries: int | None
+    size: int | None
+    """Bytes."""
+    delta_size: int | None
+    taken: int | None
+    """Certificates, as of the last count."""
+    due: int
+    """How many wishes wait."""
+
+
+async def states(
+    database: Database, *, late: timedelta, root_warning: timedelta, now: datetime
+) -> list[ShardState]:
+    """Of every shard of issuers that live and have their CRL here. `late`: the age at which a CRL should have been made
+    anew. `root_warning`: the remaining life at which a root's should.
+    """
+    rows = await database.fetch(
+        f"""SELECT i.id, i.kind, s.shard, c.number, c.this_update, c.next_update, c.entries, octet_length(c.der) AS size,
+                   octet_length(c.delta) AS delta_size, c.taken,
+                   (SELECT count(*) FROM crl_due d WHERE d.issuer_id = i.id AND d.shard = s.shard) AS due,
+                   CASE WHEN c.number IS NULL THEN 'missing' WHEN {IS_FINISHED} THEN 'finished'
+                        WHEN c.next_update <= $1 THEN 'over'
+                        WHEN i.kind <> 'root' AND c.this_update <= $2 THEN 'late'
+                        WHEN i.kind = 'root' AND c.next_update <= $3 AND c.next_update < i.not_after THEN 'late'
+                        ELSE 'ok' END AS state
+            FROM {_SHARDS} WHERE i.kind <> 'cross' AND i.not_after > $1 AND {IS_EXPECTED}
+            ORDER BY i.created, i.id, s.shard""",
+        now,
+        now - late,
+        now + root_warning,
+    )
+    return [
+        ShardState(
+            shard=Shard(row["id"], row["shard"]),
+            of_root=row["kind"] == IssuerKind.ROOT,
+            **{name: row[name] for name in _STATE},
+        )
+        for row in rows
+    ]
+
+
+_STATE = ("state", "number", "this_update", "next_update", "entries", "size", "delta_size", "taken", "due")
 
 
 # ---------------------------------------------------------------- serving

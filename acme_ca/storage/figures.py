@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from acme_ca.core.model import IssuerId
+from acme_ca.storage.crls import IS_FINISHED
 from acme_ca.storage.database import Database
 
 HOUR = timedelta(hours=1)
@@ -77,8 +78,10 @@ async def figures(database: Database, *, now: datetime, stale: datetime) -> Figu
 
 async def _crls(database: Database, now: datetime) -> tuple[CrlFigures, ...]:
     rows = await database.fetch(
-        """SELECT c.issuer_id AS issuer, count(*) AS crls, sum(c.entries) AS entries, min(c.this_update) AS oldest,
-                  max(c.this_update) AS newest, min(c.next_update) AS first_end
+        f"""SELECT c.issuer_id AS issuer, count(*) AS crls, sum(c.entries) AS entries,
+                  min(c.this_update) FILTER (WHERE NOT {IS_FINISHED}) AS oldest,
+                  max(c.this_update) FILTER (WHERE NOT {IS_FINISHED}) AS newest,
+                  min(c.next_update) FILTER (WHERE NOT {IS_FINISHED}) AS first_end
            FROM crl c JOIN issuer i ON i.id = c.issuer_id AND i.not_after > $1 GROUP BY c.issuer_id ORDER BY 1""",
         now,
     )
@@ -88,9 +91,10 @@ async def _crls(database: Database, now: datetime) -> tuple[CrlFigures, ...]:
 async def ending_crls(database: Database, now: datetime) -> list[CrlEnd]:
     """Those of which a quarter of their life is left, or nothing, though their issuer lives on."""
     rows = await database.fetch(
-        """SELECT c.issuer_id AS issuer, c.shard, c.next_update
+        f"""SELECT c.issuer_id AS issuer, c.shard, c.next_update
            FROM crl c JOIN issuer i ON i.id = c.issuer_id AND i.not_after > $1 AND c.next_update < i.not_after
-           WHERE c.next_update - $1 <= (c.next_update - c.this_update) / 4 ORDER BY 1, 2""",
+           WHERE c.next_update - $1 <= (c.next_update - c.this_update) / 4 AND NOT {IS_FINISHED}
+           ORDER BY 1, 2""",
         now,
     )
     return [CrlEnd(**row) for row in rows]

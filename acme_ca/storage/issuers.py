@@ -76,13 +76,16 @@ async def register(
 async def change_state(
     database: Database, issuer: IssuerId, to: IssuerState, *, actor: str, now: datetime
 ) -> bool:
-    """Along ISSUER_TRANSITIONS. False: there is no such issuer, or no such way from its state."""
+    """Along ISSUER_TRANSITIONS; what is revoked is not activated. False: there is no such issuer, or no such way from its
+    state.
+    """
     origins = [state for state, ends in ISSUER_TRANSITIONS.items() if to in ends]
     row = await database.fetchrow_durably(
         """WITH changed AS (
                UPDATE issuer SET state = $2, activated = CASE WHEN $2 = 'active' THEN $3 ELSE activated END,
                    retired = CASE WHEN $2 = 'retired' THEN $3 END
-               WHERE id = $1 AND state = ANY ($4) AND not_after > $3 RETURNING id
+               WHERE id = $1 AND state = ANY ($4) AND not_after > $3 AND NOT ($2 = 'active' AND revoked IS NOT NULL)
+               RETURNING id
            )
            INSERT INTO audit_event (at, event, actor, object, detail)
            SELECT $3, 'issuer.' || $2, $5, 'issuer:' || id, '{}' FROM changed RETURNING true""",
@@ -122,14 +125,15 @@ async def move_key(
 async def revoke(
     database: Database, issuer: IssuerId, *, reason: RevocationReason, actor: str, now: datetime
 ) -> bool:
-    """Take a CA certificate back, or give it a graver reason (`core.revocation`); its parent's CRL is due then.
+    """Take a CA certificate back, or give it a graver reason (`core.revocation`); its parent's CRL is due then, and it is
+    retired: it signs status only.
 
     False: there is none that another one signed, or no such way from its reason. CA certificates are not put on hold.
     """
     before = revocation.origins(reason)
     row = await database.fetchrow_durably(
         """WITH gone AS (
-               UPDATE issuer SET revoked = coalesce(revoked, $2), reason = $3
+               UPDATE issuer SET revoked = coalesce(revoked, $2), reason = $3, state = 'retired', retired = coalesce(retired, $2)
                WHERE id = $1 AND parent_id IS NOT NULL AND (reason = ANY ($4) OR (reason IS NULL AND $5))
                RETURNING id, parent_id
            ), due AS (

@@ -1,5 +1,6 @@
 """The certificates of the benchmark fit the schema, and CRLs and OCSP find them."""
 
+from acme_ca.core.crl import Scope
 from acme_ca.core.model import RevocationReason, serial_text
 from acme_ca.storage import certificates, crls
 from acme_ca.storage.crls import Shard
@@ -15,7 +16,9 @@ async def test_every_tenth_is_revoked_and_the_indexes_are_there_again(database_u
         await make_rows(database_url, 100)
         assert await database.fetchval(INDEXES) == indexes
         assert await database.fetchval("SELECT count(*) FROM certificate") == 100
-        listing = await crls.listing(database, Shard(ISSUER, 0), lists_after=NOW.replace(year=2020))
+        listing = await crls.listing(
+            database, Shard(ISSUER, 0), Scope.LEAVES, lists_after=NOW.replace(year=2020)
+        )
         assert {entry.serial for entry in listing.entries} == {
             serial_text(serial_of(number)) for number in range(0, 100, 10)
         }

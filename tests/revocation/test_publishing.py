@@ -374,7 +374,7 @@ async def due_now(world):
     found = await crls.due(
         world.database, refresh=rules.refresh, root_refresh=rules.root_refresh, now=world.now
     )
-    return [one for one in found if not one.of_cas]
+    return [one for one in found if not one.of_root]
 
 
 # ---------------------------------------------------------------- roots

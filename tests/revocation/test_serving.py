@@ -214,7 +214,7 @@ async def test_it_keeps_what_was_asked_for_last(database, working):
     first = await crls.files(database, shards[0])
     await database.execute(
         """INSERT INTO crl SELECT $1, shard, number, this_update, next_update, entries, der, delta, urls, base_number, base_at,
-               base, lists_after FROM crl WHERE issuer_id = $2 ON CONFLICT DO NOTHING""",
+               base, lists_after, opened, closed, taken, counted, ends FROM crl WHERE issuer_id = $2 ON CONFLICT DO NOTHING""",
         shards[1].issuer,
         shards[0].issuer,
     )
