@@ -62,8 +62,9 @@ def assert_refused(done, says: str) -> None:
 
 
 def test_a_root_ceremony_and_an_act_with_the_root(tmp_path):
-    people = People(password=PASSWORD)
-    status, said = people.create_root(Terminal.of_command(tmp_path, *CREATE, *URL), *NAMES)
+    people = People()
+    terminal = Terminal.of_command(tmp_path, *CREATE, *URL)
+    status, said = people.create_root(terminal, *NAMES, password=PASSWORD)
     assert status == 0
     certificates = load_certificates(tmp_path / "offline")
     assert certificates.intermediate.certificate.issuer.rfc4514_string() == "CN=VCC Root CA,O=VCC"
@@ -88,7 +89,7 @@ def test_a_root_ceremony_and_an_act_with_the_root(tmp_path):
 def test_no_share_is_left_on_the_screen_or_in_the_folder(tmp_path):
     people = People()
     terminal = Terminal.of_command(tmp_path, *CREATE, "--root-only")
-    status, said = people.create_root(terminal, *NAMES)
+    status, said = people.create_root(terminal, *NAMES, password=None)
     assert status == 0
     kept = [path.read_bytes() for path in (tmp_path / "offline").iterdir()]
     for note in people.notes.values():

@@ -24,21 +24,24 @@ class Note:
 
 @dataclass
 class People:
-    """Who plays: the notes by the names of the holders. `password`: of the CA keys, should it be asked for."""
+    """Who plays: the notes by the names of the holders."""
 
-    password: str = "correct horse battery staple"
     notes: dict[str, Note] = field(default_factory=dict)
 
-    def create_root(self, terminal: Terminal, *holders: str) -> tuple[int, str]:
-        """Through `ceremony create-root`: its status, and what it said in the end."""
+    def create_root(self, terminal: Terminal, *holders: str, password: str | None) -> tuple[int, str]:
+        """Through `ceremony create-root`: its status, and what it said in the end. `password`: None when an intermediate's
+        key is not made, so none is asked for.
+        """
+        if password is not None:
+            self.choose_password(terminal, password)
         self.receive_all(terminal, *holders)
         return terminal.end()
 
+    def choose_password(self, terminal: Terminal, password: str) -> None:
+        terminal.answer("New password", password)
+        terminal.answer("Repeat for confirmation", password)
+
     def receive_all(self, terminal: Terminal, *holders: str) -> None:
-        _, asked = terminal.await_text("New password", "This screen is for")
-        if asked == "New password":
-            terminal.type(self.password)
-            terminal.answer("Repeat for confirmation", self.password)
         for holder in holders:
             self.receive(terminal, holder)
             terminal.type(" ".join(self.notes[holder].words))

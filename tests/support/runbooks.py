@@ -21,11 +21,10 @@ with those settings; it is ready when the command is over. Names below example.t
 
 What a reader does not see is said in a comment on the line before a block; it holds for that block:
 
-    <!-- runbook: ceremony Alice Bob -->       its command is `ceremony create-root` or `reshare` at a terminal, before
-                                               these holders
-    <!-- runbook: shares Alice Bob -->         its command opens the root at a terminal, with the shares that these
-                                               holders noted
-    <!-- runbook: shares Alice Bob, ceremony Dora Bob -->    one after the other
+    <!-- runbook: receive Alice Bob -->     its command hands out shares of a root at a terminal, to these holders
+    <!-- runbook: give Alice Bob -->        its command opens a root at a terminal, with the shares that they noted
+    <!-- runbook: password -->              its command asks at a terminal for a new password of the CA's keys, twice
+    <!-- runbook: give Alice Bob, receive Dora Bob -->    one after the other
 """
 
 from __future__ import annotations
@@ -91,8 +90,8 @@ class Reader:
 
     def __init__(self, server: Server, desk: Path) -> None:
         self._server = server
-        self._place = desk
-        self._people = People(password=PASSWORD)
+        self._state = desk / "state"
+        self._people = People()
         self._variables = {**server.environment, "PATH": f"{_with_command(desk)}:{os.environ['PATH']}"}
         self._desk = desk / "desk"
         self._desk.mkdir()
@@ -122,7 +121,7 @@ class Reader:
 
     def _run(self, command: str) -> tuple[int, str]:
         done = subprocess.run(
-            self._words(command),
+            ["bash", "-c", f"{self._resume}\n{command}\nexport -p > {self._state}"],
             env=self._variables,
             cwd=self._desk,
             stdin=subprocess.DEVNULL,
@@ -136,20 +135,22 @@ class Reader:
 
     def _play(self, step: Step) -> tuple[int, str]:
         """Without the password of the CA's keys: an offline machine does not have it."""
-        variables = {name: v for name, v in self._variables.items() if name != "ACME_CA_CA_PASSWORD"}
-        terminal = Terminal(self._words(step.command), variables=variables, place=self._desk)
+        words = ["bash", "-c", f"{self._resume}\nunset ACME_CA_CA_PASSWORD\n{step.command}"]
+        terminal = Terminal(words, variables=self._variables, place=self._desk)
         for act, *names in step.players:
-            getattr(self._people, _ACTS[act])(terminal, *names)
+            if act == "password":
+                self._people.choose_password(terminal, PASSWORD)
+            elif act == "receive":
+                self._people.receive_all(terminal, *names)
+            else:
+                assert act == "give", act
+                self._people.give_shares(terminal, *names)
         return terminal.end()
 
-    def _words(self, command: str) -> list[str]:
-        """In the directory and with the variables that the commands before have left."""
-        state = self._place / "state"
-        before = f'if [ -f {state} ]; then . {state}; cd "$PWD"; fi'
-        return ["bash", "-c", f"{before}\nset -aeo pipefail\n{command}\nexport -p > {state}"]
-
-
-_ACTS = {"ceremony": "receive_all", "shares": "give_shares"}
+    @property
+    def _resume(self) -> str:
+        """To the directory and the variables that the commands before have left."""
+        return f'if [ -f {self._state} ]; then . {self._state}; cd "$PWD"; fi\nset -aeo pipefail'
 
 
 @contextmanager

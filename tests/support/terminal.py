@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import select
 import subprocess
 import sys
 import termios
@@ -14,6 +15,9 @@ from pathlib import Path
 from typing import Self
 
 from tests.support.server import environment, free_ports
+
+PATIENCE = 60.0
+"""Seconds without a sign of the program."""
 
 
 class Terminal:
@@ -41,10 +45,12 @@ class Terminal:
         variables = environment(place, free_ports(5), settings, without=("CA_PASSWORD",))
         return cls([sys.executable, "-m", "acme_ca", *arguments], variables=variables, place=place)
 
-    def answer(self, question: str, reply: str) -> None:
+    def answer(self, question: str, secret: str) -> None:
+        """Type what is not to be seen, once the program has turned the echo off: what came before that is thrown away."""
         self.await_text(question)
-        time.sleep(0.1)  # the question stands before the terminal stops showing what is typed
-        self.type(reply)
+        while termios.tcgetattr(self._ours)[3] & termios.ECHO:
+            time.sleep(0.01)
+        self.type(secret)
 
     def type(self, line: str) -> None:
         os.write(self._ours, line.encode() + b"\n")
@@ -58,15 +64,22 @@ class Terminal:
                 before, self._said = self._said[:place], self._said[place + len(text.encode()) :]
                 return before.decode(), text
             try:
-                self._said += os.read(self._ours, 4096)
-            except OSError:
+                self._said += self._more()
+            except OSError:  # the last one at the terminal has gone, or is silent
                 raise AssertionError(f"{texts} did not come, but: {self._said.decode()}") from None
+
+    def _more(self) -> bytes:
+        if not select.select([self._ours], [], [], PATIENCE)[0]:
+            raise TimeoutError
+        return os.read(self._ours, 4096)
 
     def end(self) -> tuple[int, str]:
         """Its status, and what it said since the last text that was awaited."""
         try:
-            while more := os.read(self._ours, 4096):
+            while more := self._more():
                 self._said += more
+        except TimeoutError:
+            raise AssertionError(f"nothing more came than: {self._said.decode()}") from None
         except OSError:  # the last one at the terminal has gone
             pass
         os.close(self._ours)
