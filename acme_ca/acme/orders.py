@@ -195,8 +195,10 @@ class Orders:
         if issuer.signs_leaves(self._clock()):
             return order, issuer
         successor = self._issuers.active()
-        await orders.move(self._database, order, successor.id, now=self._clock())
-        return replace(order, issuer=successor.id), successor
+        if await orders.move(self._database, order, successor.id, now=self._clock()):
+            return replace(order, issuer=successor.id), successor
+        await self._issuers.refresh()  # perhaps it is in use again
+        return order, await self._issuers.find(order.issuer)
 
     def _prepare(
         self, order: Order, profile: Profile, public_key: PublicKey, issuer: Issuer

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
@@ -60,6 +61,7 @@ class Authority:
         self._random_bytes = random_bytes
         self._desks: dict[IssuerId, _Desk] = {}
         self._avoided: dict[IssuerId, datetime] = {}
+        """When a signature failed last."""
 
     def prepare(self, request: IssuanceRequest) -> PreparedCertificate:
         """Stage 1. Raises `Problem`: `malformed` for a validity that cannot be given (any more), `serverInternal`
@@ -88,15 +90,18 @@ class Authority:
     async def sign(self, recorded: RecordedCertificate) -> SignedCertificate:
         """Stage 4. Signs exactly the recorded bytes, and looks at the result before it hands it out.
 
-        Raises KeyUnavailable when the key store does not answer now, `Problem` (`serverInternal`) when the issuer is no
+        Raises KeyUnavailable when the key store does not answer now or with another key, `Problem` (`serverInternal`) when the issuer is no
         longer served.
         """
         try:
             desk = self._desk(recorded.issuer)
             signed = await _apart(desk, desk.sign, recorded)
         except KeyUnavailable:
-            self._avoided[recorded.issuer] = self._clock() + KEY_PAUSE
+            self._avoided[recorded.issuer] = self._clock()
             raise
+        except InvalidSignature:  # the order is not to blame, and an operator can mend it
+            self._avoided[recorded.issuer] = self._clock()
+            raise KeyUnavailable("The key in the store is not the one of the issuer's certificate.") from None
         return SignedCertificate(serial=recorded.serial, der=signed)
 
     async def can_sign(self, issuer_id: IssuerId) -> bool:
@@ -127,7 +132,8 @@ class Authority:
         """For a moment after a signature that a key store did not give, no other is asked of it: what would be recorded
         for it would never be signed.
         """
-        if (moment := self._avoided.get(issuer_id)) is not None and moment > self._clock():
+        failed = self._avoided.get(issuer_id)
+        if failed is not None and failed <= self._clock() < failed + KEY_PAUSE:  # a clock may be set back
             raise key_out_of_reach()
         try:
             return self._desk(issuer_id)

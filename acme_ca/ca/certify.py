@@ -141,16 +141,36 @@ def make_intermediate(
     fetched (`{base_url}/crl/{id}/0.crl`, `{base_url}/ca/{id}.cer`); left out when it is on loopback.
     """
     checks.check_key_strength(public_key, "The CA to be signed")
-    if subject == parent.certificate.subject:
-        raise UnsuitableName("A CA and the one above it cannot have the same name.")
-    _check_path_length(path_length, parent.certificate)
-    _check_constraints(name_constraints, parent.certificate)
-    begin, end = _validity(now, lifetime, parent.certificate)
+    begin, end = check_wish(
+        subject,
+        parent.certificate,
+        lifetime=lifetime,
+        path_length=path_length,
+        name_constraints=name_constraints,
+        now=now,
+    )
     builder = _builder(subject, public_key, begin, end, path_length)
     builder = builder.add_extension(_subject_key_identifier(public_key), critical=False)
     if name_constraints is not None:
         builder = builder.add_extension(name_constraints.extension(), critical=True)
     return _signed_by(parent, builder, base_url)
+
+
+def check_wish(
+    subject: x509.Name,
+    parent: x509.Certificate,
+    *,
+    lifetime: timedelta,
+    path_length: int,
+    name_constraints: NameConstraints | None,
+    now: datetime,
+) -> tuple[datetime, datetime]:
+    """Whether `parent` can sign such a CA, and when that would begin and end; no key is needed yet. Raises IssuerError."""
+    if subject == parent.subject:
+        raise UnsuitableName("A CA and the one above it cannot have the same name.")
+    _check_path_length(path_length, parent)
+    _check_constraints(name_constraints, parent)
+    return _validity(now, lifetime, parent)
 
 
 def cross_sign(

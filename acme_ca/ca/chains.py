@@ -19,11 +19,12 @@ def chains(issuer: x509.Certificate, known: Sequence[x509.Certificate]) -> list[
     """Every chain that begins with a certificate of the issuer's name and key; the issuer's own certificate first, then
     in the order of `known`. `known`: the CA certificates that may be part of them, roots among them.
 
-    A chain ends below a root, or where no parent is known. Never empty.
+    A chain ends below a root, or where no parent is known, and has no CA twice: roots that cross-signed each other make
+    no detours. Never empty.
     """
     twins = [other for other in known if other != issuer and _same_authority(other, issuer)]
     found = [chain for first in (issuer, *twins) for chain in _upwards(first, known, ())]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(found)) or [(issuer,)]
 
 
 def is_self_signed(certificate: x509.Certificate) -> bool:
@@ -44,11 +45,12 @@ def _upwards(first: x509.Certificate, known: Sequence[x509.Certificate], below: 
         yield below
         return
     so_far = (*below, first)
-    parents = [parent for parent in known if parent not in so_far and issued(parent, first)]
+    parents = [parent for parent in known if issued(parent, first)]
     if not parents or len(so_far) == LONGEST:
         yield so_far
-    else:
-        for parent in parents:
+        return
+    for parent in parents:
+        if not any(_same_authority(parent, link) for link in so_far):
             yield from _upwards(parent, known, so_far)
 
 

@@ -53,20 +53,22 @@ def check_installable(
     public_key: PublicKey,
     above: Sequence[x509.Certificate],
     *,
+    known: Sequence[x509.Certificate] = (),
     now: datetime,
 ) -> Chain:
-    """The chain from `certificate`, made for the key by another CA, up to a root among `above`. Raises IssuerError.
+    """The chain from `certificate`, made for the key by another CA, up to a root. Raises IssuerError.
 
     `above`: the certificates of the other CA in any order; what does not belong to the chain is left out of it.
+    `known`: those that are here already, however many.
     """
     link = Link("certificate to install", certificate)
     _check_key(link, public_key, "the request")
     links = [link]
-    others = [Link(_named(other), other) for other in above]
-    if len(others) > MAX_LINKS:
+    if len(above) > MAX_LINKS:
         raise IssuerError(f"There are more than {MAX_LINKS} certificates beside the one to install.")
-    # Of an issuer's certificates the one that ends the chain: the same CA may have been cross-signed.
-    others.sort(key=lambda other: not chains.is_self_signed(other.certificate))
+    others = [Link(_named(other), other) for other in (*above, *known)]
+    # Of an issuer's certificates one that lives, and the one that ends the chain: it may have been cross-signed.
+    others.sort(key=lambda other: (other.certificate.not_valid_after_utc <= now, not _ends_chain(other)))
     while not chains.is_self_signed(links[-1].certificate):
         links.append(_issuer_of(links[-1], [other for other in others if other not in links]))
     if len(links) == 1:
@@ -246,6 +248,10 @@ def _issuer_of(link: Link, others: Sequence[Link]) -> Link:
     raise IssuerError(
         f"The certificate that the {link.name} was signed with is missing; name the chain up to the root."
     )
+
+
+def _ends_chain(link: Link) -> bool:
+    return chains.is_self_signed(link.certificate)
 
 
 def _authority_key_identifier(certificate: x509.Certificate) -> bytes | None:

@@ -118,6 +118,14 @@ class Rotation:
         name = certify.intermediate_name(
             above.certificate.subject, taken=await self._names(), common_name=wish.common_name
         )
+        certify.check_wish(
+            name,
+            above.certificate,
+            lifetime=wish.lifetime,
+            path_length=wish.path_length,
+            name_constraints=wish.name_constraints,
+            now=self._clock(),
+        )  # before there is a key that nobody needs
         key_uri, key = self._create_key(wish.key_uri, wish.key_kind)
         await self._announce(name, key.public_key(), above)
         certificate = certify.make_intermediate(
@@ -221,7 +229,7 @@ class Rotation:
                 "No request for a certificate with this key was made here: see acme-ca ca export-csr."
             )
         known = [issuer.certificate for issuer in await self.all()]
-        _, *links = checks.check_installable(certificate, key, [*above, *known], now=self._clock())
+        _, *links = checks.check_installable(certificate, key, above, known=known, now=self._clock())
         parent = await self._take_in(links)
         return await self._register(
             certificate,
@@ -272,6 +280,10 @@ class Rotation:
     def _public_key(self, brought: Brought) -> PublicKey | None:
         if brought.key_uri is not None:
             keystore.check_keepable(brought.key_uri)
+            if brought.key is not None:
+                raise IssuerError(
+                    "A key in a file and a key URI are given; name the one of the two to be used."
+                )
         key = self._open_key(brought.key_uri) if brought.key_uri is not None else brought.key
         return key.public_key() if key is not None else None
 
@@ -319,6 +331,8 @@ class Rotation:
             raise IssuerError(
                 "Only intermediates sign certificates of services; this is a root or part of chains."
             )
+        if issuer.revoked is not None:
+            raise IssuerError("It is revoked: nobody accepts what it signs. Make another.")
         if issuer.key is None:
             raise IssuerError(
                 f"Its key cannot be used: {self._issuers.trouble(issuer.id) or 'none is known'}."
@@ -334,10 +348,14 @@ class Rotation:
         others = [other for other in self._issuers if other.signs_leaves(now) and other.id != issuer.id]
         if issuer.signs_leaves(now) and not others:
             raise IssuerError("It is the only active issuer; activate its successor first.")
+        if any(self._issuers.root_of(other) == issuer for other in others):
+            raise IssuerError("It is the root of an active issuer; retire that first.")
         return await self._change(issuer, IssuerState.RETIRED)
 
     async def _change(self, issuer: Issuer, to: IssuerState) -> Issuer:
         if not await store.change_state(self._database, issuer.id, to, actor=self._actor, now=self._clock()):
-            raise IssuerError(f"The issuer is {issuer.state(self._clock())} and cannot become {to}.")
+            await self._issuers.refresh()  # perhaps another operator was faster
+            state = (await self._issuers.find(issuer.id)).state(self._clock())
+            raise IssuerError(f"The issuer is {state} and cannot become {to}: see acme-ca ca list.")
         await self._issuers.refresh()
         return await self._issuers.find(issuer.id)

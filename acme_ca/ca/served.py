@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import structlog
 from cryptography import x509
@@ -82,6 +82,7 @@ class Issuers:
         self._known: dict[IssuerId, Issuer] = {}
         self._keys: dict[str, PrivateKey] = {}
         self._missing: dict[str, _Missing] = {}
+        self._next_end = datetime.min.replace(tzinfo=UTC)
         self._looking = asyncio.Lock()
 
     def __iter__(self) -> Iterator[Issuer]:
@@ -115,12 +116,18 @@ class Issuers:
 
     def trouble(self, issuer: IssuerId) -> str:
         """Why its key cannot be used: a sentence without its full stop; empty when it can."""
-        missing = (missing for missing in self._missing.values() if missing.issuer == issuer)
-        return next((found.trouble.rstrip(".") for found in missing), "")
+        missing = self._missing_key(issuer)
+        return missing.trouble.rstrip(".") if missing else ""
 
     def is_away(self, issuer: IssuerId) -> bool:
         """Whether its key store cannot be reached now, and may come back by itself."""
-        return any(missing.away for missing in self._missing.values() if missing.issuer == issuer)
+        missing = self._missing_key(issuer)
+        return missing is not None and missing.away
+
+    def _missing_key(self, issuer: IssuerId) -> _Missing | None:
+        """Several issuers may have one key."""
+        uris = (record.key_uri for record in self._records if record.id == issuer)
+        return next((self._missing[uri] for uri in uris if uri in self._missing), None)
 
     async def find(self, issuer: IssuerId) -> Issuer:
         """Also one that was made a moment ago. Raises Problem (`serverInternal`) for one that is not known."""
@@ -138,16 +145,17 @@ class Issuers:
         """Look at the database again, and for keys that were out of reach."""
         async with self._looking:
             records = await store.all_issuers(self._database)
-            if records == self._records and not self._is_time_for_keys():
+            if records == self._records and not self._is_time_for_keys() and self._clock() < self._next_end:
                 return
             await asyncio.to_thread(self._open_keys, records)
             self._known = {issuer.id: issuer for issuer in self._with_chains(records)}
             self._records = records
+            self._next_end = _next_end(records, self._clock())
 
     # ------------------------------------------------------------ keys
 
     def _is_time_for_keys(self) -> bool:
-        return any(missing.retry <= self._clock() for missing in self._missing.values())
+        return any(missing.is_due(self._clock()) for missing in self._missing.values())
 
     def _open_keys(self, records: Sequence[IssuerRecord]) -> None:
         """Of what signs leaves or their status; a root's is opened by whoever needs it, for that moment."""
@@ -163,7 +171,7 @@ class Issuers:
         }
         self._missing = {uri: missing for uri, missing in self._missing.items() if uri in wanted}
         for uri, record in wanted.items():
-            if uri not in self._keys and (uri not in self._missing or self._missing[uri].retry <= now):
+            if uri not in self._keys and (uri not in self._missing or self._missing[uri].is_due(now)):
                 self._open(self._open_key, uri, record)
 
     def _open(self, open_key: OpenKey, uri: str, record: IssuerRecord) -> None:
@@ -175,10 +183,7 @@ class Issuers:
             if uri not in self._missing:
                 self._log.error("an issuer's key cannot be opened", issuer=record.id, reason=str(error))
             self._missing[uri] = _Missing(
-                issuer=record.id,
-                trouble=str(error),
-                away=isinstance(error, KeyUnavailable),
-                retry=self._clock() + KEY_RETRY,
+                trouble=str(error), away=isinstance(error, KeyUnavailable), tried=self._clock()
             )
             return
         if self._missing.pop(uri, None):
@@ -214,12 +219,21 @@ class Issuers:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Missing:
-    """A key that could not be opened. `retry`: when it is tried again."""
+    """A key that could not be opened."""
 
-    issuer: IssuerId
     trouble: str
     away: bool
-    retry: datetime
+    tried: datetime
+
+    def is_due(self, now: datetime) -> bool:
+        """Whether to try again: also when the clock was set back meanwhile."""
+        return not self.tried <= now < self.tried + KEY_RETRY
+
+
+def _next_end(records: Sequence[IssuerRecord], now: datetime) -> datetime:
+    """When the next of them expires: no chain is offered beyond that."""
+    ends = [record.not_after for record in records if record.not_after > now]
+    return min(ends, default=datetime.max.replace(tzinfo=UTC))
 
 
 def _seniority(issuer: Issuer) -> tuple[datetime, IssuerId]:

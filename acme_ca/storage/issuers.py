@@ -76,16 +76,23 @@ async def register(
 async def change_state(
     database: Database, issuer: IssuerId, to: IssuerState, *, actor: str, now: datetime
 ) -> bool:
-    """Along ISSUER_TRANSITIONS; what is revoked is not activated. False: there is no such issuer, or no such way from its
-    state.
+    """Along ISSUER_TRANSITIONS; what is revoked is not activated, and the last that signs leaves is not retired. False:
+    that, or there is no such issuer, or no such way from its state.
+
+    The one that is activated last is so in the database, whatever the operators' clocks say.
     """
     origins = [state for state, ends in ISSUER_TRANSITIONS.items() if to in ends]
     row = await database.fetchrow_durably(
-        """WITH changed AS (
-               UPDATE issuer SET state = $2, activated = CASE WHEN $2 = 'active' THEN $3 ELSE activated END,
-                   retired = CASE WHEN $2 = 'retired' THEN $3 END
+        """WITH serving AS (
+               -- Locked: of two who retire one each, the second sees what the first has done.
+               SELECT id FROM issuer WHERE kind = 'intermediate' AND state = 'active' AND revoked IS NULL AND not_after > $3
+               ORDER BY id FOR UPDATE
+           ), changed AS (
+               UPDATE issuer SET state = $2, retired = CASE WHEN $2 = 'retired' THEN $3 END,
+                   activated = CASE WHEN $2 <> 'active' THEN activated ELSE greatest($3, (
+                       SELECT max(activated) + interval '1 microsecond' FROM issuer WHERE kind = 'intermediate')) END
                WHERE id = $1 AND state = ANY ($4) AND not_after > $3 AND NOT ($2 = 'active' AND revoked IS NOT NULL)
-               RETURNING id
+                 AND ($2 <> 'retired' OR ARRAY(SELECT id FROM serving) <> ARRAY[$1::text]) RETURNING id
            )
            INSERT INTO audit_event (at, event, actor, object, detail)
            SELECT $3, 'issuer.' || $2, $5, 'issuer:' || id, '{}' FROM changed RETURNING true""",
@@ -101,12 +108,16 @@ async def change_state(
 async def move_key(
     database: Database, issuer: IssuerId, from_uri: str, to_uri: str, *, actor: str, now: datetime
 ) -> bool:
-    """The issuer's key is used at another place, for all certificates that share it. False: it is not at `from_uri`."""
+    """The issuer's key is used at another place, for all certificates that share it and those that are yet to be
+    installed. False: it is not at `from_uri`.
+    """
     row = await database.fetchrow_durably(
         """WITH moved AS (
                UPDATE issuer SET key_uri = $3
                WHERE key_uri = $2 AND spki_sha256 = (SELECT spki_sha256 FROM issuer WHERE id = $1 AND key_uri = $2)
                RETURNING id
+           ), requested AS (
+               UPDATE issuer_request SET key_uri = $3 WHERE key_uri = $2 AND EXISTS (SELECT FROM moved)
            ), told AS (
                INSERT INTO audit_event (at, event, actor, object, detail)
                SELECT $4, 'issuer.key-moved', $5, 'issuer:' || id, $6 FROM moved RETURNING id

@@ -447,9 +447,9 @@ async def give_back(database: Database, order: OrderId, serial: Serial, *, now: 
     )
 
 
-async def move(database: Database, order: Order, issuer: IssuerId, *, now: datetime) -> None:
-    """To another issuer: its own was retired before anything was recorded. Nothing happens where that is not so."""
-    await database.fetchrow_durably(
+async def move(database: Database, order: Order, issuer: IssuerId, *, now: datetime) -> bool:
+    """To another issuer: its own was retired before anything was recorded. False: that is not so."""
+    row = await database.fetchrow_durably(
         """WITH moved AS (
                UPDATE orders o SET issuer_id = $2 WHERE id = $1 AND status = 'pending' AND issuer_id = $3
                  AND NOT EXISTS (SELECT FROM issuer i WHERE i.id = o.issuer_id AND i.state = 'active'
@@ -464,6 +464,7 @@ async def move(database: Database, order: Order, issuer: IssuerId, *, now: datet
         order.issuer,
         now,
     )
+    return row is not None
 
 
 async def unsigned(

@@ -1,5 +1,6 @@
 """Operators make, bring, activate and retire issuers: the room behind `acme-ca ca …`, on a real database."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -7,16 +8,17 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from acme_ca import app
-from acme_ca.ca import certify, hierarchy, keystore
+from acme_ca.ca import certify, checks, hierarchy, keystore
 from acme_ca.ca.certify import Parent
 from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.issuers import IssuerError
 from acme_ca.ca.keystore import KeyKind, KeyStoreError
 from acme_ca.ca.rotation import Brought, NewIssuer, Rotation
 from acme_ca.ca.served import Issuers
-from acme_ca.core.model import IssuerKind
+from acme_ca.core.model import IssuerKind, RevocationReason
 from acme_ca.core.states import IssuerState
 from acme_ca.log import get
+from acme_ca.storage import issuers as store
 from acme_ca.storage.database import Database
 
 PASSWORD = b"correct horse battery staple"
@@ -62,6 +64,16 @@ class Estate:
     def keep(self, key) -> str:
         keystore.save(self.directory / "ca" / "kept.key", key, PASSWORD)
         return "file:kept.key"
+
+    async def another_root(self, name: str):
+        """A root beside the first, its key within reach."""
+        key = ec.generate_private_key(ec.SECP384R1())
+        keystore.save(self.directory / "ca" / f"{name}.key", key, PASSWORD)
+        certificate = certify.make_root(certify.root_name(name), key, path_length=None, now=self.now)
+        (root,) = await self.acts.bring(
+            Brought(certificate=certificate, key_uri=f"file:{name}.key"), None, keep=self.keep
+        )
+        return root
 
     async def events(self) -> list[str]:
         rows = await self.database.fetch("SELECT event FROM audit_event ORDER BY id")
@@ -303,3 +315,143 @@ async def test_while_a_cross_signature_lives_both_chains_are_offered(estate, tmp
     other = Issuers(database=estate.database, open_key=estate.open, clock=lambda: estate.now, log=get())
     await other.refresh()
     assert other.get(made.id).alternates_pem == ()
+
+
+async def test_a_running_server_stops_offering_a_chain_when_its_cross_signature_expires(estate):
+    made = await estate.acts.create_intermediate(wish(), parent=None)
+    other = await estate.another_root("New")
+    await estate.acts.cross_sign(made.id, by=other.id, lifetime=YEAR)
+    assert len(estate.issuers.get(made.id).alternates_pem) == 1
+    estate.now += YEAR + timedelta(days=1)
+    await estate.issuers.refresh()
+    assert estate.issuers.get(made.id).alternates_pem == ()
+
+
+async def test_roots_that_cross_signed_each_other_make_no_detours(estate):
+    """A chain has no CA twice, however often two roots have vouched for each other."""
+    made = await estate.acts.create_intermediate(wish(), parent=None)
+    old, new = estate.made.root, await estate.another_root("New")
+    for _ in range(3):
+        await estate.acts.cross_sign(new.id, by=old.id, lifetime=YEAR)
+        await estate.acts.cross_sign(old.id, by=new.id, lifetime=YEAR)
+        estate.now += timedelta(seconds=1)
+    issuer = estate.issuers.get(made.id)
+    chains = [x509.load_pem_x509_certificates(pem) for pem in issuer.alternates_pem]
+    assert issuer.chain == (made.certificate,)
+    assert [len(chain) for chain in chains] == [2, 2, 2]
+    assert {chain[1].subject for chain in chains} == {old.certificate.subject}
+
+
+# ---------------------------------------------------------------- two operators, two clocks
+
+
+async def test_of_two_who_retire_the_last_two_at_once_one_is_refused(estate, database_url):
+    made = await estate.acts.create_intermediate(wish(), parent=None)
+    await estate.acts.activate(made.id)
+    async with Database.open(database_url, connections=2) as database:
+        retired = await asyncio.gather(
+            *(
+                store.change_state(database, id_, IssuerState.RETIRED, actor="operator", now=NOW)
+                for id_ in (made.id, estate.made.intermediate.id)
+            )
+        )
+    assert sorted(retired) == [False, True]
+    await estate.issuers.refresh()
+    assert estate.issuers.active()
+
+
+async def test_the_issuer_activated_last_is_the_one_also_when_an_operators_clock_is_late(estate):
+    made = await estate.acts.create_intermediate(wish(), parent=None)
+    estate.now -= timedelta(minutes=3)
+    await estate.acts.activate(made.id)
+    assert estate.issuers.active().id == made.id
+
+
+async def test_the_root_of_an_active_issuer_is_not_retired(estate):
+    """Clients would find no root to trust."""
+    with pytest.raises(IssuerError, match="root of an active issuer"):
+        await estate.acts.retire(estate.made.root.id)
+    other = await estate.another_root("New")
+    assert (await estate.acts.retire(other.id)).state(NOW) is IssuerState.RETIRED
+
+
+async def test_a_revoked_issuer_is_not_activated(estate):
+    made = await estate.acts.create_intermediate(wish(), parent=None)
+    assert await store.revoke(
+        estate.database, made.id, reason=RevocationReason.KEY_COMPROMISE, actor="operator", now=NOW
+    )
+    with pytest.raises(IssuerError, match="revoked"):
+        await estate.acts.activate(made.id)
+
+
+# ---------------------------------------------------------------- acts that fail half-way
+
+
+@pytest.mark.parametrize(
+    "unfit",
+    [
+        pytest.param({"path_length": 1}, id="path length"),
+        pytest.param({"lifetime": timedelta(0)}, id="life"),
+        pytest.param({"common_name": "Example Root CA"}, id="name"),
+    ],
+)
+async def test_what_cannot_be_signed_leaves_neither_key_nor_event(estate, unfit):
+    before = await estate.events()
+    with pytest.raises(IssuerError):
+        await estate.acts.create_intermediate(wish(**unfit), parent=None)
+    assert await estate.events() == before
+    assert not (estate.directory / "ca" / "second.key").exists()
+
+
+async def test_a_key_file_beside_a_key_uri_is_refused(estate):
+    """Only one of the two would be looked at, and the other one taken."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    root = Brought(certificate=estate.made.root.certificate, key=key, key_uri="file:root.key")
+    with pytest.raises(IssuerError, match="name the one"):
+        await estate.acts.bring(root, None, keep=estate.keep)
+
+
+async def resigned(estate, csr: x509.CertificateSigningRequest) -> x509.Certificate:
+    key = keystore.load(estate.directory / "ca" / "root.key", PASSWORD)
+    root = Parent(certificate=estate.made.root.certificate, key=key)
+    return certify.make_intermediate(csr.subject, csr.public_key(), root, now=NOW)
+
+
+async def test_a_request_may_be_signed_again_and_all_its_certificates_tell_of_a_lost_key(estate):
+    csr = x509.load_der_x509_csr(await estate.acts.request(wish("twice")))
+    twins = [await estate.acts.install(await resigned(estate, csr), []) for _ in range(2)]
+    (estate.directory / "ca" / "twice.key").unlink()
+    seen = Issuers(database=estate.database, open_key=estate.open, clock=lambda: NOW, log=get())
+    await seen.refresh()
+    assert all("cannot be read" in seen.trouble(twin.id) for twin in twins)
+
+
+async def test_a_key_that_was_moved_is_at_its_new_place_for_certificates_to_come(estate):
+    csr = x509.load_der_x509_csr(await estate.acts.request(wish("moving")))
+    made = await estate.acts.install(await resigned(estate, csr), [])
+    assert await store.move_key(
+        estate.database, made.id, "file:moving.key", "pkcs11:object=moved", actor="operator", now=NOW
+    )
+    await estate.acts.install(await resigned(estate, csr), [])
+    places = {record.key_uri for record in await store.all_issuers(estate.database)}
+    assert "pkcs11:object=moved" in places
+    assert "file:moving.key" not in places
+
+
+async def test_years_of_rotations_do_not_stand_in_the_way_of_the_next(estate):
+    """The limit is for what an operator brings along."""
+    csr = x509.load_der_x509_csr(await estate.acts.request(wish("next")))
+    for number in range(checks.MAX_LINKS):
+        await estate.acts.create_intermediate(wish(f"old{number}"), parent=None)
+    assert await estate.acts.install(await resigned(estate, csr), [])
+
+
+async def test_a_key_is_tried_again_also_when_the_clock_was_set_back(estate):
+    key = estate.directory / "ca" / "intermediate.key"
+    key.rename(key.with_suffix(".away"))
+    seen = Issuers(database=estate.database, open_key=estate.open, clock=lambda: estate.now, log=get())
+    await seen.refresh()
+    key.with_suffix(".away").rename(key)
+    estate.now -= timedelta(days=1)
+    await seen.refresh()
+    assert seen.get(estate.made.intermediate.id).key is not None
