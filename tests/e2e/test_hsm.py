@@ -71,9 +71,9 @@ def test_a_key_is_moved_from_its_file_while_the_server_runs(served, hsm, new_hos
 
 def test_certbot_and_a_key_that_never_leaves_the_hsm(served, hsm, new_hosts, tmp_path, openssl):
     place = hsm.uri("issuing", pin_source=f"file:{pin_file(tmp_path)}")
-    served.ca("create-intermediate", "--key-uri", place)
+    served.operate("ca", "create-intermediate", "--key-uri", place)
     (staged,) = served.issuers("staged")
-    served.ca("activate", staged)
+    served.operate("ca", "activate", staged)
     time.sleep(3)  # two seconds are promised
     certbot = Certbot(command=find("certbot"), server=served, home=tmp_path / "certbot")
     certbot.home.mkdir()

@@ -2,6 +2,8 @@
 
 import shutil
 import threading
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -71,23 +73,47 @@ def test_rotation_under_load(lego, new_hosts):
     client.start()
     try:
         client.wait_for(1)
-        served.ca("create-intermediate")
+        served.operate("ca", "create-intermediate")
         (new,) = served.issuers("staged")
         client.wait_for(1)
-        served.ca("activate", new)
+        served.operate("ca", "activate", new)
         client.wait_for(2)
-        served.ca("retire", old)
-        client.wait_for(3)
+        served.operate("ca", "retire", old)
+        under_way = len(client.issued) + 1
+        client.wait_for(4)
     finally:
         client.stop()
     assert client.failed == []
-    assert len(client.issued) >= 7
+    assert len(client.issued) >= 8
     for issued in client.issued:
         assert_good(issued, host, root=served.root)
     signers = [issuer_of(issued.leaf) for issued in client.issued]
     assert len(set(signers)) == 2, "the old issuer's and the new one's"
-    assert signers == sorted(signers, key=[*dict.fromkeys(signers)].index), "the change is made once"
-    assert signers[-1] == "CN=Development Intermediate CA 2"
+    assert set(signers[under_way:]) == {"CN=Development Intermediate CA 2"}, "a retired issuer signs nothing"
+    assert_its_crl_goes_on(served, client.issued[0].leaf)
+
+
+def assert_its_crl_goes_on(served, leaf: x509.Certificate) -> None:
+    """Lesson 17: an issuer that is retired still says what was taken back."""
+    before = crl_of(leaf)
+    served.operate("cert", "revoke", f"{leaf.serial_number:032x}")
+    deadline = time.monotonic() + 30
+    while (after := crl_of(leaf)).get_revoked_certificate_by_serial_number(leaf.serial_number) is None:
+        assert time.monotonic() < deadline, "the revocation is in no CRL"
+        time.sleep(0.2)
+    assert number(after) > number(before)
+    assert after.issuer == leaf.issuer
+
+
+def crl_of(leaf: x509.Certificate) -> x509.CertificateRevocationList:
+    """Fetched from where the certificate says."""
+    (point,) = leaf.extensions.get_extension_for_class(x509.CRLDistributionPoints).value
+    with urllib.request.urlopen(point.full_name[0].value) as answer:
+        return x509.load_der_x509_crl(answer.read())
+
+
+def number(crl: x509.CertificateRevocationList) -> int:
+    return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
 def issuer_of(leaf: x509.Certificate) -> str:

@@ -68,24 +68,9 @@ class Server:
         """Standard error so far."""
         return (self.place / "stderr").read_text()
 
-    def ca(self, *arguments: str) -> str:
-        """`acme-ca ca …` beside the server; what it printed."""
-        done = subprocess.run(
-            [sys.executable, "-m", "acme_ca", "ca", *arguments],
-            env=dict(self.environment),
-            cwd=self.place,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=START_LIMIT,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
     def issuers(self, state: str) -> list[str]:
         """The ids of the intermediates in that state."""
-        found = json.loads(self.ca("list", "--json"))
+        found = json.loads(self.operate("ca", "list", "--json"))
         return [
             issuer["id"] for issuer in found if (issuer["kind"], issuer["state"]) == ("intermediate", state)
         ]
