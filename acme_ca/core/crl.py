@@ -134,9 +134,10 @@ def this_update(newest: Newest | None, now: datetime) -> datetime:
 def lists_after(base: Base | None, now: datetime) -> datetime:
     """For the base after `base`: what had expired when that was made is listed in it, and not any more.
 
-    Never after `now`: whatever the clock did, a certificate that has not expired is listed.
+    Never after `now`: whatever the clock did, a certificate that has not expired is listed. Whole seconds, so never after
+    the next base's thisUpdate.
     """
-    return EARLIEST if base is None else min(base.at, now)
+    return EARLIEST if base is None else min(base.at, now.replace(microsecond=0))
 
 
 EARLIEST = datetime(1950, 1, 1, tzinfo=UTC)

@@ -99,7 +99,7 @@ async def due(
     now: datetime,
 ) -> list[DueCrl]:
     """CRLs that were never made, that something in the queue asks for, or whose time has come: those for the queue first;
-    and those of the shards `also`.
+    those whose thisUpdate is still to come, since the clock went back; and those of the shards `also`.
 
     Issuers sign CRLs until they expire, retired ones as well; shards until all their certificates have.
     """
@@ -109,6 +109,7 @@ async def due(
             LEFT JOIN LATERAL (SELECT array_agg(d.id) AS ids FROM crl_due d WHERE d.issuer_id = i.id AND d.shard = s.shard) w ON true
             WHERE i.kind <> 'cross' AND i.not_after > $1 AND NOT {IS_FINISHED}
               AND (w.ids IS NOT NULL OR c.this_update <= CASE WHEN i.kind = 'root' THEN $3 ELSE $2::timestamptz END
+                   OR c.this_update > $1
                    OR (c.number IS NULL AND (i.key_uri IS NOT NULL OR {_IS_NAMED}))
                    OR (i.id, s.shard) IN (SELECT * FROM unnest($4::text[], $5::integer[])))
             ORDER BY w.ids IS NULL, c.this_update NULLS FIRST""",

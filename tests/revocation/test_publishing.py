@@ -438,3 +438,25 @@ async def test_the_audit_knows_every_crl_by_its_hash(world, shard):
     assert detail["number"] == files.number
     assert detail["sha256"] == hashlib.sha256(files.der).hexdigest()
     assert detail["delta_sha256"] == hashlib.sha256(files.delta).hexdigest()
+
+
+# ---------------------------------------------------------------- clocks
+
+
+@pytest.mark.parametrize("back", [timedelta(seconds=90), HOUR, 30 * DAY], ids=str)
+async def test_after_the_clock_went_back_all_is_made_anew_at_once(world, shard, back):
+    """No relying party takes a CRL whose thisUpdate is still to come."""
+    world.now += timedelta(microseconds=123456)
+    publisher, serial = world.publisher(), await world.issue(shard)
+    await publisher.publish_due()
+    first = await world.full(shard)
+    world.now -= back
+    await publisher.publish_due()
+    full, delta = await world.full(shard), await world.delta(shard)
+    assert number(delta) == number(full) > number(first)
+    assert delta.last_update_utc == full.last_update_utc <= world.now < first.last_update_utc
+    await publisher.publish_due()
+    assert await world.full(shard) == full, "once is enough"
+    await world.revoke(serial)
+    await publisher.publish_due()
+    assert serial in serials(await world.full(shard))
