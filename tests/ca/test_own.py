@@ -76,6 +76,15 @@ async def test_it_is_made_kept_and_renewed_in_time(own, clock):
     assert second.not_valid_after_utc > first.not_valid_after_utc
 
 
+async def test_it_is_made_anew_when_the_clock_went_back_before_it(own, clock):
+    clock.now += timedelta(days=30)
+    await own().renew_when_due()
+    clock.now -= timedelta(days=30)
+    assert await own().renew_when_due()
+    assert served(own.file)[0].not_valid_before_utc <= clock.now
+    assert not await own().renew_when_due()
+
+
 @pytest.mark.parametrize("spoil", ["host", "truncated", "garbage", "gone"])
 async def test_it_is_made_anew_when_it_does_not_serve(own, clock, spoil):
     await own().renew_when_due()

@@ -221,7 +221,8 @@ class Histories(RuleBasedStateMachine):
         self.life.estate.now += timedelta(seconds=round(hours * 3600))
         self.publish(process)
 
-    @precondition(lambda self: not self.life.backups)  # their numbers may come from a time that is lost with them
+    # With a backup's database, numbers from a time that was wrong may be lost.
+    @precondition(lambda self: not self.life.backups)
     @rule(hours=st.sampled_from([0.0003, 0.5, 30]), process=st.integers(0, 1))
     def clock_goes_back(self, hours, process):
         self.life.estate.now -= timedelta(seconds=round(hours * 3600))

@@ -67,6 +67,15 @@ async def test_an_answer_is_used_for_half_of_its_life(room):
     assert assert_says(second, room.issuer).response.this_update_utc == room.clock.now.replace(microsecond=0)
 
 
+async def test_an_answer_from_before_the_clock_went_back_is_not_used(room):
+    """No client takes one whose thisUpdate is still to come."""
+    number = await room.certificate()
+    await room.ask(number)
+    room.clock.now -= HOUR
+    said = assert_says(await room.ask(number), room.issuer)
+    assert said.response.this_update_utc == room.clock.now.replace(microsecond=0)
+
+
 async def test_each_spelling_of_a_question_has_its_own_answer(room):
     number = await room.certificate()
     asked = [cert_id(room.issuer, number, algorithm=algorithm) for algorithm in ("sha1", "sha256")]

@@ -285,6 +285,21 @@ async def test_one_issuers_missing_key_stops_no_other(world, shard, tmp_path):
     assert serials(await world.full(broken_shard)) == {serial, other}, "another revocation is no time to wait"
 
 
+async def test_a_shard_that_fails_again_and_again_stops_no_other(world, shard):
+    await world.database.execute("UPDATE issuer SET open_shard = 1 WHERE id = $1", shard.issuer)
+    publisher, other = world.publisher(), shard._replace(number=1)
+    await publisher.publish_due()
+    first, second = number(await world.full(shard)), number(await world.full(other))
+    await world.revoke(await world.issue(shard))
+    await world.database.execute("UPDATE certificate SET serial = repeat('?', 32)")
+    world.now += HOUR
+    for _ in range(3):
+        world.now += PAUSE
+        await publisher.publish_due()
+    assert number(await world.full(shard)) == first, "it fails indeed"
+    assert number(await world.full(other)) > second
+
+
 async def test_another_issuers_key_signs_nothing(world, shard, hierarchy, tmp_path):
     other = new_hierarchy(tmp_path, "Other").intermediate
     world.issuers[shard.issuer] = replace(hierarchy.intermediate, key=other.key)
