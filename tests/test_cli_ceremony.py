@@ -306,7 +306,9 @@ def test_too_few_and_foreign_shares(rehearsed, tmp_path_factory):
     ("words", "says"),
     [
         pytest.param(("sign-crl", "offline", "--revoke", "xyz"), "no serial number", id="no serial"),
-        pytest.param(("sign-crl", "offline", "--reason", "bored"), "none of unspecified", id="no reason"),
+        pytest.param(
+            ("sign-crl", "offline", "--list", "answers.toml"), "no list of crl export-root", id="no list"
+        ),
         pytest.param(("sign-crl", "nowhere"), "cannot be read", id="no root"),
         pytest.param(
             ("sign-intermediate", "offline", "--csr", "answers.toml", "--out", "x.pem"),

@@ -7,7 +7,7 @@ without this program: with any tool for SLIP-39, and `openssl pkey`.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -18,12 +18,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from acme_ca.ca import certify, checks, folder, hierarchy, keystore, shares
 from acme_ca.ca.certify import Parent
 from acme_ca.ca.checks import Link
-from acme_ca.ca.issuers import IssuerError, key_identifier, signature_hash
+from acme_ca.ca.issuers import IssuerError, issuer_id
 from acme_ca.ca.keystore import KeyKind, KeyStoreError
 from acme_ca.ca.shares import Share
-from acme_ca.core import der
-from acme_ca.core.model import RevocationReason
-from acme_ca.core.revocation import reason_flag
+from acme_ca.core import crl, der
+from acme_ca.core.crl import Entry, Scope, UnsignedCrl
+from acme_ca.core.model import RevocationReason, Serial, serial_text
+from acme_ca.core.root_list import RootList
 
 ROOT_CERTIFICATE = "root.pem"
 ROOT_KEY = "root.key"
@@ -92,32 +93,38 @@ def _password(secret: bytes) -> bytes:
 # ---------------------------------------------------------------- its CRL
 
 
-def sign_crl(
-    root: Parent,
-    revoked: Collection[int] = (),
+def next_crl(
+    root: x509.Certificate,
     *,
-    reason: RevocationReason = RevocationReason.UNSPECIFIED,
     previous: x509.CertificateRevocationList | None = None,
-    lifetime: timedelta = CRL_LIFETIME,
+    listed: RootList | None = None,
+    revoked: Collection[Serial] = (),
+    reason: RevocationReason = RevocationReason.UNSPECIFIED,
+    lifetime: timedelta | None = None,
     now: datetime,
-) -> x509.CertificateRevocationList:
-    """A full CRL: what `previous` holds, and the serials that are `revoked` now. Its number is above the previous one's
-    and not below the clock's milliseconds, as with every CRL here. Raises IssuerError for a serial that is revoked already.
+) -> UnsignedCrl:
+    """What the root's next CRL says: what `previous` holds and a server has `listed`, and what is `revoked` now.
+
+    Its number is above that of all before. Raises IssuerError for a list of another root, and for a serial that is
+    revoked already.
     """
-    entries = list(previous or ())
-    known = {entry.serial_number for entry in entries}
-    if again := known.intersection(revoked):
-        raise IssuerError(f"The certificate {min(again):x} is revoked already.")
-    entries += [_entry(serial, reason, now) for serial in dict.fromkeys(revoked)]
-    authority = x509.AuthorityKeyIdentifier(key_identifier(root.certificate), None, None)
-    return (
-        _with_entries(entries)
-        .issuer_name(root.certificate.subject)
-        .last_update(now)
-        .next_update(min(now + lifetime, root.certificate.not_valid_after_utc))
-        .add_extension(x509.CRLNumber(max(number(previous) + 1, int(now.timestamp() * 1000))), critical=False)
-        .add_extension(authority, critical=False)
-        .sign(root.key, signature_hash(root.key.public_key()))
+    if listed is not None and listed.issuer != issuer_id(root):
+        raise IssuerError("The list is another root's.")
+    known = {entry.serial: entry for entry in map(_entry, previous or ())}
+    known |= {ca.serial: ca.entry for ca in (listed.revoked if listed else ())}
+    if again := known.keys() & set(revoked):
+        raise IssuerError(f"The certificate {min(again)} is revoked already.")
+    known |= {serial: Entry(serial, now.replace(microsecond=0), reason) for serial in revoked}
+    above = max(number(previous), listed.above if listed else 0)
+    life = lifetime or (timedelta(days=listed.days) if listed else CRL_LIFETIME)
+    return UnsignedCrl(
+        issuer=issuer_id(root),
+        number=max(above + 1, crl.next_number(None, now)),
+        this_update=crl.this_update(None, now),
+        next_update=min(now.replace(microsecond=0) + life, root.not_valid_after_utc),
+        urls=(),
+        scope=Scope.CAS,
+        entries=list(known.values()),
     )
 
 
@@ -134,28 +141,27 @@ def read_crl(directory: Path) -> x509.CertificateRevocationList | None:
     raise IssuerError(f"{path} is no CRL of this root; put the last one there, or move it away.")
 
 
-def number(crl: x509.CertificateRevocationList | None) -> int:
+def number(found: x509.CertificateRevocationList | None) -> int:
     """Its CRL number (RFC 5280 §5.2.3); 0 for none."""
-    if crl is None:
+    if found is None:
         return 0
-    return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
+    return found.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
-def _is_of(root: x509.Certificate, crl: x509.CertificateRevocationList) -> bool:
-    is_signed = crl.is_signature_valid(certify.public_key_of(root))
-    is_numbered = any(isinstance(extension.value, x509.CRLNumber) for extension in crl.extensions)
-    return crl.issuer == root.subject and is_signed and is_numbered
+def _is_of(root: x509.Certificate, found: x509.CertificateRevocationList) -> bool:
+    """Whether the root signed it, and all that is needed of it can be read."""
+    is_signed = found.is_signature_valid(certify.public_key_of(root))
+    is_numbered = any(isinstance(extension.value, x509.CRLNumber) for extension in found.extensions)
+    for entry in found:
+        _entry(entry)
+    return found.issuer == root.subject and is_signed and is_numbered
 
 
-def _entry(serial: int, reason: RevocationReason, now: datetime) -> x509.RevokedCertificate:
-    builder = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now)
-    if reason is not RevocationReason.UNSPECIFIED:  # "SHOULD be absent instead" (RFC 5280 §5.3.1)
-        builder = builder.add_extension(x509.CRLReason(reason_flag(reason)), critical=False)
-    return builder.build()
-
-
-def _with_entries(entries: Iterable[x509.RevokedCertificate]) -> x509.CertificateRevocationListBuilder:
-    builder = x509.CertificateRevocationListBuilder()
-    for entry in entries:
-        builder = builder.add_revoked_certificate(entry)
-    return builder
+def _entry(entry: x509.RevokedCertificate) -> Entry:
+    reason, since = RevocationReason.UNSPECIFIED, None
+    for extension in entry.extensions:
+        if isinstance(extension.value, x509.CRLReason):
+            reason = RevocationReason[extension.value.reason.name.upper()]
+        elif isinstance(extension.value, x509.InvalidityDate):
+            since = extension.value.invalidity_date_utc
+    return Entry(serial_text(entry.serial_number), entry.revocation_date_utc, reason, since)

@@ -15,7 +15,7 @@ import typer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from acme_ca.ca import ceremony, certify, folder, hierarchy, keystore, shares
+from acme_ca.ca import ceremony, certify, crls, folder, hierarchy, keystore, shares
 from acme_ca.ca.ceremony import ROOT_CRL, ROOT_KEY, RootTerms
 from acme_ca.ca.certify import CaRequest, Parent
 from acme_ca.ca.constraints import NameConstraints, Subtree
@@ -24,12 +24,15 @@ from acme_ca.ca.issuers import IssuerError
 from acme_ca.ca.keystore import KeyStoreError
 from acme_ca.ca.shares import Share, ShareError
 from acme_ca.cli.ca import INTERMEDIATE_DAYS, DaysOption, ExcludeOption, PermitOption
+from acme_ca.cli.cert import Reason
+from acme_ca.cli.crl import read_list
 from acme_ca.cli.holders import Holders, holders
 from acme_ca.cli.options import ConfigOption, console, load_settings, with_password
 from acme_ca.cli.transcript import Transcript, fingerprint
 from acme_ca.config import ConfigurationError
-from acme_ca.core.model import read_serial, serial_text
-from acme_ca.core.revocation import REASONS
+from acme_ca.core.crl import Entry, UnsignedCrl
+from acme_ca.core.model import RevocationReason, Serial, read_serial
+from acme_ca.core.revocation import REASONS, reason_name
 from acme_ca.server.hierarchy import KeyType, new_password
 
 app = typer.Typer(
@@ -114,8 +117,8 @@ def create_root(
         password = None if root_only or request else new_password(with_password(settings, new=True))
         with folder.new_folder(directory) as draft:
             root = _made_root(draft, terms, sharing, stage)
-            crl = ceremony.sign_crl(root, lifetime=timedelta(days=crl_days), now=_now())
-            _keep_crl(draft, crl, stage.transcript)
+            crl = ceremony.next_crl(root.certificate, lifetime=timedelta(days=crl_days), now=_now())
+            _keep_crl(draft, root, crl, stage.transcript)
             if password is not None:
                 request = _new_key(draft, root, key_type, password, stage.transcript)
             if request is not None:
@@ -277,26 +280,34 @@ def sign_crl(
             metavar="SERIAL", help="A certificate of the root to be revoked, hexadecimal. Repeatable."
         ),
     ] = None,
-    reason: Annotated[str, typer.Option(help=f"Of these: {', '.join(REASONS)}.")] = "unspecified",
-    days: Annotated[int, typer.Option(min=1, help="Until the next one.")] = ceremony.CRL_LIFETIME.days,
+    reason: Annotated[Reason, typer.Option(help="The reason of RFC 5280 §5.3.1.")] = "unspecified",
+    days: Annotated[
+        int | None, typer.Option(min=1, help="Until the next one; without it as the list says, or a year.")
+    ] = None,
+    list_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--list", metavar="FILE", help="What a server wants listed: see acme-ca crl export-root."
+        ),
+    ] = None,
     answers: AnswersOption = None,
 ) -> None:
     """Sign the root's next CRL in place of root.crl, whose entries it keeps."""
     serials = [_serial(text) for text in revoke or ()]
-    if reason not in REASONS:
-        raise ConfigurationError(f"--reason: {reason!r} is none of {', '.join(REASONS)}.")
     with _refusing():
         previous = ceremony.read_crl(directory)
+        listed = read_list(list_file) if list_file else None
         with _act(directory, "Signing the root's CRL", answers) as act:
-            crl = ceremony.sign_crl(
-                act.root,
-                serials,
-                reason=REASONS[reason],
+            crl = ceremony.next_crl(
+                act.root.certificate,
                 previous=previous,
-                lifetime=timedelta(days=days),
+                listed=listed,
+                revoked=serials,
+                reason=REASONS[reason],
+                lifetime=timedelta(days=days) if days else None,
                 now=_now(),
             )
-            _keep_crl(directory, crl, act.transcript)
+            _keep_crl(directory, act.root, crl, act.transcript)
 
 
 @app.command()
@@ -382,16 +393,20 @@ def _signed(
     return made
 
 
-def _keep_crl(place: Path, crl: x509.CertificateRevocationList, transcript: Transcript) -> None:
-    folder.replace(place / ROOT_CRL, crl.public_bytes(Encoding.DER))
+def _keep_crl(place: Path, root: Parent, crl: UnsignedCrl, transcript: Transcript) -> None:
+    folder.replace(place / ROOT_CRL, crls.sign(root.certificate, root.key, crl))
     transcript.say(
         "A CRL of the root was signed",
         {
-            "number": ceremony.number(crl),
-            "revoked": ", ".join(serial_text(entry.serial_number) for entry in crl) or "none",
-            "next update": f"{crl.next_update_utc:%Y-%m-%d}",
+            "number": crl.number,
+            "revoked": ", ".join(f"{entry.serial} ({_reason(entry)})" for entry in crl.entries) or "none",
+            "next update": f"{crl.next_update:%Y-%m-%d}",
         },
     )
+
+
+def _reason(entry: Entry) -> str:
+    return reason_name(RevocationReason(entry.reason))
 
 
 def _end(path: Path, transcript: Transcript) -> None:
@@ -424,11 +439,11 @@ def _constraints(
     return request.name_constraints if request else None
 
 
-def _serial(text: str) -> int:
+def _serial(text: str) -> Serial:
     serial = read_serial(text)
     if serial is None:
         raise ConfigurationError(f"--revoke: {text!r} is no serial number; write it in hexadecimal.")
-    return int(serial, 16)
+    return serial
 
 
 def _check_new(path: Path) -> None:

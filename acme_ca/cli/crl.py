@@ -134,6 +134,7 @@ def export_root(
     console().print(
         f"There:   acme-ca crl sign-root --root-cert root.pem --key-uri … --list {out.name} --out root.crl"
     )
+    console().print(f"  or:    acme-ca ceremony sign-crl DIRECTORY --list {out.name}")
     console().print("Then:    acme-ca crl upload root.crl")
 
 
@@ -157,7 +158,7 @@ def sign_root(
     settings = load_settings(config_file, data=data)
     root = _certificate(root_cert)
     wanted = (
-        _read_list(list_file)
+        read_list(list_file)
         if list_file is not None
         else _with_roots(settings, lambda room: room.list_for(issuer_id(root)))
     )
@@ -208,7 +209,8 @@ def _with_roots(settings: Settings, act: Callable[[RootCrls], Awaitable[T]]) -> 
         raise ConfigurationError(problem.detail) from None
 
 
-def _read_list(path: Path) -> RootList:
+def read_list(path: Path) -> RootList:
+    """A file of `export-root`. Raises ConfigurationError."""
     try:
         return RootList.model_validate_json(_read(path))
     except ValidationError as error:
