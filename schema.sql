@@ -98,7 +98,7 @@ CREATE TABLE issuer (
     activated    timestamptz,
     retired      timestamptz,
     revoked      timestamptz,                            -- as a certificate of its parent
-    reason       smallint    CHECK (reason BETWEEN 0 AND 10 AND reason NOT IN (6, 7)),
+    reason       smallint    CHECK (reason BETWEEN 0 AND 10 AND reason NOT IN (6, 7, 8)),
     CONSTRAINT issuer_root_has_no_parent CHECK (kind <> 'root' OR parent_id IS NULL),
     CONSTRAINT issuer_active_has_date CHECK (state <> 'active' OR activated IS NOT NULL),
     CONSTRAINT issuer_retired_has_date CHECK ((state = 'retired') = (retired IS NOT NULL)),
@@ -213,7 +213,7 @@ CREATE TABLE certificate (
     tbs          bytea,
     der          bytea,
     revoked      timestamptz,
-    reason       smallint    CHECK (reason BETWEEN 0 AND 10 AND reason <> 7),  -- RFC 5280 §5.3.1; 6: on hold
+    reason       smallint    CHECK (reason BETWEEN 0 AND 10 AND reason NOT IN (7, 8)),  -- RFC 5280 §5.3.1; 6: on hold
     invalid_since timestamptz,                           -- invalidityDate (§5.3.2), where somebody knows it
     comment      text,                                   -- of who revoked it
     status_changed timestamptz,                          -- when last revoked, held, released, or given another reason

@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from cryptography import x509
-
-from acme_ca.audit import crls, rules
+from acme_ca.audit import crls, foundations, rules
 from acme_ca.audit.findings import Background, Finding, Findings, Severity
-from acme_ca.ca import issuers as ca_issuers
-from acme_ca.ca.issuers import Issuer
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.policy import NamePolicy
-from acme_ca.storage import audit, issuers, profiles
+from acme_ca.storage import audit
 from acme_ca.storage.audit import Scope
 from acme_ca.storage.database import Database
-from acme_ca.storage.issuers import IssuerRecord
+
+CLOCKS_APART = timedelta(minutes=5)
+"""By how much the clocks of replicas may differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """How far a check has come: behind this certificate, then behind this audit event, then behind this shard."""
+    """How far a check has come: behind this certificate, then this order, then this audit event, then this shard."""
 
     recorded: datetime
     serial: str = ""
-    event: int | None = None
+    order: str | None = None
     """None: not all certificates are looked at yet."""
+    event: int | None = None
+    """None: not all orders are looked at yet."""
     issuer: str | None = None
     """None: not all audit events are looked at yet."""
     shard: int = -1
@@ -41,26 +41,30 @@ class Step:
     position: Position
 
 
-async def background(database: Database, *, now: datetime, policy: NamePolicy, own: Identifier) -> Background:
-    """Read once. `policy`, `own`: today's name policy, and the name in the server's own certificate."""
+async def background(
+    database: Database, *, now: datetime, policy: NamePolicy, own: Identifier, evidence_kept: timedelta
+) -> Background:
+    """Read and judged once. `policy`, `own`, `evidence_kept`: today's name policy, the name in the server's own
+    certificate, and for how long evidence is kept.
+    """
+    findings = Findings()
+    since = await audit.complete_since(database)
+    foundations.evidence(since, kept=evidence_kept, now=now, into=findings)
     return Background(
-        issuers={record.id: _issuer(record) for record in await issuers.all_issuers(database)},
-        profiles={profile.ref: profile for profile in await profiles.all_versions(database)},
-        evidence_since=await audit.complete_since(database),
+        issuers=foundations.issuers(await audit.issuers(database), findings),
+        profiles=foundations.profiles(await audit.profiles(database), findings),
+        evidence_since=since,
+        found=tuple(findings.found),
         now=now,
         policy=policy,
         own=own,
     )
 
 
-def _issuer(record: IssuerRecord) -> Issuer:
-    return ca_issuers.issuer(x509.load_der_x509_certificate(record.der), None, chain=())
-
-
 async def steps(
     database: Database, scope: Scope, background: Background, *, after: Position
 ) -> AsyncIterator[Step]:
-    """The certificates of the scope, the audit events, the CRLs. Raises DatabaseUnavailable."""
+    """The certificates of the scope, the orders, the audit events, the CRLs. Raises DatabaseUnavailable."""
     position: Position | None = after
     while position is not None:
         step = await _next(database, scope, background, position)
@@ -71,21 +75,32 @@ async def steps(
 
 async def _next(database: Database, scope: Scope, background: Background, position: Position) -> Step | None:
     """None: that was all."""
-    if position.event is None:
-        return await _certificates(database, scope, background, position)
-    if position.issuer is None:
+    if position.issuer is not None:
+        return await _shard(database, scope, background, position, position.issuer)
+    if position.event is not None:
         return await _events(database, scope, position, position.event)
-    return await _shard(database, scope, background, position, position.issuer)
+    if position.order is not None:
+        return await _orders(database, scope, position, position.order)
+    return await _certificates(database, scope, background, position)
 
 
 async def _certificates(database: Database, scope: Scope, background: Background, position: Position) -> Step:
     batch = await audit.certificates(database, scope, after=(position.recorded, position.serial))
+    if not batch:
+        out_of_time = await audit.recorded_out_of_time(database, after=background.now + CLOCKS_APART)
+        findings = Findings([*background.found, *map(_out_of_time, out_of_time)])
+        return Step(findings, replace(position, order=""))
     findings = Findings()
     for record in batch:
         rules.examine(record, background, findings)
-    if not batch:
-        return Step(findings, replace(position, event=0))
     return Step(findings, Position(batch[-1].recorded, batch[-1].serial))
+
+
+async def _orders(database: Database, scope: Scope, position: Position, done: str) -> Step:
+    """Whether each that is valid has a certificate."""
+    last, lost = await audit.valid_without_certificate(database, scope, after=done)
+    findings = Findings(found=list(map(_uncertified, lost)))
+    return Step(findings, replace(position, order=last) if last else replace(position, event=0))
 
 
 async def _events(database: Database, scope: Scope, position: Position, done: int) -> Step:
@@ -101,7 +116,8 @@ async def _shard(
     database: Database, scope: Scope, background: Background, position: Position, issuer: str
 ) -> Step | None:
     """Whatever the time of the scope: a CRL is about all certificates of its shard that live."""
-    record = await audit.shard(database, scope.issuer, after=(issuer, position.shard), now=background.now)
+    wanted = [id_ for id_ in background.issuers if scope.issuer in {None, id_}]
+    record = await audit.shard(database, wanted, after=(issuer, position.shard), now=background.now)
     if record is None:
         return None
     findings = Findings()
@@ -113,3 +129,13 @@ def _lost(object_: str) -> Finding:
     return Finding(
         Severity.ERROR, "audit.certificate", object_, "the audit says that it was issued, and it is not there"
     )
+
+
+def _uncertified(order: str) -> Finding:
+    says = "the order is valid, and its certificate is not there"
+    return Finding(Severity.ERROR, "certificate.missing", f"order:{order}", says)
+
+
+def _out_of_time(serial: str) -> Finding:
+    says = "it is recorded at a time that is not yet, or before 1970: no check would come to it"
+    return Finding(Severity.ERROR, "certificate.recorded", f"certificate:{serial}", says)

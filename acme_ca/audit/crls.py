@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from cryptography import x509
 
-from acme_ca.audit.findings import Background, Finding, Findings, Severity
+from acme_ca.audit.findings import Background, Finding, Findings, Severity, judging
 from acme_ca.ca.issuers import Issuer
 from acme_ca.core import addresses
 from acme_ca.core.crl import REMOVE_FROM_CRL, Entry, Scope, unpack
@@ -52,6 +52,11 @@ class Published:
 def examine(record: ShardRecord, background: Background, into: Findings) -> None:
     into.crls += 1
     place = f"crl:{record.issuer}/{record.shard}"
+    with judging("crl.unjudged", place, into):
+        _examine(record, background, place, into)
+
+
+def _examine(record: ShardRecord, background: Background, place: str, into: Findings) -> None:
     into.found += [
         Finding(Severity.NOTE, "crl.overdue", place, says) for says in _overdue(record, background)
     ]

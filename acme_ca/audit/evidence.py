@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from datetime import datetime
+from typing import Any, TypeVar
 
 from acme_ca.core.identifiers import Identifier, IdentifierType
 from acme_ca.core.model import AuthorizationId, ChallengeType, Profile
@@ -68,7 +69,7 @@ def _order_account(record: CertificateRecord, order: OrderRecord) -> Iterator[st
 
 
 def _order_names(record: CertificateRecord, order: OrderRecord) -> Iterator[str]:
-    if order.identifiers != tuple(map(str, record.identifiers)):
+    if order.identifiers != record.identifiers:
         yield "the order has other names"
 
 
@@ -89,7 +90,7 @@ def _order_time(record: CertificateRecord, order: OrderRecord) -> Iterator[str]:
 
 def _order_authorizations(record: CertificateRecord, order: OrderRecord) -> Iterator[str]:
     proved = Counter(authorization.identifier for authorization in record.authorizations)
-    if proved != Counter(map(str, record.identifiers)) and not missing_authorizations(record, order):
+    if proved != Counter(record.identifiers) and not missing_authorizations(record, order):
         yield "the authorizations are for other names"
 
 
@@ -201,24 +202,47 @@ def _issued_once(record: CertificateRecord) -> Iterator[str]:
         yield f"the audit says {times} times that it was issued"
 
 
+def _issued_to(record: CertificateRecord) -> Iterator[str]:
+    told = (record.order_id, list(record.identifiers))
+    actor = "server" if record.account_id is None else f"account:{record.account_id}"
+    for event in record.events:
+        says = (event.detail.get("order"), event.detail.get("identifiers"))
+        if event.event == "certificate.issued" and (event.actor, says) != (actor, told):
+            yield "the audit says that it was issued to another account, for another order, or for other names"
+
+
 def _recorded_first(record: CertificateRecord) -> Iterator[str]:
     if any(event.event == "certificate.issued" and event.at < record.recorded for event in record.events):
         yield "the audit says that it was issued before it was recorded"
 
 
 def _revocation_told(record: CertificateRecord) -> Iterator[str]:
-    told = [_REVOKES[event.event] for event in record.events if event.event in _REVOKES]
-    if (told[-1:] == [True]) is not (record.revoked is not None):
+    revoked, reason, since = _told_of_revocation(record)
+    if (revoked is None) is not (record.revoked is None):
         yield f"it is {'' if record.revoked else 'not '}revoked, and the audit says otherwise"
+    elif (revoked, reason, since) != (record.revoked, record.reason, record.invalid_since):
+        yield "the audit tells of another date of its revocation, or another reason"
 
 
-_REVOKES = {"certificate.revoked": True, "certificate.held": True, "certificate.released": False}
+def _told_of_revocation(record: CertificateRecord) -> tuple[datetime | None, Any, datetime | None]:
+    """When, why, and since when it was invalid: of the first revocation the date, of the last the reason."""
+    revoked, reason, since = None, None, None
+    for event in record.events:
+        if event.event in {"certificate.revoked", "certificate.held"}:
+            revoked, reason = revoked or event.at, event.detail.get("reason")
+            if (text := event.detail.get("invalid_since")) is not None:
+                since = datetime.fromisoformat(text)
+        elif event.event == "certificate.released":
+            revoked, reason, since = None, None, None
+    return revoked, reason, since
+
 
 OF_ROW: tuple[tuple[str, Callable[[CertificateRecord], Iterator[str]]], ...] = (
     ("key.account", _account_key),
     ("key.compromised", _compromised_key),
     ("key.blocked", _blocked_key),
     ("audit.issued", _issued_once),
+    ("audit.issued", _issued_to),
     ("audit.time", _recorded_first),
     ("audit.revoked", _revocation_told),
 )

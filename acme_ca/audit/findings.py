@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -59,6 +60,16 @@ class Findings:
         return [finding for finding in self.found if finding.severity is severity]
 
 
+@contextlib.contextmanager
+def judging(code: str, object_: str, into: Findings) -> Iterator[None]:
+    """Whatever a damaged row does to a rule is found wrong, under `code`; it neither ends the check nor passes."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001  a row may hold anything
+        sentence = f"a row holds what no rule can judge ({type(error).__name__})"
+        into.found.append(Finding(Severity.ERROR, code, object_, sentence))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Background:
     """What is the same for all certificates. Today's settings make no error of what was in order when it was done."""
@@ -67,6 +78,8 @@ class Background:
     profiles: Mapping[ProfileRef, Profile]
     evidence_since: datetime | None
     """Since when the evidence is complete; None: ever."""
+    found: tuple[Finding, ...]
+    """What is wrong with these."""
     now: datetime
     policy: NamePolicy
     own: Identifier

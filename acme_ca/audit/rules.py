@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 
 from acme_ca.audit import evidence, signed
-from acme_ca.audit.findings import Background, Finding, Findings, Severity
+from acme_ca.audit.findings import Background, Finding, Findings, Severity, judging
+from acme_ca.ca import profiles
+from acme_ca.core.identifiers import Identifier
 from acme_ca.core.states import OrderStatus
 from acme_ca.storage.audit import CertificateRecord
 
@@ -15,6 +17,11 @@ UNSIGNED_AFTER = timedelta(minutes=1)
 
 def examine(record: CertificateRecord, background: Background, into: Findings) -> None:
     into.certificates += 1
+    with judging("certificate.unjudged", f"certificate:{record.serial}", into):
+        _examine(record, background, into)
+
+
+def _examine(record: CertificateRecord, background: Background, into: Findings) -> None:
     if record.der is None:
         into.unsigned += 1
         _add(into, Severity.ERROR, record, _valid_unsigned(record))
@@ -24,6 +31,7 @@ def examine(record: CertificateRecord, background: Background, into: Findings) -
     _add(into, Severity.ERROR, record, evidence.judge_events(record))
     if record.order_id is None and record.account_id is None:
         into.own += 1
+        _add(into, Severity.ERROR, record, _not_for_the_server(record))
         _add(into, Severity.NOTE, record, _own_for_another(record, background))
         return
     _add(into, Severity.ERROR, record, _judge_order(record, background, into))
@@ -52,6 +60,11 @@ def _judge_order(record: CertificateRecord, background: Background, into: Findin
         yield "authorization.missing", "an authorization of its order is missing"
 
 
+def _not_for_the_server(record: CertificateRecord) -> evidence.Found:
+    if record.profile.name not in profiles.OWN:
+        yield "order.missing", "no order asked for it, and its profile is not one of the server itself"
+
+
 def _valid_unsigned(record: CertificateRecord) -> evidence.Found:
     if record.order is not None and record.order.status == OrderStatus.VALID:
         yield "order.status", "the order is valid, though its certificate is not signed"
@@ -68,7 +81,7 @@ def _never_signed(record: CertificateRecord, background: Background) -> evidence
 
 def _own_for_another(record: CertificateRecord, background: Background) -> evidence.Found:
     """No order asks for these, so a name that is not the server's wants an explanation."""
-    others = set(record.identifiers) - {background.own}
+    others = set(record.identifiers) - {str(background.own)}
     if others and record.not_after > background.now:
         yield "certificate.own", "it is one of the server itself, for another name than public_url's"
 
@@ -76,7 +89,7 @@ def _own_for_another(record: CertificateRecord, background: Background) -> evide
 def _refused_today(record: CertificateRecord, background: Background) -> evidence.Found:
     if record.revoked is not None or record.not_after <= background.now:
         return
-    for problem in background.policy.violations(record.identifiers):
+    for problem in background.policy.violations(map(Identifier.from_text, record.identifiers)):
         yield "certificate.policy", f"today's name policy would refuse it: {problem.detail}"
     if record.compromised_since is not None or record.blocked_since is not None:
         yield "certificate.refused_key", "its key was compromised or blocked since, and it is not revoked"

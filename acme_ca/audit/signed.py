@@ -21,6 +21,7 @@ from acme_ca.ca import issuers, lint
 from acme_ca.ca.issuers import Issuer
 from acme_ca.core import addresses, keys
 from acme_ca.core.der import Unreadable, strictly
+from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import IssuanceRequest, PreparedCertificate, Profile, PublicKey, serial_text
 from acme_ca.core.policy import NamePolicy
 from acme_ca.storage.audit import CertificateRecord
@@ -87,7 +88,7 @@ def _lint(signed: Signed) -> tuple[str, ...]:
     """What the linter would have said when the certificate was recorded. Names are judged by today's policy elsewhere."""
     record, order = signed.record, signed.record.order
     request = IssuanceRequest(
-        identifiers=record.identifiers,
+        identifiers=tuple(map(Identifier.from_text, record.identifiers)),
         public_key=signed.public_key,
         profile=signed.profile,
         issuer=record.issuer,
@@ -137,7 +138,7 @@ def _serial(signed: Signed) -> Iterator[str]:
 
 
 def _names(signed: Signed) -> Iterator[str]:
-    if Counter(signed.names) != Counter(map(str, signed.record.identifiers)):
+    if Counter(signed.names) != Counter(signed.record.identifiers):
         yield "the names are not the recorded ones"
 
 

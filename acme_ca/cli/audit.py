@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -62,9 +62,10 @@ def check(
         raise ConfigurationError(
             "--resume goes on with what was asked for before: leave out the other options."
         )
+    now = datetime.now(UTC)
     wish = Scope(
         since=_time(since, "--since", datetime.fromtimestamp(0, UTC)),
-        until=_time(until, "--until", datetime.now(UTC)),
+        until=min(_time(until, "--until", now), now),
         issuer=None if issuer is None else IssuerId(issuer),
     )
     try:
@@ -82,9 +83,9 @@ def _time(text: str | None, option: str, default: datetime) -> datetime:
         return default
     try:
         time = datetime.fromisoformat(text)
-    except ValueError:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise ConfigurationError(f"{option}: write the time as 2026-01-31 or 2026-01-31T12:00:00Z.") from None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
 # ---------------------------------------------------------------- the check
@@ -103,6 +104,7 @@ async def _check(settings: Settings, database: Database, place: Path, wish: Scop
         now=datetime.now(UTC),
         policy=settings.policy.name_policy(),
         own=own_identifier(settings),
+        evidence_kept=timedelta(seconds=settings.evidence_retention),
     )
     if wish and wish.issuer is not None and wish.issuer not in background.issuers:
         raise ConfigurationError("--issuer: there is no issuer with this id.")

@@ -4,7 +4,7 @@ with what it has to list.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -13,7 +13,6 @@ from cryptography import x509
 
 from acme_ca.core.crl import Entry
 from acme_ca.core.crl import Scope as CrlScope
-from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
     AccountId,
     AuthorizationId,
@@ -24,9 +23,11 @@ from acme_ca.core.model import (
     serial_text,
 )
 from acme_ca.storage.crls import IS_EXPECTED, IS_FINISHED, scope_of
-from acme_ca.storage.database import Database, Row
+from acme_ca.storage.database import Database, Row, from_json
+from acme_ca.storage.issuers import COLUMNS, IssuerRecord, record_of
 
 CERTIFICATE_BATCH = 500
+ORDER_BATCH = 20_000
 EVENT_BATCH = 20_000
 """Ids of audit events that one statement looks at."""
 
@@ -79,8 +80,12 @@ class OrderRecord:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
+    """`detail`: nothing where it is no JSON object."""
+
     event: str
     at: datetime
+    actor: str
+    detail: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +97,8 @@ class CertificateRecord:
     account_id: AccountId | None
     order_id: OrderId | None
     profile: ProfileRef
-    identifiers: tuple[Identifier, ...]
+    identifiers: tuple[str, ...]
+    """As the row spells them."""
     spki_sha256: bytes = field(repr=False)
     not_before: datetime
     not_after: datetime
@@ -100,6 +106,8 @@ class CertificateRecord:
     recorded: datetime
     der: bytes | None = field(repr=False)
     revoked: datetime | None
+    reason: int | None
+    invalid_since: datetime | None
     order: OrderRecord | None
     authorizations: tuple[AuthorizationRecord, ...]
     """Those of the order that are there."""
@@ -118,7 +126,7 @@ class CertificateRecord:
 _CERTIFICATES = f"""
     SELECT c.*, o.*, z.authorizations, e.events, a.account_key_since, k.compromised_since, b.blocked_since FROM (
         SELECT serial, issuer_id, account_id, order_id, profile, profile_version, identifiers, spki_sha256, not_before,
-               not_after, shard, recorded, der, revoked
+               not_after, shard, recorded, der, revoked, reason, invalid_since
         FROM certificate
         WHERE (recorded, serial) > ($1, $2) AND recorded < $3 AND ($4::text IS NULL OR issuer_id = $4)
         ORDER BY recorded, serial LIMIT {CERTIFICATE_BATCH}
@@ -137,7 +145,7 @@ _CERTIFICATES = f"""
         FROM authz WHERE id = ANY (o.authzs)
     ) z ON true
     LEFT JOIN LATERAL (
-        SELECT array_agg(ROW(event, at) ORDER BY id) AS events FROM audit_event
+        SELECT array_agg(ROW(event, at, actor, detail) ORDER BY id) AS events FROM audit_event
         WHERE object = ('certificate:' || c.serial) COLLATE "default"
     ) e ON true
     LEFT JOIN LATERAL (
@@ -175,10 +183,40 @@ async def count(database: Database, scope: Scope, *, after: tuple[datetime, str]
     return number
 
 
+async def recorded_out_of_time(database: Database, *, after: datetime) -> list[Serial]:
+    """Certificates that no scope comes to: recorded `after` a time that is not yet, or before 1970."""
+    rows = await database.fetch(
+        "SELECT serial FROM certificate WHERE recorded > $1 OR recorded < 'epoch' ORDER BY serial", after
+    )
+    return [row["serial"] for row in rows]
+
+
 async def complete_since(database: Database) -> datetime | None:
     """Since when no evidence was deleted; None: none ever was."""
     since: datetime | None = await database.fetchval("SELECT complete_since FROM evidence")
     return since
+
+
+async def valid_without_certificate(
+    database: Database, scope: Scope, *, after: str
+) -> tuple[OrderId | None, list[OrderId]]:
+    """Valid orders of the scope that no certificate names. Looks at the ORDER_BATCH ids behind `after`; gives the last
+    of these, too (None: there are no more).
+    """
+    row = await database.fetchrow(
+        """WITH batch AS (SELECT id, status, created, issuer_id FROM orders WHERE id > $1 ORDER BY id LIMIT $2)
+           SELECT (SELECT max(id) FROM batch) AS last, array(
+               SELECT id FROM batch WHERE status = 'valid' AND created >= $3 AND created < $4
+                 AND ($5::text IS NULL OR issuer_id = $5)
+                 AND NOT EXISTS (SELECT FROM certificate WHERE order_id = batch.id) ORDER BY id) AS lost""",
+        after,
+        ORDER_BATCH,
+        scope.since,
+        scope.until,
+        scope.issuer,
+    )
+    assert row is not None, "a SELECT without FROM gives a row"  # noqa: S101
+    return row["last"], list(row["lost"])
 
 
 async def last_event(database: Database) -> int:
@@ -203,6 +241,51 @@ async def issued_without_row(database: Database, scope: Scope, *, after: int) ->
         scope.until,
     )
     return [(row["id"], row["object"]) for row in rows]
+
+
+# ---------------------------------------------------------------- CA certificates and profiles
+
+
+async def issuers(database: Database) -> list[tuple[IssuerRecord, tuple[EventRecord, ...]]]:
+    """With their audit events, in their order."""
+    rows = await database.fetch(
+        f"""SELECT {COLUMNS}, (SELECT array_agg(ROW(event, at, actor, detail) ORDER BY e.id) FROM audit_event e
+                               WHERE object = ('issuer:' || issuer.id) COLLATE "default") AS events
+            FROM issuer ORDER BY created, id"""
+    )
+    return [
+        (record_of({name: value for name, value in row.items() if name != "events"}), _events_of(row))
+        for row in rows
+    ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredProfile:
+    """A version of a profile, unread. `told`: of what the audit says was saved as this version, the SHA-256."""
+
+    ref: ProfileRef
+    body: Any
+    sha256: str
+    told: tuple[str | None, ...]
+
+
+async def profiles(database: Database) -> list[StoredProfile]:
+    rows = await database.fetch(
+        """SELECT name, version, body, encode(sha256(convert_to(body::text, 'UTF8')), 'hex') AS sha256, array(
+               SELECT detail ->> 'sha256' FROM audit_event
+               WHERE object = ('profile:' || name) COLLATE "default" AND event = 'profile.saved'
+                 AND detail ->> 'version' = version::text ORDER BY id) AS told
+           FROM profile ORDER BY name, version"""
+    )
+    return [
+        StoredProfile(
+            ref=ProfileRef.model_construct(name=row["name"], version=row["version"]),
+            body=from_json(row["body"]),
+            sha256=row["sha256"],
+            told=tuple(row["told"]),
+        )
+        for row in rows
+    ]
 
 
 # ---------------------------------------------------------------- CRLs
@@ -255,7 +338,7 @@ _SHARD = f"""
     SELECT i.*, c.*, {IS_EXPECTED} AS is_expected, {IS_FINISHED} AS is_finished, w.wishes, l.leaves, a.cas, e.steps_back, e.published_sha256 FROM (
         SELECT id AS issuer_id, id, shard, kind, created, der AS issuer_der, key_uri
         FROM issuer CROSS JOIN LATERAL generate_series(0, open_shard) AS s (shard)
-        WHERE kind <> 'cross' AND not_after > $3 AND (id, shard) > ($1, $2) AND ($4::text IS NULL OR id = $4)
+        WHERE kind <> 'cross' AND not_after > $3 AND (id, shard) > ($1, $2) AND id = ANY ($4)
         ORDER BY id, shard LIMIT 1
     ) i
     LEFT JOIN LATERAL (
@@ -278,18 +361,20 @@ _SHARD = f"""
         SELECT count(*) FILTER (WHERE number <= before) AS steps_back,
                (array_agg(sha256 ORDER BY id DESC))[1] AS published_sha256
         FROM (
-            SELECT id, detail ->> 'sha256' AS sha256, (detail ->> 'number')::bigint AS number,
-                   lag((detail ->> 'number')::bigint) OVER (ORDER BY id) AS before
-            FROM audit_event WHERE object = ('crl:' || i.issuer_id || '/' || i.shard) COLLATE "default"
+            SELECT id, detail ->> 'sha256' AS sha256, number, lag(number) OVER (ORDER BY id) AS before
+            FROM audit_event, LATERAL (
+                SELECT CASE WHEN detail ->> 'number' ~ '^[0-9]{{1,18}}$' THEN (detail ->> 'number')::bigint END AS number
+            ) read
+            WHERE object = ('crl:' || i.issuer_id || '/' || i.shard) COLLATE "default"
         ) told
     ) e ON true"""
 
 
 async def shard(
-    database: Database, issuer: IssuerId | None, *, after: tuple[str, int], now: datetime
+    database: Database, issuers: Collection[IssuerId], *, after: tuple[str, int], now: datetime
 ) -> ShardRecord | None:
-    """The next shard behind (issuer, shard) `after` of an issuer that has not expired, or of all; None: that was all."""
-    row = await database.fetchrow(_SHARD, *after, now, issuer)
+    """The next shard behind (issuer, shard) `after` of one of the issuers that has not expired; None: that was all."""
+    row = await database.fetchrow(_SHARD, *after, now, issuers)
     return _shard_of(row) if row is not None else None
 
 
@@ -309,7 +394,11 @@ def _shard_of(row: Row) -> ShardRecord:
                 for serial, revoked, reason, since, _ in leaves
                 if revoked is not None
             ),
-            *(Entry(_serial(der), _second(revoked), reason) for der, revoked, reason in cas),
+            *(
+                Entry(serial, _second(revoked), reason)
+                for der, revoked, reason in cas
+                for serial in _serials(der)
+            ),
         ),
         changed={leaf[0]: leaf[-1] for leaf in leaves},
         wishes=frozenset(row["wishes"] or ()),
@@ -336,8 +425,12 @@ def _second(time: datetime) -> datetime:
     return time.replace(microsecond=0)
 
 
-def _serial(der: bytes) -> Serial:
-    return serial_text(x509.load_der_x509_certificate(der).serial_number)
+def _serials(der: bytes) -> tuple[Serial, ...]:
+    """Of a CA certificate; none where the row's bytes are not one."""
+    try:
+        return (serial_text(x509.load_der_x509_certificate(der).serial_number),)
+    except ValueError:
+        return ()
 
 
 # ---------------------------------------------------------------- rows to values
@@ -350,7 +443,7 @@ def _certificate_of(row: Row) -> CertificateRecord:
         account_id=row["account_id"],
         order_id=row["order_id"],
         profile=ProfileRef.model_construct(name=row["profile"], version=row["profile_version"]),
-        identifiers=tuple(map(Identifier.from_text, row["identifiers"])),
+        identifiers=tuple(row["identifiers"]),
         spki_sha256=row["spki_sha256"],
         not_before=row["not_before"],
         not_after=row["not_after"],
@@ -358,9 +451,11 @@ def _certificate_of(row: Row) -> CertificateRecord:
         recorded=row["recorded"],
         der=row["der"],
         revoked=row["revoked"],
+        reason=row["reason"],
+        invalid_since=row["invalid_since"],
         order=_order_of(row) if row["order_status"] is not None else None,
         authorizations=tuple(map(_authorization_of, row["authorizations"] or ())),
-        events=tuple(EventRecord(*event) for event in row["events"] or ()),
+        events=_events_of(row),
         account_key_since=row["account_key_since"],
         compromised_since=row["compromised_since"],
         blocked_since=row["blocked_since"],
@@ -381,6 +476,16 @@ def _order_of(row: Row) -> OrderRecord:
         issuer=row["order_issuer"],
         serial=row["order_serial"],
     )
+
+
+def _events_of(row: Row) -> tuple[EventRecord, ...]:
+    return tuple(map(_event_of, row["events"] or ()))
+
+
+def _event_of(columns: tuple[Any, ...]) -> EventRecord:
+    event, at, actor, detail = columns
+    read = from_json(detail)
+    return EventRecord(event, at, actor, read if isinstance(read, dict) else {})
 
 
 def _authorization_of(columns: tuple[Any, ...]) -> AuthorizationRecord:

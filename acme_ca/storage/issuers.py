@@ -10,9 +10,9 @@ from typing import Any
 from acme_ca.core import revocation
 from acme_ca.core.model import IssuerId, IssuerKind, RevocationReason
 from acme_ca.core.states import ISSUER_TRANSITIONS, IssuerState
-from acme_ca.storage.database import Database, Row, to_json
+from acme_ca.storage.database import Database, to_json
 
-_COLUMNS = """
+COLUMNS = """
     id, der, kind, parent_id, spki_sha256, key_uri, state, open_shard, not_before, not_after, created, activated, retired,
     revoked, reason"""
 
@@ -40,8 +40,8 @@ class IssuerRecord:
 
 async def all_issuers(database: Database) -> list[IssuerRecord]:
     """Oldest first, a root before what was made with it."""
-    rows = await database.fetch(f"SELECT {_COLUMNS} FROM issuer ORDER BY created, kind <> 'root', id")
-    return [_record_of(row) for row in rows]
+    rows = await database.fetch(f"SELECT {COLUMNS} FROM issuer ORDER BY created, kind <> 'root', id")
+    return [record_of(dict(row)) for row in rows]
 
 
 async def register(
@@ -163,7 +163,7 @@ async def revoke(
     return row is not None
 
 
-def _record_of(row: Row) -> IssuerRecord:
+def record_of(row: Mapping[str, Any]) -> IssuerRecord:
     fields = {**row, "kind": IssuerKind(row["kind"]), "state": IssuerState(row["state"])}
     fields["reason"] = None if row["reason"] is None else RevocationReason(row["reason"])
     return IssuerRecord(**fields)

@@ -48,12 +48,6 @@ async def bodies(database: Database, wanted: Sequence[ProfileRef]) -> dict[Profi
     return {ProfileRef(name=row["name"], version=row["version"]): from_json(row["body"]) for row in rows}
 
 
-async def all_versions(database: Database) -> list[Profile]:
-    """Every version of every profile. Raises pydantic's ValidationError for one that a later release has written."""
-    rows = await database.fetch("SELECT body FROM profile ORDER BY name, version")
-    return [Profile.model_validate(from_json(row["body"])) for row in rows]
-
-
 async def save(
     database: Database, profile: Profile, *, built_in: bool, actor: str, now: datetime
 ) -> int | None:
@@ -71,10 +65,11 @@ async def save(
                FROM (VALUES (1)) AS always LEFT JOIN latest l ON true,
                     LATERAL (SELECT coalesce(l.version, 0) + 1 AS version) AS next
                WHERE l.version IS NULL OR ((l.built_in OR NOT $3) AND l.body - 'version' <> $2::jsonb - 'version')
-               ON CONFLICT DO NOTHING RETURNING version
+               ON CONFLICT DO NOTHING RETURNING version, body
            ), told AS (
                INSERT INTO audit_event (at, event, actor, object, detail)
-               SELECT $4, 'profile.saved', $5, 'profile:' || $1, json_build_object('version', version) FROM saved
+               SELECT $4, 'profile.saved', $5, 'profile:' || $1, json_build_object(
+                   'version', version, 'sha256', encode(sha256(convert_to(body::text, 'UTF8')), 'hex')) FROM saved
            )
            SELECT version FROM saved""",
         profile.name,

@@ -27,6 +27,7 @@ from acme_ca.core.policy import NamePolicy
 from acme_ca.storage import audit
 from acme_ca.storage.audit import Scope
 from acme_ca.storage.database import Database
+from tests.audit.conftest import KEPT
 from tests.support import issued, records
 from tests.support.server import command, environment, free_ports
 
@@ -107,11 +108,18 @@ async def test_all_is_well_after_that_time(run, database, hierarchy):
     assert json.loads(done.stdout)["certificates"] == 3
 
 
+async def test_no_check_reaches_into_the_future(run, database):
+    """What is recorded while it runs is for the next one."""
+    done = await asyncio.to_thread(run, "--json", "--until", "2090-01-01")
+    assert datetime.fromisoformat(json.loads(done.stdout)["until"]) <= datetime.now(UTC)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (("--since", "yesterday"), "--since"),
         (("--until", "2026-13-01"), "--until"),
+        (("--since", "0001-01-01T00:00:00+14:00"), "--since"),
         (("--issuer", "0" * 32), "--issuer"),
         (("--resume",), "--resume"),
         (("--resume", "--since", "2026-01-01"), "--resume"),
@@ -142,8 +150,10 @@ async def test_a_check_that_was_cut_off_anywhere_goes_on(database, tmp_path, mon
     scope = Scope(since=datetime.fromtimestamp(0, UTC), until=datetime.now(UTC), issuer=None)
     whole = await followed(database, journal := Journal.begin(place, scope))
     content = place.read_bytes()
-    lines = 1 + 5 + 1 + 1 + 1 + 2
-    assert len(content.splitlines()) == lines, "scope, five batches, end, audit events, end, two shards"
+    lines = 1 + 5 + 1 + 2 + 2 + 2
+    assert len(content.splitlines()) == lines, (
+        "scope, five batches, end, orders, end, audit events, end, two shards"
+    )
     for length in range(content.index(b"\n") + 1, len(content) + 1):
         place.write_bytes(content[:length])
         resumed = Journal.resume(place)
@@ -158,7 +168,11 @@ async def test_a_check_that_was_cut_off_anywhere_goes_on(database, tmp_path, mon
 
 async def followed(database: Database, journal: Journal) -> Findings:
     background = await check.background(
-        database, now=datetime.now(UTC), policy=NamePolicy(), own=identifiers.dns("ca.test")
+        database,
+        now=datetime.now(UTC),
+        policy=NamePolicy(),
+        own=identifiers.dns("ca.test"),
+        evidence_kept=KEPT,
     )
     async for step in check.steps(database, journal.scope, background, after=journal.position):
         journal.write(step)

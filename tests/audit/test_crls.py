@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 import pytest
@@ -13,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acme_ca.audit import check, crls
-from acme_ca.audit.findings import Findings
+from acme_ca.audit.findings import Findings, Severity
 from acme_ca.core import identifiers
 from acme_ca.core.crl import Entry, pack, unpack
 from acme_ca.core.model import RevocationReason
@@ -21,6 +22,7 @@ from acme_ca.core.policy import NamePolicy
 from acme_ca.storage import issuers
 from acme_ca.storage.audit import Scope
 from acme_ca.storage.crls import Shard
+from tests.audit.conftest import KEPT
 from tests.support import issuing
 from tests.support.crls import OPERATOR, Estate, estate
 from tests.support.issuing import NOW
@@ -55,11 +57,11 @@ class World:
         """The CRLs alone."""
         now, database = self.estate.now + later, self.estate.database
         background = await check.background(
-            database, now=now, policy=NamePolicy(), own=identifiers.dns("ca.test")
+            database, now=now, policy=NamePolicy(), own=identifiers.dns("ca.test"), evidence_kept=KEPT
         )
         scope = Scope(since=NOW, until=now, issuer=issuer)
         total = Findings()
-        behind = check.Position(now, event=0, issuer="")
+        behind = check.Position(now, issuer="")
         async for step in check.steps(database, scope, background, after=behind):
             total += step.findings
         return total
@@ -120,6 +122,26 @@ async def test_what_is_spoiled_is_found_and_nothing_else(world, code):
     assert await world.told() == {("error", code, world.place)}
 
 
+# Whatever a row holds, the check comes to its end and finds it.
+DAMAGED = {
+    "an address": "UPDATE crl SET urls = '{http://[::}'",
+    "no address": "UPDATE crl SET urls = '{NULL}'",
+    "a base": "UPDATE crl SET base = '\\x01'",
+    "a time": "UPDATE crl SET next_update = 'infinity'",
+    "a number": "UPDATE crl SET number = 9223372036854775807",
+    "bytes": "UPDATE crl SET der = '', delta = '\\x3000'",
+    "an event": "UPDATE audit_event SET detail = '[]' WHERE object LIKE 'crl:%'",
+    "the number in an event": """UPDATE audit_event SET detail = '{"number": "x"}' WHERE object LIKE 'crl:%'""",
+    "a revocation": "UPDATE certificate SET revoked = 'infinity', status_changed = 'infinity' WHERE reason = 1",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+async def test_no_damage_ends_the_check_or_passes(world, what):
+    await world.sql(DAMAGED[what])
+    assert (await world.checked()).of(Severity.ERROR)
+
+
 @pytest.mark.parametrize(
     ("code", "which", "statement"),
     [
@@ -142,6 +164,19 @@ async def test_a_ca_certificate_that_is_not_listed(world, hierarchy):
     await world.sql("UPDATE issuer SET revoked = $1, reason = 1 WHERE parent_id IS NOT NULL", NOW)
     serial = f"{hierarchy.intermediate.certificate.serial_number:032x}"
     assert await world.told() == {("error", "crl.not_listed", f"certificate:{serial}")}
+
+
+async def test_an_issuer_that_came_after_the_check_began(world):
+    """It is for the next check."""
+    now, database = world.estate.now + SECOND, world.estate.database
+    background = await check.background(
+        database, now=now, policy=NamePolicy(), own=identifiers.dns("ca.test"), evidence_kept=KEPT
+    )
+    known = {id_: one for id_, one in background.issuers.items() if id_ != world.shard.issuer}
+    scope, behind = Scope(since=NOW, until=now, issuer=None), check.Position(now, issuer="")
+    earlier = replace(background, issuers=known)
+    found = [step.findings async for step in check.steps(database, scope, earlier, after=behind)]
+    assert [(findings.crls, findings.found) for findings in found] == [(1, [])]
 
 
 async def test_an_issuer_without_a_crl(world):

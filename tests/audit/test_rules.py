@@ -21,6 +21,7 @@ from acme_ca.core.model import serial_text
 from acme_ca.core.policy import NamePolicy
 from acme_ca.storage.audit import Scope
 from acme_ca.storage.database import Database
+from tests.audit.conftest import KEPT
 from tests.support import issuing
 from tests.support.fixtures import IN_SESSION_LOOP
 
@@ -87,7 +88,7 @@ async def checked(
     now = datetime.now(UTC) + LATER
     limits = {"since": datetime.fromtimestamp(0, UTC), "until": now, "issuer": None, **scope}
     background = await check.background(
-        database, now=now, policy=policy or NamePolicy(), own=identifiers.dns(own)
+        database, now=now, policy=policy or NamePolicy(), own=identifiers.dns(own), evidence_kept=KEPT
     )
     total = Findings()
     after = check.Position(limits["since"])
@@ -187,6 +188,7 @@ def delete(what: str) -> str:
     return f"DELETE FROM {OF[what]}"
 
 
+REVOKED_EARLIER = "UPDATE certificate SET revoked = revoked - interval '1 second' WHERE serial = '{serial}'"
 OTHER_ACCOUNT = "account_id = (SELECT id FROM account WHERE id <> account_id LIMIT 1)"
 FREE = [
     "ALTER TABLE authz DROP CONSTRAINT authz_wildcard_by_dns",
@@ -331,7 +333,36 @@ SPOILED = {
         "revoked",
         ["UPDATE certificate SET revoked = NULL, reason = NULL WHERE serial = '{serial}'"],
     ),
-    "it is not there": ("audit.certificate", "plain", ["DELETE FROM certificate WHERE serial = '{serial}'"]),
+    "it was issued to another account": (
+        "audit.issued",
+        "plain",
+        [change("event", "actor = 'account:' || repeat('f', 32)")],
+    ),
+    "it was issued for another order": ("audit.issued", "plain", [change("event", "detail = '[]'")]),
+    "it was revoked earlier": ("audit.revoked", "revoked", [REVOKED_EARLIER]),
+    "it was revoked for another reason": (
+        "audit.revoked",
+        "revoked",
+        ["UPDATE certificate SET reason = 4 WHERE serial = '{serial}'"],
+    ),
+    "it was invalid earlier": (
+        "audit.revoked",
+        "revoked",
+        ["UPDATE certificate SET invalid_since = recorded WHERE serial = '{serial}'"],
+    ),
+    **{
+        f"it is recorded {when}": (
+            "certificate.recorded",
+            "plain",
+            [f"UPDATE certificate SET recorded = '{when}' WHERE serial = '{{serial}}'"],
+        )
+        for when in ("infinity", "-infinity", "2090-01-01", "1960-01-01")
+    },
+    "an authorization is for no name at all": (
+        "certificate.unjudged",
+        "revoked",
+        [change("authz", "identifier = 'x'")],
+    ),
 }
 
 
@@ -344,6 +375,85 @@ async def test_what_is_spoiled_is_found_and_nothing_else(database, stock, what):
     assert told(await checked(database)) == {("error", code, f"certificate:{serial}")}
 
 
+async def test_it_is_not_there(database, stock):
+    """Nor is the audit of it, in the second case: its order is."""
+    order = await database.fetchval(
+        "SELECT order_id FROM certificate WHERE serial = $1", stock.serial("plain")
+    )
+    await database.execute("DELETE FROM certificate WHERE serial = $1", stock.serial("plain"))
+    missing = ("error", "certificate.missing", f"order:{order}")
+    lost = ("error", "audit.certificate", f"certificate:{stock.serial('plain')}")
+    assert told(await checked(database)) == {missing, lost}
+    await database.fetch(delete("event").format(serial=stock.serial("plain")))
+    assert told(await checked(database)) == {missing}
+    assert told(await checked(database, issuer=stock.hierarchy.root.id)) == set()
+
+
+async def test_an_account_s_certificate_is_passed_off_as_the_server_s_own(database, stock):
+    """And its audit with it."""
+    serial = stock.serial("plain")
+    await database.execute(
+        "UPDATE certificate SET account_id = NULL, order_id = NULL WHERE serial = $1", serial
+    )
+    await database.fetch(change("event", "actor = 'server'").format(serial=serial))
+    codes = {code for severity, code, _ in told(await checked(database)) if severity == "error"}
+    assert codes == {"order.missing", "audit.issued", "certificate.missing"}
+
+
+# Whatever a row holds, the check comes to its end and finds it.
+DAMAGED = {
+    "names": "UPDATE certificate SET identifiers = '{x}' WHERE serial = '$'",
+    "an address": "UPDATE certificate SET identifiers = '{ip:x}' WHERE serial = '$'",
+    "no name": "UPDATE certificate SET identifiers = '{NULL}' WHERE serial = '$'",
+    "an end": "UPDATE certificate SET not_after = 'infinity' WHERE serial = '$'",
+    "a revocation": "UPDATE certificate SET revoked = 'infinity', reason = 0, status_changed = 'infinity' WHERE serial = '$'",
+    "an order": "UPDATE orders SET expires = 'infinity', not_after = '-infinity' WHERE serial = '$'",
+    "evidence": "INSERT INTO evidence (complete_since) VALUES ('infinity')",
+    "events": "UPDATE audit_event SET at = 'infinity', detail = '[]'",
+    "a CA certificate": "UPDATE issuer SET der = '\\x00' WHERE kind = 'intermediate'",
+    "its dates": "UPDATE issuer SET not_before = '-infinity', not_after = 'infinity'",
+    "a profile": "UPDATE profile SET body = '{}' WHERE name = 'server'",
+    "an empty profile": "UPDATE profile SET body = '[]' WHERE name = 'server'",
+}
+
+
+@pytest.mark.parametrize("what", DAMAGED)
+async def test_no_damage_ends_the_check_or_passes(database, stock, what):
+    await database.fetch(DAMAGED[what].replace("$", stock.serial("plain")))
+    assert (await checked(database)).of(Severity.ERROR)
+
+
+# ---------------------------------------------------------------- what certificates rest on
+
+RESTS_ON = {
+    "issuer.row": "UPDATE issuer SET not_after = not_after + interval '1 year'",
+    "issuer.signature": "UPDATE issuer SET parent_id = id",
+    "issuer.audit": "UPDATE issuer SET kind = 'cross'",
+    "issuer.state": "UPDATE issuer SET state = 'retired', retired = created",
+    "issuer.revoked": "UPDATE issuer SET revoked = created, reason = 1",
+}
+
+
+@pytest.mark.parametrize("code", RESTS_ON)
+async def test_a_ca_certificate_is_not_what_was_registered(database, stock, code):
+    intermediate = stock.hierarchy.intermediate.id
+    await database.fetch(f"{RESTS_ON[code]} WHERE id = '{intermediate}'")
+    assert told(await checked(database)) == {("error", code, f"issuer:{intermediate}")}
+
+
+async def test_a_version_of_a_profile_was_changed(database):
+    """So that a certificate which it did not allow would pass."""
+    await database.fetch(
+        """UPDATE profile SET body = body || '{"max_validity": "4000 days"}' WHERE name = 'server'"""
+    )
+    assert told(await checked(database)) == {("error", "profile.changed", "profile:server/1")}
+
+
+async def test_evidence_is_said_to_begin_later(database):
+    await database.execute("INSERT INTO evidence (complete_since) VALUES (now() + interval '1 day')")
+    assert told(await checked(database)) == {("error", "evidence.time", "evidence")}
+
+
 async def test_a_compromised_key_is_certified_again(database, stock):
     """One of the two that share a key was revoked before the other was recorded."""
     await database.execute(
@@ -351,8 +461,10 @@ async def test_a_compromised_key_is_certified_again(database, stock):
         stock.serial("plain"),
     )
     await database.execute(
-        "INSERT INTO audit_event (at, event, actor, object) VALUES (now(), 'certificate.revoked', 'operator', $1)",
-        f"certificate:{stock.serial('plain')}",
+        """INSERT INTO audit_event (at, event, actor, object, detail)
+           SELECT recorded, 'certificate.revoked', 'operator', 'certificate:' || serial, '{"reason": 1}'
+           FROM certificate WHERE serial = $1""",
+        stock.serial("plain"),
     )
     found = told(await checked(database))
     twin = f"certificate:{stock.serial('twin')}"
@@ -399,7 +511,7 @@ async def test_evidence_that_was_deleted_in_order_is_counted(database, stock):
         for which in ("plain", "pair"):
             await database.fetch(statement.format(serial=stock.serial(which)))
     findings = await checked(database)
-    assert findings.found == []
+    assert told(findings) == {("note", "evidence.deleted", "evidence")}, "earlier than it is kept today"
     assert findings.unproved == 3, "the twin shares its authorization with the plain one"
 
 
@@ -461,7 +573,9 @@ async def test_a_batch_follows_the_other(database, monkeypatch):
 
     monkeypatch.setattr(audit, "_CERTIFICATES", audit._CERTIFICATES.replace("LIMIT 500", "LIMIT 2"))
     await database.fetch("UPDATE certificate SET recorded = (SELECT max(recorded) FROM certificate)")
-    await database.fetch("UPDATE audit_event SET at = at + interval '1 minute'")
+    await database.fetch(
+        "UPDATE audit_event SET at = at + interval '1 minute' WHERE event = 'certificate.issued'"
+    )
     findings = await checked(database)
     assert findings.certificates == 7
     assert findings.found == []

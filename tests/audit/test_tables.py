@@ -6,24 +6,28 @@ from pathlib import Path
 
 import pytest
 
-from acme_ca.audit import evidence, signed
+from acme_ca.audit import evidence, foundations, signed
 from acme_ca.ca.profiles import SERVER
 from acme_ca.core.model import ChallengeType
 from acme_ca.storage.audit import AuthorizationRecord
 from tests.audit.test_crls import CODES as CRL_CODES
-from tests.audit.test_rules import SIGNED_OTHERWISE, SPOILED
+from tests.audit.test_rules import RESTS_ON, SIGNED_OTHERWISE, SPOILED
 
 OPERATING = Path(__file__).resolve().parents[2] / "docs" / "operating.md"
 SPOILED_CODES = {
     *(code for code, _, _ in SPOILED.values()),
     *SIGNED_OTHERWISE,
-    *("certificate.unreadable", "certificate.signature", "key.compromised"),
+    *RESTS_ON,
+    *("certificate.unreadable", "certificate.signature", "certificate.missing", "key.compromised"),
+    *("audit.certificate", "issuer.unreadable", "profile.changed", "profile.unreadable", "evidence.time"),
+    *("issuer.unjudged", "crl.unjudged"),
 }
 NOTES = {
     "certificate.unsigned",
     "certificate.own",
     "certificate.policy",
     "certificate.refused_key",
+    "evidence.deleted",
     "crl.overdue",
 }
 
@@ -35,6 +39,7 @@ def test_all_rules_are_spoiled_somewhere():
         evidence.OF_AUTHORIZATION,
         evidence.OF_CHALLENGE,
         evidence.OF_ROW,
+        foundations.OF_ISSUER,
     )
     assert {code for table in tables for code, _ in table} <= SPOILED_CODES
 

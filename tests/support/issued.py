@@ -38,7 +38,8 @@ _CERTIFICATE = """
         VALUES ($1, $2, $3, $4, 'server', 1, $5, $6, $7, $8, $9, $10, 0) RETURNING serial, recorded
     )
     INSERT INTO audit_event (at, event, actor, object, detail)
-    SELECT recorded, 'certificate.issued', 'server', 'certificate:' || serial, '{"order": null}' FROM made"""
+    SELECT recorded, 'certificate.issued', 'account:' || $3::text, 'certificate:' || serial,
+           json_build_object('order', $4::text, 'identifiers', $5::text[]) FROM made"""
 
 
 async def fill(dsn: str, hierarchy: Hierarchy, *, account: str, number: int) -> None:
