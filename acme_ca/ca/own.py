@@ -86,7 +86,8 @@ class OwnCertificate:
         return KeyAndCertificate(key, leaf)
 
     async def renew_when_due(self) -> bool:
-        """Replace the certificate when it is missing, unreadable, of another issuer, for other names, or two thirds over.
+        """Replace the certificate when it is missing, unreadable, of another issuer, for other names, two thirds over, or,
+        since the clock went back, not valid yet.
 
         Raises KeyUnavailable, `Problem`.
         """
@@ -124,8 +125,9 @@ class OwnCertificate:
         except Unusable:
             return True
         life: timedelta = leaf.not_valid_after_utc - leaf.not_valid_before_utc
-        return _names(leaf) != {identifier.value for identifier in self._identifiers} or (
-            self._clock() > leaf.not_valid_after_utc - life / 3
+        return (
+            _names(leaf) != {identifier.value for identifier in self._identifiers}
+            or not leaf.not_valid_before_utc <= self._clock() <= leaf.not_valid_after_utc - life / 3
         )
 
 

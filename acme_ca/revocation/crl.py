@@ -23,13 +23,13 @@ from acme_ca.core import addresses, crl
 from acme_ca.core.crl import Entry, History, Plan, UnsignedCrl
 from acme_ca.core.model import IssuerId
 from acme_ca.storage import crls
-from acme_ca.storage.crls import DueCrl, Listing, SignedCrl
+from acme_ca.storage.crls import DueCrl, Listing, Shard, SignedCrl
 from acme_ca.storage.database import Database, DatabaseUnavailable
 
 ROUND = timedelta(seconds=2)
 """After which the publisher stops to renew its lease."""
 PAUSE = timedelta(seconds=10)
-"""How long an issuer that could not sign is left alone, unless another revocation asks for its CRL."""
+"""How long an issuer that could not sign, or a shard that failed, is left alone, unless another revocation asks for its CRL."""
 ROOT_PAUSE = timedelta(hours=1)
 """The same for a root, whose key may be out of reach for good."""
 
@@ -87,7 +87,7 @@ class Publisher:
         self._clock = clock
         self._log = log
         self._history = history
-        self._failed: dict[IssuerId, _Failure] = {}
+        self._failed: dict[IssuerId | Shard, _Failure] = {}
 
     async def publish_due(self) -> None:
         """Make what is due; after ROUND the rest is left to the next call."""
@@ -106,18 +106,19 @@ class Publisher:
                 break
 
     async def _try(self, due: DueCrl) -> None:
-        """One issuer that cannot sign does not keep the others from it."""
+        """One issuer that cannot sign does not keep the others from it, nor one shard the others of its issuer."""
         try:
             await self.publish(due)
         except DatabaseUnavailable:
             raise
         except KeyStoreError as error:
-            self._put_off(due, str(error))
-        except Exception:  # noqa: BLE001  whatever it is, it is this issuer's alone
+            self._put_off(due.shard.issuer, due, str(error))
+        except Exception:  # noqa: BLE001  whatever it is, it is this shard's alone
             self._log.exception("a CRL cannot be made", issuer=due.shard.issuer, shard=due.shard.number)
-            self._put_off(due, "see the log")
+            self._put_off(due.shard, due, "see the log")
         else:
-            self._failed.pop(due.shard.issuer, None)
+            for failed in (due.shard.issuer, due.shard):
+                self._failed.pop(failed, None)
 
     # ------------------------------------------------------------ one CRL
 
@@ -225,16 +226,17 @@ class Publisher:
             self._log.info("crl published", issuer=due.shard.issuer, shard=due.shard.number, **detail)
         return stored
 
-    # ------------------------------------------------------------ issuers that cannot sign
+    # ------------------------------------------------------------ what cannot be signed
 
     def _is_left_alone(self, due: DueCrl) -> bool:
-        failure = self._failed.get(due.shard.issuer)
-        return failure is not None and failure.retry > self._clock() and set(due.wishes) <= failure.wishes
+        now, wishes = self._clock(), set(due.wishes)
+        failures = (self._failed.get(failed) for failed in (due.shard.issuer, due.shard))
+        return any(failure and failure.retry > now and wishes <= failure.wishes for failure in failures)
 
-    def _put_off(self, due: DueCrl, reason: str) -> None:
+    def _put_off(self, failed: IssuerId | Shard, due: DueCrl, reason: str) -> None:
         now = self._clock()
-        earlier = self._failed.get(due.shard.issuer)
-        self._failed[due.shard.issuer] = _Failure(
+        earlier = self._failed.get(failed)
+        self._failed[failed] = _Failure(
             retry=now + (ROOT_PAUSE if due.of_root else PAUSE),
             wishes=frozenset(due.wishes) | (earlier.wishes if earlier else frozenset()),
         )
@@ -257,7 +259,7 @@ class Publisher:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Failure:
-    """Of an issuer. `wishes`: those that are known and wait."""
+    """Of an issuer, or of one shard. `wishes`: those that are known and wait."""
 
     retry: datetime
     wishes: frozenset[int]

@@ -163,7 +163,7 @@ class _Kept:
             entry is None
             or entry.stored != asked.stored
             or entry.responder is not responder
-            or now >= entry.half_life
+            or not entry.begin <= now < entry.half_life  # the clock may have gone back
         ):
             return None
         self._entries.move_to_end(asked.cert_id)
@@ -173,7 +173,7 @@ class _Kept:
         if answer.life is None:
             return
         half_life = answer.life.begin + (answer.life.end - answer.life.begin) / 2
-        self._entries[asked.cert_id] = _Entry(asked.stored, responder, half_life, answer)
+        self._entries[asked.cert_id] = _Entry(asked.stored, responder, answer.life.begin, half_life, answer)
         self._entries.move_to_end(asked.cert_id)
         if len(self._entries) > self._most:
             self._entries.popitem(last=False)
@@ -183,5 +183,6 @@ class _Kept:
 class _Entry:
     stored: CertificateStatus | None
     responder: Responder
+    begin: datetime
     half_life: datetime
     answer: OcspAnswer
