@@ -38,6 +38,7 @@ from acme_ca.ca.crls import CrlSigner
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyUnavailable
+from acme_ca.ca.lint import LintError
 from acme_ca.ca.own import OwnCertificate
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.responders import Responders
@@ -141,13 +142,16 @@ async def _profiles(settings: Settings, database: Database) -> Profiles:
 
 
 async def _renew(own: OwnCertificate) -> None:
-    """With the one there is, status can be served and orders taken while a key store is away."""
+    """With the one there is, status can be served and orders taken while a key store is away, or the issuer may not issue
+    for the server's own name.
+    """
     try:
         await own.renew_when_due()
-    except KeyUnavailable as error:
+    except (KeyUnavailable, LintError) as error:
+        reason = str(error).rstrip(".")
         if not own.file.exists():
-            raise ConfigurationError(f"The server's own certificate cannot be made. {error}") from None
-        log.get().error("the key store is away; its issuer signs nothing", reason=str(error))
+            raise ConfigurationError(f"The server's own certificate cannot be made: {reason}.") from None
+        log.get().error("the server's own certificate is not renewed", reason=reason)
 
 
 async def _take_up(seed: Hierarchy | None, database: Database) -> None:
@@ -163,6 +167,11 @@ async def _take_up(seed: Hierarchy | None, database: Database) -> None:
 
 
 def _active(issuers: Issuers) -> Issuer:
+    if not list(issuers):
+        raise ConfigurationError(
+            "ACME_CA_DATABASE_URL: this database knows no CA, and there is none in ACME_CA_DATA: run `acme-ca init` or "
+            "`acme-ca ca import` first."
+        )
     try:
         active = issuers.active()
     except Problem as problem:

@@ -173,6 +173,32 @@ def test_export_csr_overwrites_nothing(served, tmp_path):
     assert (tmp_path / "there").read_text() == "precious"
 
 
+def keys_of(operator: Operator) -> int:
+    return len(list((operator.place / "data" / "ca").glob("*.key")))
+
+
+def test_an_act_that_is_refused_leaves_no_key(served, elsewhere, tmp_path):
+    before = keys_of(served)
+    (tmp_path / "there").write_text("precious")
+    served.refused("ca", "export-csr", f"--out={tmp_path / 'there'}")
+    assert (tmp_path / "there").read_text() == "precious"
+    wrong = served.refused("ca", "export-csr", f"--out={tmp_path / 'new'}", CA_PASSWORD="another password")
+    assert "opens none of the keys" in wrong
+    assert not (tmp_path / "new").exists()
+    known = served.refused(
+        "ca", "import", f"--root={elsewhere / 'root.pem'}", f"--root-key={elsewhere / 'root.plain'}"
+    )
+    assert "known already" in known
+    assert keys_of(served) == before
+
+
+def test_the_first_key_that_is_taken_in_needs_a_password_like_that_of_a_new_ca(operator, elsewhere):
+    arguments = (f"--root={elsewhere / 'root.pem'}", f"--root-key={elsewhere / 'root.plain'}")
+    says = operator.refused("ca", "import", *arguments, CA_PASSWORD="short")
+    assert "8 characters or more" in says
+    assert operator.issuers() == []
+
+
 def test_without_the_roots_key_create_intermediate_says_what_to_do(served):
     assert "export-csr" in served.refused("ca", "create-intermediate")
 

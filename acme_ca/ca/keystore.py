@@ -72,7 +72,7 @@ def open_key(uri: str, *, directory: Path, password: bytes) -> PrivateKey:
     `directory`: where a relative `file:` name lies. `password`: of a file, or the PIN of a token whose URI names none.
     Raises KeyStoreError, KeyUnavailable among them.
     """
-    if _scheme(uri) == _FILE:
+    if is_file(uri):
         return load(_path(uri, directory), password)
     return _remote(uri).open_key(uri, password=password)
 
@@ -84,7 +84,7 @@ def create_key(uri: str, kind: KeyKind, *, directory: Path, password: bytes) -> 
     store the key is made inside and cannot leave. Raises KeyStoreError, KeyUnavailable among them.
     """
     check_keepable(uri)
-    if _scheme(uri) == _FILE:
+    if is_file(uri):
         key = generate(kind)
         save(_path(uri, directory), key, password)
         return uri, key
@@ -105,7 +105,7 @@ def migrate_key(
         raise KeyStoreError(
             f"Keys are not brought into {scheme}: from elsewhere; make a new key there, and an issuer with it."
         )
-    if _scheme(source_uri) != _FILE:
+    if not is_file(source_uri):
         raise KeyStoreError(
             "Only a key in a file can be brought elsewhere: the others do not leave their store."
         )
@@ -122,6 +122,11 @@ def check_keepable(uri: str) -> None:
         raise KeyStoreError(
             "The URI of an issuer's key is kept, and so must have no PIN; name a file with it by pin-source."
         )
+
+
+def is_file(uri: str) -> bool:
+    """Whether the key lies in a file. Raises KeyStoreError for a malformed URI."""
+    return _scheme(uri) == _FILE
 
 
 def may_block(key: PrivateKey) -> bool:

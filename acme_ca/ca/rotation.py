@@ -297,6 +297,10 @@ class Rotation:
     ) -> Issuer:
         known = self._issuers.get(issuers.issuer_id(brought.certificate))
         if known is not None:  # the root, below which another intermediate comes
+            if brought.key is not None:
+                raise IssuerError(
+                    "The root is known already, and its key is not taken in later; leave that out."
+                )
             return known
         key_uri = keep(brought.key) if brought.key is not None else brought.key_uri
         return await self._register(brought.certificate, kind, parent=parent, key_uri=key_uri, state=state)

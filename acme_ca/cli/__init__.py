@@ -102,7 +102,7 @@ def serve(
         public_url=public_url,
         public_http_url=public_http_url,
     )
-    makes_a_ca = not hierarchy.exists(settings)
+    makes_a_ca = settings.dev and not hierarchy.exists(settings)
     hierarchy.check_there(settings)  # before a password is asked for
     raise typer.Exit(server.serve(with_password(settings, new=makes_a_ca)))
 

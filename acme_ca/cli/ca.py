@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, BinaryIO, TypeVar
 
 import typer
 from cryptography import x509
@@ -211,8 +212,9 @@ def export_csr(
         permit=permit,
         exclude=exclude,
     )
-    csr = in_rotation(settings, lambda rotation: rotation.request(wish))
-    _write(out, x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM))
+    with _new_file(out) as file:
+        csr = in_rotation(settings, lambda rotation: rotation.request(wish))
+        file.write(x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM))
     console().print(f"Request: {out}")
     console().print("Have it signed, then: acme-ca ca install-cert CERTIFICATE --chain ROOT")
 
@@ -269,7 +271,8 @@ def bring(
 
     The intermediate becomes active when there is no active issuer, and staged otherwise.
     """
-    settings = with_password(load_settings(config_file, data=data), new=True)
+    settings = load_settings(config_file, data=data)
+    settings = with_password(settings, new=not hierarchy.exists(settings))
     own = ca_password(settings)
     password = (key_password or (own.get_secret_value() if own else "")).encode()
     brought = Brought(certificate=_certificate(root), key=_foreign_key(root_key, password))
@@ -425,12 +428,19 @@ def _certificates(path: Path) -> list[x509.Certificate]:
         raise ConfigurationError(f"There is no certificate in PEM in {path}.") from None
 
 
-def _write(path: Path, content: bytes) -> None:
+@contextlib.contextmanager
+def _new_file(path: Path) -> Iterator[BinaryIO]:
+    """Open before a key is made for what goes into it, and gone when there is nothing. Raises ConfigurationError."""
     try:
-        with path.open("xb") as file:
-            file.write(content)
+        file = path.open("xb")
     except OSError as error:
         raise ConfigurationError(f"{path} cannot be written: {error.strerror}.") from None
+    with file:
+        try:
+            yield file
+        except BaseException:
+            path.unlink()
+            raise
 
 
 def _facts(issuer: Issuer) -> dict[str, str | int]:

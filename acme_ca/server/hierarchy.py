@@ -16,7 +16,7 @@ from acme_ca.ca import keystore
 from acme_ca.ca.certify import UnsuitableName
 from acme_ca.ca.hierarchy import Hierarchy, create_hierarchy, load_certificates
 from acme_ca.ca.issuers import IssuerError
-from acme_ca.ca.keystore import KeyKind, PrivateKey
+from acme_ca.ca.keystore import KeyKind, KeyStoreError, PrivateKey
 from acme_ca.ca.rotation import CreateKey, MigrateKey
 from acme_ca.ca.served import OpenKey
 from acme_ca.config import ConfigurationError, Settings
@@ -67,11 +67,10 @@ def check_there(settings: Settings) -> None:
 
 def keys(settings: Settings) -> OpenKey:
     """Opens the keys of issuers, by their URIs."""
-    password = config.ca_password(settings)
+    password = _secret(settings)
 
     def open_key(uri: str) -> PrivateKey:
-        secret = password.get_secret_value().encode() if password else b""
-        return keystore.open_key(uri, directory=place(settings), password=secret)
+        return keystore.open_key(uri, directory=place(settings), password=password)
 
     return open_key
 
@@ -80,9 +79,8 @@ def new_keys(settings: Settings) -> CreateKey:
     """Makes keys for issuers, by the URIs of their places."""
 
     def create_key(uri: str, kind: KeyKind) -> tuple[str, PrivateKey]:
-        return keystore.create_key(
-            uri, kind, directory=_folder(settings), password=_password(settings).encode()
-        )
+        password = _password_of_folder(settings) if keystore.is_file(uri) else _secret(settings)
+        return keystore.create_key(uri, kind, directory=_folder(settings), password=password)
 
     return create_key
 
@@ -101,8 +99,28 @@ def key_migration(settings: Settings) -> MigrateKey:
 def keep_key(settings: Settings, key: PrivateKey) -> str:
     """Keep a key from elsewhere in the folder, encrypted; its URI. Raises KeyStoreError, ConfigurationError."""
     name = f"{secrets.token_hex(8)}.key"
-    keystore.save(_folder(settings) / name, key, _password(settings).encode())
+    keystore.save(_folder(settings) / name, key, _password_of_folder(settings))
     return f"file:{name}"
+
+
+def _password_of_folder(settings: Settings) -> bytes:
+    """For a key that is added to those in the folder: a server opens them all with one. Raises ConfigurationError."""
+    password = new_password(settings)
+    there = list(place(settings).glob("*.key"))
+    if there and not any(_opens(path, password) for path in there):
+        raise ConfigurationError(
+            f"ACME_CA_CA_PASSWORD: this password opens none of the keys in {place(settings)}, so a server could not open "
+            "the new one beside them."
+        )
+    return password
+
+
+def _opens(path: Path, password: bytes) -> bool:
+    try:
+        keystore.load(path, password)
+    except KeyStoreError:
+        return False
+    return True
 
 
 def _folder(settings: Settings) -> Path:
@@ -153,6 +171,12 @@ def certificates(settings: Settings) -> Hierarchy:
 
 def _missing(settings: Settings) -> ConfigurationError:
     return ConfigurationError(f"ACME_CA_DATA: there is no CA in {place(settings)}; run `acme-ca init` first.")
+
+
+def _secret(settings: Settings) -> bytes:
+    """Empty when there is none: keys in other stores may need none."""
+    password = config.ca_password(settings)
+    return password.get_secret_value().encode() if password else b""
 
 
 def _password(settings: Settings) -> str:

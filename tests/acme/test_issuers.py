@@ -3,12 +3,15 @@
 import re
 from datetime import UTC, datetime
 
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+from acme_ca.app import prepare
 from acme_ca.ca import certify
 from acme_ca.ca.certify import Parent
 from acme_ca.ca.constraints import NameConstraints
+from acme_ca.config import ConfigurationError
 from acme_ca.core.model import IssuerKind, RevocationReason
 from acme_ca.core.problems import ErrorType
 from acme_ca.core.renewal import CertId
@@ -101,3 +104,35 @@ async def test_below_a_revoked_issuer_every_certificate_is_to_be_renewed_at_once
         assert datetime.fromisoformat(after["end"]) <= datetime.now(UTC)
         (renewed, *_) = await (await ca.ready(account)).issue(ca.web)
         renewed.verify_directly_issued_by(successor.certificate)
+
+
+async def test_an_issuer_that_is_in_use_again_finalizes_also_where_that_is_not_known_yet(new_ca):
+    """Back into service when its successor fails: a worker may look at the database only a moment later."""
+    async with new_ca() as ca:
+        order = await ca.ready(await ca.account())
+        await ca.add_issuer()
+        await ca.retire(ca.hierarchy.intermediate)
+        await ca.sql(
+            "UPDATE issuer SET state = 'active', retired = NULL WHERE state = 'retired' RETURNING true"
+        )
+        assert (await order.finalize()).json["status"] == "valid"
+        assert await ca.sql("SELECT count(*) FROM audit_event WHERE event = 'order.moved'") == 0
+
+
+async def test_a_start_with_an_issuer_that_may_not_issue_for_the_servers_own_name(new_ca):
+    """The certificate there is goes on to serve."""
+    async with new_ca() as before:
+        await before.add_issuer(constraints=NameConstraints.parse(["vcc.internal"]))
+        async with new_ca(dsn=before.dsn, keys=before.keys, data=before.settings.data) as after:
+            assert await after.account()
+        with pytest.raises(ConfigurationError, match="constrained to other names"):
+            async with new_ca(dsn=before.dsn, keys=before.keys):
+                pass
+
+
+async def test_a_database_without_a_ca_is_named(new_ca):
+    """A second replica with an empty data directory, and the wrong database."""
+    async with new_ca() as ca:
+        await ca.sql("TRUNCATE issuer CASCADE")
+        with pytest.raises(ConfigurationError, match="knows no CA"):
+            await prepare(ca.settings, None, dsn=ca.dsn, open_key=ca.keys.open)

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.ca import profiles
 from acme_ca.ca.authority import KEY_PAUSE
+from acme_ca.ca.keystore import KeyKind, generate
 from acme_ca.ca.served import KEY_RETRY
 from acme_ca.core.model import ExtendedKeyUsage, Profile
 from acme_ca.core.problems import ErrorType
@@ -229,6 +230,20 @@ async def test_without_its_key_finalize_leaves_the_order_unharmed(new_ca, hierar
         health = await ca.plain.request("GET", "http://ca.test/health", failing=True)
         assert (health.status, health.json["checks"]["issuer_key"]) == (503, "does not sign")
         store.away = False
+        await asyncio.sleep(KEY_PAUSE.total_seconds())
+        assert (await order.finalize()).json["status"] == "valid"
+
+
+async def test_a_key_store_that_comes_back_with_another_key_leaves_the_order_unharmed(new_ca, hierarchy):
+    """Nothing that it signs goes anywhere; and who put another key there can put the right one back."""
+    store = Store(hierarchy.intermediate.key)
+    async with new_ca(keys=Keys({"file:intermediate.key": store.key()})) as ca:
+        order = await ca.ready(await ca.account())
+        right, store.held = store.held, generate(KeyKind.EC_P256)
+        answer = await order.finalize(failing=True)
+        assert_problem(answer, ErrorType.SERVER_INTERNAL, "out of reach", status=503)
+        assert (await order.read())["status"] == "ready"
+        store.held = right
         await asyncio.sleep(KEY_PAUSE.total_seconds())
         assert (await order.finalize()).json["status"] == "valid"
 

@@ -15,7 +15,7 @@ class Store:
     """Holds one key; `key()` is what the server gets of it."""
 
     def __init__(self, held: PrivateKey) -> None:
-        self._held = held
+        self.held = held
         self.away = False
         self.signatures = 0
         self.asked = threading.Event()
@@ -23,9 +23,9 @@ class Store:
         self.go_on.set()
 
     def key(self) -> PrivateKey:
-        if isinstance(self._held, ec.EllipticCurvePrivateKey):
-            return RemoteEcKey(self._held.public_key(), self._sign)
-        return RemoteRsaKey(self._held.public_key(), self._sign)
+        if isinstance(self.held, ec.EllipticCurvePrivateKey):
+            return RemoteEcKey(self.held.public_key(), self._sign)
+        return RemoteRsaKey(self.held.public_key(), self._sign)
 
     def _sign(self, digest: bytes) -> bytes:
         self.asked.set()
@@ -33,6 +33,6 @@ class Store:
         if self.away:
             raise KeyUnavailable("The key store is away.")
         self.signatures += 1
-        if isinstance(self._held, rsa.RSAPrivateKey):
-            return self._held.sign(digest, padding.PKCS1v15(), Prehashed(RSA_HASH))
-        return self._held.sign(digest, ec.ECDSA(Prehashed(ec_hash(self._held.curve))))
+        if isinstance(self.held, rsa.RSAPrivateKey):
+            return self.held.sign(digest, padding.PKCS1v15(), Prehashed(RSA_HASH))
+        return self.held.sign(digest, ec.ECDSA(Prehashed(ec_hash(self.held.curve))))
