@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -115,10 +115,16 @@ def _lists_after(newest: Newest | None) -> datetime:
 
 
 def _revoked_below(
-    root: IssuerId, records: Iterable[IssuerRecord], *, lists_after: datetime
+    root: IssuerId, records: Sequence[IssuerRecord], *, lists_after: datetime
 ) -> Iterator[RevokedCa]:
+    keys = {record.id: record.spki_sha256 for record in records}
     for record in records:
-        if record.parent_id != root or record.not_after <= lists_after:
+        # Its parent may be another certificate of the same root.
+        if (
+            record.parent_id is None
+            or keys[record.parent_id] != keys[root]
+            or record.not_after <= lists_after
+        ):
             continue
         if record.revoked is not None and record.reason is not None:
             certificate = x509.load_der_x509_certificate(record.der)

@@ -22,7 +22,7 @@ from acme_ca.core.model import (
     Serial,
     serial_text,
 )
-from acme_ca.storage.crls import IS_EXPECTED, IS_FINISHED, scope_of
+from acme_ca.storage.crls import IS_EXPECTED, IS_FINISHED, is_signed_by, scope_of
 from acme_ca.storage.database import Database, Row, from_json
 from acme_ca.storage.issuers import COLUMNS, IssuerRecord, record_of
 
@@ -355,7 +355,7 @@ _SHARD = f"""
     ) l ON true
     LEFT JOIN LATERAL (
         SELECT array_agg(ROW(der, revoked, reason)) AS cas FROM issuer
-        WHERE parent_id = i.issuer_id AND revoked IS NOT NULL AND not_after > c.lists_after AND i.shard = 0
+        WHERE {is_signed_by("i.issuer_id")} AND revoked IS NOT NULL AND not_after > c.lists_after AND i.shard = 0
     ) a ON true
     LEFT JOIN LATERAL (
         SELECT count(*) FILTER (WHERE number <= before) AS steps_back,

@@ -73,6 +73,14 @@ _IS_NAMED = """(i.kind = 'intermediate' OR EXISTS (
        AND position(convert_to('/crl/' || i.id || '/0.crl', 'UTF8') IN child.der) > 0))"""
 IS_EXPECTED = f"(c.number IS NOT NULL OR {_IS_NAMED})"
 
+
+def is_signed_by(issuer: str) -> str:
+    """Of a CA certificate, in SQL: its parent has the key of the issuer with this id. The parent may be another certificate
+    of the same CA, one that is cross-signed or made again; a relying party takes either for the signer.
+    """
+    return f"parent_id IN (SELECT p.id FROM issuer p JOIN issuer s USING (spki_sha256) WHERE s.id = {issuer})"
+
+
 # All of it has expired, and was listed once more since.
 IS_FINISHED = "coalesce(c.this_update >= c.ends, false)"
 
@@ -210,7 +218,7 @@ def _leaves(rows: list[Row]) -> Listing:
 
 async def _cas(database: Database, issuer: IssuerId, lists_after: datetime) -> list[Entry]:
     rows = await database.fetch(
-        "SELECT der, revoked, reason FROM issuer WHERE parent_id = $1 AND revoked IS NOT NULL AND not_after > $2",
+        f"SELECT der, revoked, reason FROM issuer WHERE {is_signed_by('$1')} AND revoked IS NOT NULL AND not_after > $2",
         issuer,
         lists_after,
     )

@@ -136,8 +136,8 @@ async def move_key(
 async def revoke(
     database: Database, issuer: IssuerId, *, reason: RevocationReason, actor: str, now: datetime
 ) -> bool:
-    """Take a CA certificate back, or give it a graver reason (`core.revocation`); its parent's CRL is due then, and it is
-    retired: it signs status only.
+    """Take a CA certificate back, or give it a graver reason (`core.revocation`); the CRL of the CA that signed it, by
+    whichever certificate that is known here, is due then, and it is retired: it signs status only.
 
     False: there is none that another one signed, or no such way from its reason. CA certificates are not put on hold.
     """
@@ -148,7 +148,9 @@ async def revoke(
                WHERE id = $1 AND parent_id IS NOT NULL AND (reason = ANY ($4) OR (reason IS NULL AND $5))
                RETURNING id, parent_id
            ), due AS (
-               INSERT INTO crl_due (issuer_id, shard, at) SELECT parent_id, 0, $2 FROM gone
+               INSERT INTO crl_due (issuer_id, shard, at)
+               SELECT i.id, 0, $2 FROM gone JOIN issuer p ON p.id = gone.parent_id JOIN issuer i USING (spki_sha256)
+               WHERE i.kind <> 'cross'
            )
            INSERT INTO audit_event (at, event, actor, object, detail)
            SELECT $2, 'issuer.revoked', $6, 'issuer:' || id, json_build_object('reason', $3::smallint)

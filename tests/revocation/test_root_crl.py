@@ -1,5 +1,6 @@
 """CRLs of roots whose key is elsewhere: the list that goes out, and what is made of the CRL that comes in."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -10,12 +11,13 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import ValidationError
 
 from acme_ca.ca import crls as signing
-from acme_ca.core.model import RevocationReason, serial_text
+from acme_ca.core.model import IssuerKind, RevocationReason, serial_text
 from acme_ca.core.problems import Problem
 from acme_ca.core.root_list import RootList
 from acme_ca.revocation.freshness import PAUSE, Freshness
 from acme_ca.revocation.root_crl import MAX_AHEAD, RootCrls
 from acme_ca.storage import crls
+from acme_ca.storage import issuers as issuer_store
 from acme_ca.storage.crls import Shard
 from tests.support.crls import BASE_URL, OPERATOR, RULES, estate, number, serials
 from tests.support.issuing import NOW
@@ -80,6 +82,22 @@ async def test_a_list_goes_out_and_a_crl_comes_in(world, roots, hierarchy, signe
     assert await world.queue() == 0
     events = "SELECT count(*) FROM audit_event WHERE event = 'crl.uploaded' AND actor = 'operator'"
     assert await world.database.fetchval(events) == 2
+
+
+async def test_what_was_installed_below_a_cross_certificate_of_the_root_is_listed(
+    world, roots, hierarchy, signed, shard
+):
+    """Relying parties see one CA: it signed the intermediate, and its CRL has to say so."""
+    root = (await issuer_store.all_issuers(world.database))[0]
+    cross = replace(root, id="c" * 32, der=b"the root, signed by another", kind=IssuerKind.CROSS)
+    await issuer_store.register(world.database, cross, actor="server")
+    await world.database.execute("UPDATE issuer SET parent_id = $1 WHERE kind = 'intermediate'", cross.id)
+    serial = await revoke_intermediate(world, hierarchy)
+    assert await world.queue() == 1
+    assert [revoked.serial for revoked in (await roots.list_for(shard.issuer)).revoked] == [serial]
+    await roots.upload(await signed(), actor="operator")
+    assert serials(await world.full(shard)) == {serial}
+    assert await world.queue() == 0
 
 
 async def test_its_number_is_above_the_last_whatever_the_clock_beside_the_key_says(
