@@ -23,6 +23,7 @@ from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     initialize,
+    multiple,
     precondition,
     rule,
     run_state_machine_as_test,
@@ -192,9 +193,15 @@ class Histories(RuleBasedStateMachine):
         self.life = life
         self.rotated = False
 
-    @initialize()
+    @initialize(target=issued)
     def begin(self):
+        """With three certificates, a CRL and a backup of them, so that there is something to go wrong."""
         self.run(self.life.begin())
+        (shard,) = self.life.shards
+        serials = [self.run(self.life.issue(shard, timedelta(days=3))) for _ in range(3)]
+        self.publish(0)
+        self.run(self.life.back_up())
+        return multiple(*serials)
 
     @rule(target=issued, life=st.sampled_from([1, 3, 90]), data=st.data())
     def issue(self, life, data):
@@ -207,14 +214,17 @@ class Histories(RuleBasedStateMachine):
         if serial in self.life.known and self.life.known[serial].ends > self.life.estate.now:
             self.run(self.life.revoke(serial, reason))
 
-    @rule(serial=issued)
-    def hold(self, serial):
+    @rule(serial=issued, process=st.integers(0, 1))
+    def hold(self, serial, process):
+        """And relying parties see it."""
         self.revoke(serial, HOLD)
+        self.time_passes(0.0003, process)
 
-    @rule(serial=issued)
-    def release(self, serial):
+    @rule(serial=issued, process=st.integers(0, 1))
+    def release(self, serial, process):
         if serial in self.life.known:
             self.run(self.life.release(serial))
+        self.time_passes(0.0003, process)
 
     @rule(hours=st.sampled_from([0.0003, 0.5, 2, 13, 26, 60]), process=st.integers(0, 1))
     def time_passes(self, hours, process):
@@ -250,11 +260,13 @@ class Histories(RuleBasedStateMachine):
     def back_up(self):
         self.run(self.life.back_up())
 
-    @precondition(lambda self: self.life.backups)
-    @rule(data=st.data())
-    def restore(self, data):
-        backup = data.draw(st.sampled_from(range(len(self.life.backups))))
-        self.run(self.life.restore(self.life.backups[backup]))
+    @rule(back=st.integers(0, 3), process=st.integers(0, 1))
+    def restore(self, back, process):
+        """After which the server may have been started again, in part."""
+        backups = self.life.backups
+        self.run(self.life.restore(backups[-1 - back % len(backups)]))
+        if back:
+            self.restart(process)
         self.rotated = len({shard.issuer for shard in self.life.shards}) > 1
 
     def teardown(self):
@@ -275,8 +287,8 @@ def test_lesson_16_no_history_loses_a_revocation_or_lowers_a_number(postgres, hi
             run_state_machine_as_test(
                 lambda: Histories(runner.run, Life(world, hierarchies)),
                 settings=settings(
-                    max_examples=20,
-                    stateful_step_count=20,
+                    max_examples=60,
+                    stateful_step_count=25,
                     deadline=None,
                     suppress_health_check=list(HealthCheck),
                 ),

@@ -8,18 +8,35 @@ from datetime import timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from acme_ca.ca import certify
+from acme_ca.ca.certify import Parent
 from acme_ca.ca.crls import CrlSigner
 from acme_ca.ca.hierarchy import Hierarchy
+from acme_ca.ca.issuers import issuer
+from acme_ca.ca.served import record_of
 from acme_ca.core.crl import ENTRY_SIZE
-from acme_ca.core.model import RevocationReason
+from acme_ca.core.model import IssuerKind, RevocationReason
+from acme_ca.core.states import IssuerState
 from acme_ca.revocation.crl import PAUSE, ROOT_PAUSE
 from acme_ca.storage import crls, issuers
 from acme_ca.storage.crls import Shard
 from tests.support import crls as support
-from tests.support.crls import BASE_URL, HOUR, Estate, estate, listed, number, reason, scope, serials
+from tests.support.crls import (
+    BASE_URL,
+    HOUR,
+    OPERATOR,
+    Estate,
+    estate,
+    listed,
+    number,
+    reason,
+    scope,
+    serials,
+)
 from tests.support.fixtures import new_hierarchy
-from tests.support.issuing import NOW
+from tests.support.issuing import NOW, subject
 from tests.support.keys import Store
 from tests.support.records import DAY
 
@@ -420,6 +437,45 @@ async def test_a_roots_crl_lists_its_intermediates(world, hierarchy, root_key):
     assert [entry.serial_number for entry in full] == [hierarchy.intermediate.certificate.serial_number]
     assert reason(full, f"{hierarchy.intermediate.certificate.serial_number:032x}") is FLAGS.ca_compromise
     assert full.is_signature_valid(hierarchy.root.public_key)
+
+
+async def test_an_intermediate_that_has_cas_below_it_lists_these_too(world):
+    """In its shard 0, which is then about both; the others are about leaves."""
+    highest, middle, below = [ec.generate_private_key(ec.SECP256R1()) for _ in range(3)]
+    root = certify.make_root(subject("Highest"), highest, path_length=2, now=NOW)
+    made = certify.make_intermediate(
+        subject("Middle"),
+        middle.public_key(),
+        Parent(certificate=root, key=highest),
+        path_length=1,
+        now=NOW,
+    )
+    lowest = certify.make_intermediate(
+        subject("Below"), below.public_key(), Parent(certificate=made, key=middle), now=NOW
+    )
+    above = issuer(made, middle, chain=(made,))
+    shard = await world.add(Hierarchy(root=issuer(root, None, chain=()), intermediate=above))
+    child = issuer(lowest, below, chain=(lowest, made))
+    record = record_of(
+        child,
+        IssuerKind.INTERMEDIATE,
+        parent=above.id,
+        key_uri=None,
+        state=IssuerState.ACTIVE,
+        now=world.now,
+    )
+    await issuers.register(world.database, record, actor="operator")
+    await world.database.execute("UPDATE issuer SET open_shard = 1 WHERE id = $1", above.id)
+    await world.revoke(serial := await world.issue(shard))
+    await world.room.revoke_issuer(child.id, by=OPERATOR, reason=RevocationReason.CA_COMPROMISE)
+    await world.publisher().publish_due()
+    assert serials(await world.full(shard)) == {serial, f"{lowest.serial_number:032x}"}
+    about = []
+    for number_ in (0, 1):
+        full = await world.full(shard._replace(number=number_))
+        distribution = full.extensions.get_extension_for_class(x509.IssuingDistributionPoint).value
+        about.append((distribution.only_contains_user_certs, distribution.only_contains_ca_certs))
+    assert about == [(False, False), (True, False)]
 
 
 async def test_a_root_signs_again_in_the_second_half_of_its_crls_life(world, hierarchy, root_key):
