@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -123,7 +124,7 @@ async def prepare(settings: Settings, seed: Hierarchy | None, *, dsn: str, open_
                 "The database knows no root of its active issuer; install it with acme-ca ca import."
             )
         authority = _authority(settings, issuers)
-        await _renew(_own_certificate(settings, issuers, known, database, authority))
+        await _renew(_own_certificate(settings, issuers, known, database, authority), log.get())
         responders = _responders(settings, issuers, known, database, authority, logger=log.get())
         await responders.renew_when_due()
     return Prepared(root_pem=root.certificate.public_bytes(Encoding.PEM), fingerprint=root.fingerprint)
@@ -141,17 +142,17 @@ async def _profiles(settings: Settings, database: Database) -> Profiles:
     return known
 
 
-async def _renew(own: OwnCertificate) -> None:
+async def _renew(own: OwnCertificate, to: Logger) -> None:
     """With the one there is, status can be served and orders taken while a key store is away, or the issuer may not issue
     for the server's own name.
     """
     try:
         await own.renew_when_due()
-    except (KeyUnavailable, LintError) as error:
+    except (KeyUnavailable, LintError, Problem) as error:
         reason = str(error).rstrip(".")
         if not own.file.exists():
             raise ConfigurationError(f"The server's own certificate cannot be made: {reason}.") from None
-        log.get().error("the server's own certificate is not renewed", reason=reason)
+        to.error("the server's own certificate is not renewed", reason=reason)
 
 
 async def _take_up(seed: Hierarchy | None, database: Database) -> None:
@@ -482,7 +483,10 @@ class _Composition:
             Loop(name="expiry", interval=EXPIRY_INTERVAL, work=expiry.warn, lease="expiry"),
             Loop(name="retention", interval=600, work=self._delete_dead, lease="retention"),
             Loop(
-                name="own-certificate", interval=300, work=own.renew_when_due, lease=f"own-certificate {node}"
+                name="own-certificate",
+                interval=300,
+                work=partial(_renew, own, self._log),
+                lease=f"own-certificate {node}",
             ),
             Loop(
                 name="ocsp-renewal",

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rich.table import Table
 
 from acme_ca import log
+from acme_ca.app import own_identifier
 from acme_ca.ca import certify, keystore
 from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.issuers import Issuer, IssuerError
@@ -299,6 +300,11 @@ def activate(issuer: IssuerArgument, *, config_file: ConfigOption = None, data: 
     settings = with_password(load_settings(config_file, data=data), new=False)
     changed = in_rotation(settings, lambda rotation: rotation.activate(issuer))
     console().print(f"Active: {changed.id[:MIN_PREFIX]} {_common_name(changed)}")
+    if changed.refused([own_identifier(settings)]):
+        console().print(
+            f"It may not issue for {settings.public_host}, the server's own name: the TLS certificate that the server has "
+            "is not renewed until an issuer that may is active."
+        )
     console().print(
         "Issuers that were active before stay so for the orders that pin them, until they are retired."
     )

@@ -1,5 +1,6 @@
 """Several issuers, as clients see them: chains and alternates (RFC 8555 §7.4.2), name constraints."""
 
+import asyncio
 import re
 from datetime import UTC, datetime
 
@@ -17,6 +18,7 @@ from acme_ca.core.problems import ErrorType
 from acme_ca.core.renewal import CertId
 from acme_ca.storage import issuers
 from acme_ca.storage.database import Database
+from tests.support.application import at_work
 from tests.support.client import Answer, assert_problem
 from tests.support.fixtures import IN_SESSION_LOOP, PASSWORD
 
@@ -128,6 +130,18 @@ async def test_a_start_with_an_issuer_that_may_not_issue_for_the_servers_own_nam
         with pytest.raises(ConfigurationError, match="constrained to other names"):
             async with new_ca(dsn=before.dsn, keys=before.keys):
                 pass
+
+
+async def test_an_own_certificate_that_cannot_be_renewed_is_a_sentence_in_the_log(new_ca):
+    async with new_ca() as ca:
+        await ca.add_issuer(constraints=NameConstraints.parse(["vcc.internal"]))
+        async with at_work(ca):
+            for _ in range(200):
+                if told := ca.logged("the server's own certificate is not renewed"):
+                    break
+                await asyncio.sleep(0.05)
+        assert "constrained to other names" in told[0]["reason"]
+        assert not [entry for entry in ca.logged("background work failed") if "own" in entry["loop"]]
 
 
 async def test_a_database_without_a_ca_is_named(new_ca):
