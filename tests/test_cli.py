@@ -284,6 +284,7 @@ async def test_renewal_windows_are_moved_and_cleared(tmp_path, database_url):
         assert window(first, "--end", "2020-01-01").returncode == 0, "at once"
         assert window(first, second, "--clear").returncode == 0
         assert_refused(window(first, "--clear"), "no window set")
+        assert_refused(window(first, "--end", "0001-01-01"), "so early")
         assert_refused(window(first, "--start", "2028-03-01", "--end", "2028-02-29"), "after its start")
         assert_refused(window(first, "--end", "2028-02-29", "--explanation-url", "ftp://x"), "http or https")
         assert_refused(window("one", "--end", "2028-02-29"), "hexadecimal digits")

@@ -112,6 +112,11 @@ async def test_withdrawn_and_offered_again(run):
 SPOILED = {
     "cannot work": (HOUSE + "must_staple = true\nocsp = false", "cannot work. Must_staple needs ocsp"),
     "unknown field": (HOUSE + "colour = 1", "colour: there is no such field."),
+    "NUL": (HOUSE.replace('"Web', '"\\u0000Web', 1), "description: String should match"),
+    "too short": (
+        HOUSE.replace("30 days", "5 minutes"),
+        "work. validity: Input should be greater than 5 minutes.\n",
+    ),
     "no field": ("", "name: this is missing."),
     "a bad pattern": (HOUSE.replace("web[0-9]+", "web["), "unclosed character class"),
     "no TOML": ("name", "is no TOML in UTF-8"),

@@ -146,7 +146,8 @@ def read(document: object) -> Profile:
     try:
         return Profile.model_validate({**document, "version": 1} if isinstance(document, dict) else document)
     except ValidationError as error:
-        raise UnworkableProfile(" ".join(map(_sentence, error.errors(include_url=False)))) from None
+        reasons = (each for each in error.errors(include_url=False) if each["type"] != _FOLLOWS)
+        raise UnworkableProfile(" ".join(map(_sentence, reasons))) from None
 
 
 def _sentence(error: ErrorDetails) -> str:
@@ -155,6 +156,8 @@ def _sentence(error: ErrorDetails) -> str:
     return f"{field}: {reason}." if field else f"{reason[:1].upper()}{reason[1:]}."
 
 
+_FOLLOWS = "default_factory_not_called"
+"""Says only that there is another error."""
 _OF_KIND = {
     "extra_forbidden": "there is no such field",
     "missing": "this is missing",

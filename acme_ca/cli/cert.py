@@ -144,10 +144,12 @@ def window(
 def _moved(start: datetime | None, end: datetime, explanation_url: str | None) -> SuggestedWindow:
     until = end.replace(tzinfo=UTC)
     now = datetime.now(UTC).replace(microsecond=0)
-    since = start.replace(tzinfo=UTC) if start else min(now, until - timedelta(seconds=1))
-    chosen = SuggestedWindow(start=since, end=until)
     try:
+        since = start.replace(tzinfo=UTC) if start else min(now, until - timedelta(seconds=1))
+        chosen = SuggestedWindow(start=since, end=until)
         renewal.check_moved(chosen, explanation_url=explanation_url)
+    except OverflowError:
+        raise ConfigurationError("--end: nothing can end so early.") from None
     except Problem as problem:
         raise ConfigurationError(problem.detail) from None
     return chosen

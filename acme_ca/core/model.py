@@ -239,13 +239,15 @@ _USAGES_OF_PURPOSES = {
 
 
 Kind = TypeVar("Kind", bound=StrEnum)
+PRINTABLE = r"^\P{Cc}*$"
+"""It is shown on terminals, and PostgreSQL keeps no NUL."""
 Choice = Annotated[
     frozenset[Kind],
     Field(min_length=1),
     PlainSerializer(lambda chosen: sorted(map(str, chosen)), return_type=list[str]),
 ]
 """Some of an enumeration, at least one; written as a list."""
-ShortText = Annotated[str, Field(min_length=1, max_length=200)]
+ShortText = Annotated[str, Field(min_length=1, max_length=200, pattern=PRINTABLE)]
 SubjectText = Annotated[str, Field(pattern=r"^[^\pC\pZ](?:[^\pC]{0,62}[^\pC\pZ])?$")]
 """1 to 64 characters (RFC 5280 appendix A.1), visible ones at both ends."""
 
@@ -254,6 +256,9 @@ def _usual(kinds: Collection[KeyAlgorithm]) -> frozenset[KeyUsage]:
     """Key usages of TLS; that of keyEncipherment is the key exchange of TLS 1.2 without forward secrecy."""
     usual = {KeyUsage.DIGITAL_SIGNATURE}
     return frozenset(usual | {KeyUsage.KEY_ENCIPHERMENT} if KeyAlgorithm.RSA in kinds else usual)
+
+
+MAX_LIFE = timedelta(days=40 * 365)
 
 
 class Profile(BaseModel):
@@ -268,7 +273,7 @@ class Profile(BaseModel):
     """What clients ask for it by."""
     version: int = Field(ge=1)
     """Given by the server: one more than the last."""
-    description: str = Field(min_length=1, max_length=500)
+    description: str = Field(min_length=1, max_length=500, pattern=PRINTABLE)
     """Shown to clients in the directory."""
     offered: bool = True
     """Whether clients may order it; otherwise the server alone uses it."""
@@ -279,7 +284,7 @@ class Profile(BaseModel):
 
     validity: Duration = Field(gt=timedelta(minutes=5))
     """The validity given when the order asks for none."""
-    max_validity: Duration = Field(gt=timedelta(minutes=5), le=timedelta(days=40 * 365))
+    max_validity: Duration = Field(gt=timedelta(minutes=5), le=MAX_LIFE)
     """The longest that an order may ask for."""
     renewal_threshold: Duration | None = Field(default=None, gt=timedelta())
     """How much of its life is left when a certificate should have been renewed; none: a sixth of it."""
@@ -324,7 +329,9 @@ class Profile(BaseModel):
     ca_issuers: bool = True
     """Whether certificates tell where their issuer's certificate is."""
 
-    notification_days: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), max_length=20)
+    notification_days: tuple[Annotated[int, Field(ge=1, le=MAX_LIFE.days)], ...] = Field(
+        default=(), max_length=20
+    )
     """Days before the end at which people are told that a certificate expires."""
     notification_contacts: tuple[ShortText, ...] = Field(default=(), max_length=20)
     """Who is told beside the account's own contacts: e-mail addresses."""
@@ -356,6 +363,8 @@ class Profile(BaseModel):
     def _contradictions_in_usages(self) -> Iterator[str]:
         if self.min_rsa_bits > self.max_rsa_bits:
             yield "min_rsa_bits is more than max_rsa_bits"
+        elif KeyAlgorithm.RSA in self.key_algorithms and self.max_rsa_bits // 8 * 8 < self.min_rsa_bits:
+            yield "no RSA key has that size: min_rsa_bits to max_rsa_bits hold no multiple of 8"
         for usage in sorted(self.key_usages):
             if not any(usage in _USAGES_OF_KEYS[kind] for kind in self.key_algorithms):
                 yield f"{usage} is nothing that a key of the key_algorithms can do"

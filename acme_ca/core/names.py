@@ -149,6 +149,8 @@ def _regex(value: str) -> str:
         raise ValueError(
             f"a regular expression has at most {MAX_PATTERN} characters; this one has {len(value)}"
         )
+    if not value.isprintable() or not value:
+        raise ValueError(f"the regular expression {value!r} is empty or has characters that do not print")
     try:
         _compiled(
             value

@@ -61,6 +61,7 @@ REFUSED = {
     "threshold of nothing": ({"renewal_threshold": "0 days"}, "greater than"),
     "told before it is made": ({"notification_days": [30, 90]}, "before the certificate is made"),
     "told on the day after": ({"notification_days": [0]}, "greater than or equal to 1"),
+    "told in another age": ({"notification_days": [10**12]}, "less than or equal to 14600"),
     "contacts who are never told": ({"notification_contacts": ["a@example.org"]}, "never told"),
     "names that cannot be ordered": ({"allowed_names": []}, "no order could be placed"),
     "neither name nor subject": ({"allowed_names": [], "offered": False}, "needs a subject"),
@@ -91,6 +92,15 @@ REFUSED = {
     "name": ({"name": "Server"}, "pattern"),
     "name with a newline": ({"name": "server\n"}, "pattern"),
     "description": ({"description": ""}, "at least 1"),
+    "description with NUL": ({"description": "a\0"}, "pattern"),
+    "description that paints": ({"description": "\x1b[31mred"}, "pattern"),
+    "a service with NUL": ({"allowed_services": ["a\0"]}, "pattern"),
+    "a pattern with NUL": ({"allowed_names": ["regex:a\0"]}, "do not print"),
+    "a pattern of nothing": ({"allowed_names": ["regex:"]}, "empty"),
+    "an RSA size that no key has": (
+        {"key_algorithms": ["rsa"], "min_rsa_bits": 2049, "max_rsa_bits": 2055},
+        "hold no multiple of 8",
+    ),
     "version": ({"version": 0}, "greater than or equal to 1"),
     "unknown": ({"unknown": 1}, "Extra inputs"),
 }
