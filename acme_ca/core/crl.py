@@ -132,12 +132,13 @@ def this_update(newest: Newest | None, now: datetime) -> datetime:
 
 
 def lists_after(base: Base | None, now: datetime) -> datetime:
-    """For the base after `base`: what had expired when that was made is listed in it, and not any more.
+    """For the base after `base`: what had expired when that was made is listed in it, and not any more. The second in which
+    a certificate ends is part of its life (§4.1.2.5).
 
-    Never after `now`: whatever the clock did, a certificate that has not expired is listed. Whole seconds, so never after
-    the next base's thisUpdate.
+    Before `now`: whatever the clock did, a certificate that has not expired is listed. Whole seconds, so before the next
+    base's thisUpdate.
     """
-    return EARLIEST if base is None else min(base.at, now.replace(microsecond=0))
+    return EARLIEST if base is None else min(base.at, now.replace(microsecond=0)) - SECOND
 
 
 EARLIEST = datetime(1950, 1, 1, tzinfo=UTC)

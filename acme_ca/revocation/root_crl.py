@@ -111,7 +111,7 @@ class RootCrls:
 
 def _lists_after(newest: Newest | None) -> datetime:
     """What has expired since the last CRL is listed once more."""
-    return newest.this_update if newest else crl.EARLIEST
+    return newest.this_update - crl.SECOND if newest else crl.EARLIEST
 
 
 def _revoked_below(

@@ -82,7 +82,7 @@ def is_signed_by(issuer: str) -> str:
 
 
 # All of it has expired, and was listed once more since.
-IS_FINISHED = "coalesce(c.this_update >= c.ends, false)"
+IS_FINISHED = "coalesce(c.this_update > c.ends, false)"
 
 
 async def wish(database: Database, *, issuer: IssuerId | None, shard: int | None, now: datetime) -> int:

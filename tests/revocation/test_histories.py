@@ -178,7 +178,7 @@ class Life:
             if known.reason is None:
                 assert serial not in found
             elif serial in found:
-                known.listed_after_its_end |= full.last_update_utc >= known.ends
+                known.listed_after_its_end |= full.last_update_utc > known.ends
             else:
                 assert known.ends <= self.estate.now, "it is missing"
                 assert known.listed_after_its_end, "it was not listed once more"

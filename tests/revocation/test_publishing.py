@@ -16,7 +16,7 @@ from acme_ca.ca.crls import CrlSigner
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import issuer
 from acme_ca.ca.served import record_of
-from acme_ca.core.crl import ENTRY_SIZE
+from acme_ca.core.crl import BACKDATING, ENTRY_SIZE
 from acme_ca.core.model import IssuerKind, RevocationReason
 from acme_ca.core.states import IssuerState
 from acme_ca.revocation.crl import PAUSE, ROOT_PAUSE
@@ -216,11 +216,25 @@ async def test_lesson_16_a_revoked_certificate_is_listed_until_one_crl_after_its
         await publisher.publish_due()
         full = await world.full(shard)
         if serial in serials(full):
-            seen_after_the_end += full.last_update_utc >= ends
+            seen_after_the_end += full.last_update_utc > ends
         else:
             assert seen_after_the_end >= 1
     assert seen_after_the_end >= 1
     assert serials(await world.full(shard)) == set()
+
+
+async def test_lesson_16_the_last_second_is_part_of_a_certificates_life(world, shard):
+    """RFC 5280 §4.1.2.5: a CRL of that second is none from after its end (§3.3). Each publisher is one that was started anew."""
+    await world.publisher().publish_due()
+    serial = await world.issue(shard, life=DAY)
+    await world.revoke(serial)
+    world.now += DAY + BACKDATING
+    for listed_still in (True, True, False):
+        await crls.wish(world.database, issuer=shard.issuer, shard=0, now=world.now)
+        await world.publisher().publish_due()
+        full = await world.full(shard)
+        assert (serial in serials(full)) == listed_still
+        world.now += SECOND
 
 
 # ---------------------------------------------------------------- deltas
