@@ -449,7 +449,7 @@ class _Composition:
     def _publisher(self, history: History) -> Publisher:
         return Publisher(
             database=self._database,
-            signer=CrlSigner(issuers=self._issuers.get, open_key=self._open_key),
+            signer=CrlSigner(issuers=self._issuers.find, open_key=self._open_key),
             rules=CrlRules.of(self._settings.crl),
             public_http_url=self._settings.public_http_url,
             history=history,

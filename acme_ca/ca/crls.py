@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import cache
 
 from cryptography import x509
@@ -22,7 +22,8 @@ from acme_ca.core.model import IssuerId, RevocationReason
 class CrlSigner:
     """Signs with the keys that the issuers have. A root's is opened for the one signature, and not kept."""
 
-    def __init__(self, *, issuers: Callable[[IssuerId], Issuer | None], open_key: OpenKey) -> None:
+    def __init__(self, *, issuers: Callable[[IssuerId], Awaitable[Issuer]], open_key: OpenKey) -> None:
+        """`issuers`: finds one by its id, also one that was made a moment ago."""
         self._issuers = issuers
         self._open_key = open_key
 
@@ -31,8 +32,8 @@ class CrlSigner:
 
         Raises KeyStoreError, KeyUnavailable among them.
         """
-        issuer = self._issuers(crls[0].issuer)
-        if issuer is None or (issuer.key is None and key_uri is None):
+        issuer = await self._issuers(crls[0].issuer)
+        if issuer.key is None and key_uri is None:
             raise KeyUnavailable("The issuer's key is not within reach of this server.")
         try:
             async with asyncio.timeout(SIGNING_TIMEOUT):

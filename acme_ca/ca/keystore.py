@@ -208,12 +208,20 @@ def save(path: Path, key: PrivateKey, password: bytes) -> None:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "wb") as file:
+            _give_to_owner_of(path.parent, descriptor)
             file.write(pem)
             file.flush()
             os.fsync(descriptor)
         folder.sync(path.parent)
     except OSError as error:
         raise KeyStoreError(f"The key {path} cannot be written: {error.strerror}.") from None
+
+
+def _give_to_owner_of(place: Path, descriptor: int) -> None:
+    """A key that root makes beside the others is for the user that the server runs as."""
+    if os.geteuid() == 0:
+        owner = place.stat()
+        os.fchown(descriptor, owner.st_uid, owner.st_gid)
 
 
 def load(path: Path, password: bytes) -> PrivateKey:

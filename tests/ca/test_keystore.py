@@ -215,3 +215,12 @@ def test_no_library_is_imported_before_it_is_needed():
     )
     said = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout == "[]\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_key_that_root_makes_belongs_to_the_owner_of_the_folder(tmp_path):
+    """Who runs `sudo acme-ca ca create-intermediate` makes a key that the server can read."""
+    os.chown(tmp_path, 1234, 1234)
+    keystore.save(tmp_path / "a.key", keystore.generate(KeyKind.EC_P256), b"password")
+    found = (tmp_path / "a.key").stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (1234, 1234, 0o600)

@@ -345,7 +345,7 @@ class Interrupted(CrlSigner):
     """Does something between signing and storing."""
 
     def __init__(self, world, act):
-        super().__init__(issuers=world.issuers.get, open_key=world._open)
+        super().__init__(issuers=world._find, open_key=world._open)
         self._act = act
 
     async def sign(self, crls, *, key_uri):

@@ -60,7 +60,10 @@ class Estate:
         )
 
     def signer(self) -> CrlSigner:
-        return CrlSigner(issuers=self.issuers.get, open_key=self._open)
+        return CrlSigner(issuers=self._find, open_key=self._open)
+
+    async def _find(self, issuer: IssuerId) -> Issuer:
+        return self.issuers[issuer]
 
     def _open(self, uri: str) -> PrivateKey:
         if uri not in self.keys:
