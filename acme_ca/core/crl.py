@@ -154,10 +154,21 @@ class History:
         self._seen: dict[tuple[IssuerId, int], tuple[int, int]] = {}
         self._distrusted: dict[tuple[IssuerId, int], int | None] = {}
 
-    def look(self, shard: tuple[IssuerId, int], *, number: int, base_number: int) -> None:
-        """The newest CRL of a shard, and its base, as the database has them now."""
-        if shard not in self._seen or number < self._seen[shard][0]:
+    def numbers(self) -> dict[tuple[IssuerId, int], int]:
+        """Of the newest CRL of each shard, as far as it was seen."""
+        return {shard: number for shard, (number, _) in self._seen.items()}
+
+    def look(
+        self, shard: tuple[IssuerId, int], *, number: int, base_number: int, known: int | None = None
+    ) -> None:
+        """The newest CRL of a shard, and its base, as the database has them. `known`: the newest number that was known when
+        the database was asked (0: none); what was seen since then may be newer than its answer. None: it is of now.
+        """
+        seen, _ = self._seen.get(shard, (None, None))
+        if seen is None or number < (seen if known is None else known):
             self._distrusted[shard] = base_number
+        elif number < seen:
+            return
         self._seen[shard] = (number, base_number)
 
     def made(self, shard: tuple[IssuerId, int], plan: Plan) -> None:

@@ -57,8 +57,11 @@ class CrlFiles:
 
     async def look(self) -> None:
         """Load again what has another number in the database now."""
+        known = self._history.numbers()  # before the question: the publisher goes on meanwhile
         for shard, found in (await crls.numbers(self._database)).items():
-            self._history.look(shard, number=found.number, base_number=found.base_number)
+            self._history.look(
+                shard, number=found.number, base_number=found.base_number, known=known.get(shard, 0)
+            )
             kept = self._kept.get(shard)
             if kept is not None and kept.number != found.number:
                 await self._load(shard)

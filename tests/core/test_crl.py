@@ -130,6 +130,21 @@ def test_ones_own_base_is_trusted_until_the_numbers_go_down():
     assert history.trusts(SHARD, 9)
 
 
+def test_what_was_read_before_ones_own_crl_is_no_older_database():
+    """Both go on in one process: who looks may have asked before the publisher stored, and be answered after."""
+    history, own = History(), Base(number=5, at=NOW, lists_after=EARLIEST)
+    asked = history.numbers()
+    history.made(SHARD, Plan(number=5, this_update=NOW, base=own, is_base=True))
+    history.look(SHARD, number=3, base_number=3, known=asked.get(SHARD, 0))
+    assert history.trusts(SHARD, 5)
+    asked = history.numbers()
+    history.made(SHARD, Plan(number=6, this_update=NOW, base=own, is_base=False))
+    history.look(SHARD, number=5, base_number=5, known=asked.get(SHARD, 0))
+    assert history.trusts(SHARD, 5)
+    history.look(SHARD, number=5, base_number=5, known=history.numbers()[SHARD])
+    assert not history.trusts(SHARD, 5), "now it is"
+
+
 # ---------------------------------------------------------------- deltas
 
 
