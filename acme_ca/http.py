@@ -111,10 +111,13 @@ class ProblemProtocol(web.RequestHandler):
 
 
 def protocol_of(server: web.Server) -> Callable[[], ProblemProtocol]:
-    """Makes the protocol of each connection, as the server itself would, but for what is no HTTP."""
+    """Makes the protocol of each connection, as the server itself would, but for what is no HTTP, and without unpacking
+    bodies: `read_body` refuses those that say that they are packed.
+    """
+    options = {**server._kwargs, "auto_decompress": False}  # noqa: SLF001  no other way
 
     def make() -> ProblemProtocol:
-        return ProblemProtocol(server, loop=asyncio.get_running_loop(), **server._kwargs)  # noqa: SLF001  no other way
+        return ProblemProtocol(server, loop=asyncio.get_running_loop(), **options)
 
     return make
 

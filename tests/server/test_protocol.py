@@ -70,3 +70,13 @@ async def test_a_body_that_does_not_come_is_waited_for_a_bounded_time(address, m
     status, _, body = await answer(address, half)
     assert status == b"408"
     assert body["status"] == 408
+
+
+async def test_a_coded_body_is_not_even_decoded(address, caplog):
+    """A stranger's garbage left a stack trace in the log, and what unpacks to much would have been unpacked."""
+    body = b"this is no gzip"
+    head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
+    status, _, problem = await answer(address, head.encode() + body)
+    assert (status, problem["status"]) == (b"415", 415)
+    await asyncio.sleep(0)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
