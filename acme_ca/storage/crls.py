@@ -114,7 +114,8 @@ async def due(
     rows = await database.fetch(
         f"""SELECT i.id, i.der, i.kind, i.not_after, i.key_uri, s.shard, {_NEWEST}, w.ids, {_IS_NAMED} AS is_named
             FROM {_SHARDS}
-            LEFT JOIN LATERAL (SELECT array_agg(d.id) AS ids FROM crl_due d WHERE d.issuer_id = i.id AND d.shard = s.shard) w ON true
+            LEFT JOIN (SELECT issuer_id, shard, array_agg(id) AS ids FROM crl_due GROUP BY issuer_id, shard) w
+                ON w.issuer_id = i.id AND w.shard = s.shard
             WHERE i.kind <> 'cross' AND i.not_after > $1 AND NOT {IS_FINISHED}
               AND (w.ids IS NOT NULL OR c.this_update <= CASE WHEN i.kind = 'root' THEN $3 ELSE $2::timestamptz END
                    OR c.this_update > $1
@@ -411,13 +412,16 @@ async def states(
     rows = await database.fetch(
         f"""SELECT i.id, i.kind, s.shard, c.number, c.this_update, c.next_update, c.entries, octet_length(c.der) AS size,
                    octet_length(c.delta) AS delta_size, c.taken,
-                   (SELECT count(*) FROM crl_due d WHERE d.issuer_id = i.id AND d.shard = s.shard) AS due,
+                   coalesce(w.due, 0) AS due,
                    CASE WHEN c.number IS NULL THEN 'missing' WHEN {IS_FINISHED} THEN 'finished'
                         WHEN c.next_update <= $1 THEN 'over'
                         WHEN i.kind <> 'root' AND c.this_update <= $2 THEN 'late'
                         WHEN i.kind = 'root' AND c.next_update <= $3 AND c.next_update < i.not_after THEN 'late'
                         ELSE 'ok' END AS state
-            FROM {_SHARDS} WHERE i.kind <> 'cross' AND i.not_after > $1 AND {IS_EXPECTED}
+            FROM {_SHARDS}
+            LEFT JOIN (SELECT issuer_id, shard, count(*) AS due FROM crl_due GROUP BY issuer_id, shard) w
+                ON w.issuer_id = i.id AND w.shard = s.shard
+            WHERE i.kind <> 'cross' AND i.not_after > $1 AND {IS_EXPECTED}
             ORDER BY i.created, i.id, s.shard""",
         now,
         now - late,
