@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import NamedTuple
 
-from acme_ca.core.model import IssuerId, Serial
+from acme_ca.core.model import IssuerId, Serial, serial_text
 from acme_ca.core.revocation import HOLD
 
 REMOVE_FROM_CRL = 8
@@ -187,12 +187,14 @@ class History:
 
 # ---------------------------------------------------------------- what a base listed
 
-_RECORD = struct.Struct(">16sqbq")
+_SERIAL = 20
+"""Octets at most (RFC 5280 §4.1.2.2). Ours have 16, those of CAs that were signed elsewhere may have more."""
+_RECORD = struct.Struct(f">{_SERIAL}sqbq")
 _UNKNOWN = -(1 << 63)
 
 
 def pack(entries: Iterable[Entry]) -> bytes:
-    """The entries, 33 bytes each, as they are kept to make deltas from."""
+    """The entries, 37 bytes each, as they are kept to make deltas from."""
     return b"".join(map(_record, entries))
 
 
@@ -200,12 +202,17 @@ def unpack(packed: bytes) -> Iterator[Entry]:
     """The inverse of `pack`."""
     for serial, revoked, reason, since in _RECORD.iter_unpack(packed):
         known = None if since == _UNKNOWN else datetime.fromtimestamp(since, UTC)
-        yield Entry(Serial(serial.hex()), datetime.fromtimestamp(revoked, UTC), reason, known)
+        yield Entry(_serial(serial), datetime.fromtimestamp(revoked, UTC), reason, known)
 
 
 def _record(entry: Entry) -> bytes:
     since = _UNKNOWN if entry.invalid_since is None else int(entry.invalid_since.timestamp())
-    return _RECORD.pack(bytes.fromhex(entry.serial), int(entry.revoked.timestamp()), entry.reason, since)
+    serial = bytes.fromhex(entry.serial.zfill(2 * _SERIAL))
+    return _RECORD.pack(serial, int(entry.revoked.timestamp()), entry.reason, since)
+
+
+def _serial(octets: bytes) -> Serial:
+    return serial_text(int.from_bytes(octets))
 
 
 def _records(packed: bytes) -> Iterator[bytes]:
@@ -225,5 +232,5 @@ def delta(base: bytes, entries: Sequence[Entry], released: Iterable[Serial], *, 
     found = {entry.serial: _record(entry) for entry in entries}
     # A hold that was released and made again within a second looks like the one before.
     changed = [e for e in entries if found[e.serial] not in known or e.reason == HOLD]
-    gone = {Serial(record[:16].hex()) for record in known}.union(released).difference(found)
+    gone = {_serial(record[:_SERIAL]) for record in known}.union(released).difference(found)
     return changed + [Entry(serial, at, REMOVE_FROM_CRL) for serial in sorted(gone)]

@@ -18,7 +18,8 @@ SHARD = ("1" * 32, 0)
 
 moments = st.datetimes(datetime(2000, 1, 1), datetime(2100, 1, 1), timezones=st.just(UTC))  # noqa: DTZ001
 seconds = moments.map(lambda moment: moment.replace(microsecond=0))
-few_serials = st.integers(0, 9).map(lambda number: f"{number:032x}")
+# CAs that were signed elsewhere may have up to 20 octets (RFC 5280 §4.1.2.2).
+few_serials = st.sampled_from([*range(8), 0xABC << 144, 0x7F << 152]).map(lambda number: f"{number:032x}")
 entries = st.builds(Entry, few_serials, seconds, st.sampled_from([0, 1, 4, 6]), st.none() | seconds)
 lists = st.dictionaries(few_serials, entries).map(
     lambda found: [entry._replace(serial=serial) for serial, entry in found.items()]
