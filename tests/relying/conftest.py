@@ -131,7 +131,8 @@ def ca(request, tmp_path_factory) -> Iterator[Ca]:
     assert made.returncode == 0, made.stderr
     with (
         DnsServer() as dns,
-        running(place, VALIDATION__RESOLVERS=dns.address) as server,
+        # One worker: another may serve the CRL of a second ago.
+        running(place, VALIDATION__RESOLVERS=dns.address, WORKERS="1") as server,
         HttpResponder(port=server.http01_port) as web,
         AcmeClient(server) as client,
     ):
