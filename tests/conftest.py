@@ -1,7 +1,6 @@
 """Fixtures for every room: a real PostgreSQL per test process, a fresh database per test."""
 
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.postgres import Cluster
+from tests.support.server import free_ports
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,6 @@ async def empty_database_url(postgres: Cluster) -> AsyncIterator[str]:
 
 @pytest.fixture
 def free_port() -> int:
-    """A TCP port on loopback that was free a moment ago."""
-    with socket.socket() as opened:
-        opened.bind(("127.0.0.1", 0))
-        return opened.getsockname()[1]
+    """A TCP port on loopback that is free."""
+    (port,) = free_ports(1)
+    return port

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 import ssl
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,12 +127,37 @@ def assert_audited(server: Server) -> None:
 
 
 def free_ports(count: int) -> list[int]:
-    """TCP ports on loopback that were free a moment ago, all different."""
-    opened = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [held.getsockname()[1] for held in opened]
-    for held in opened:
-        held.close()
-    return ports
+    """TCP ports on loopback that are free, all different.
+
+    They are below those that the system gives to whoever asks for any, and each test process has some of its own: what
+    is free now is free when the test uses it.
+    """
+    return [port for _, port in zip(range(count), _free_ports, strict=False)]
+
+
+def _unused() -> Iterator[int]:
+    """For ever. Where the system gives out all ports, one that was free a moment ago."""
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    each = (_LAST_PORT - _FIRST_PORT) // processes
+    place = random.randrange(each)
+    while True:
+        place = (place + 1) % each
+        wanted = _FIRST_PORT + number * each + place if lowest > _LAST_PORT else 0
+        with suppress(OSError):
+            yield _bound(wanted)
+
+
+def _bound(port: int) -> int:
+    """The port, after it was found free. Raises OSError."""
+    with socket.create_server(("127.0.0.1", port)) as held:
+        found: int = held.getsockname()[1]
+    return found
+
+
+_FIRST_PORT, _LAST_PORT = 12_000, 32_000
+_free_ports = _unused()
 
 
 def environment(
