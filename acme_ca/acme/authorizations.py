@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -121,12 +121,19 @@ class Authorizations:
         possible = proving(identifier) & challenges
         offered = tuple(kind for kind in self._rules.challenges if kind in possible)
         if not offered:
-            raise Problem(
-                ErrorType.REJECTED_IDENTIFIER,
-                f"No challenge that this CA offers for it can prove control of {identifier.value}: ask its operator.",
-                identifier=identifier,
-            )
+            raise _unprovable(identifier)
         return offered
+
+    def unprovable(
+        self, identifiers: Iterable[Identifier], challenges: AbstractSet[ChallengeType]
+    ) -> list[Problem]:
+        """A `rejectedIdentifier` problem for each that this server could prove, but by none of `challenges`."""
+        offered = frozenset(self._rules.challenges)
+        return [
+            _unprovable(identifier)
+            for identifier in identifiers
+            if (possible := proving(identifier) & offered) and not possible & challenges
+        ]
 
     async def pre_authorize(self, account: Account, payload: Mapping[str, Any]) -> Authorization:
         """newAuthz (RFC 8555 §7.4.1)."""
@@ -283,4 +290,12 @@ def _settled(authorization: Authorization, settlement: _Settlement | None) -> Au
         status=AuthorizationStatus.VALID,
         validated=settlement.at,
         expires=settlement.valid_until,
+    )
+
+
+def _unprovable(identifier: Identifier) -> Problem:
+    return Problem(
+        ErrorType.REJECTED_IDENTIFIER,
+        f"No challenge that this CA offers for it can prove control of {identifier.value}: ask its operator.",
+        identifier=identifier,
     )

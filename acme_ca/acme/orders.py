@@ -13,6 +13,7 @@ import structlog
 
 from acme_ca.acme import messages
 from acme_ca.acme.authorizations import Authorizations
+from acme_ca.acme.messages import NewOrder
 from acme_ca.acme.renewals import Renewals, already_replaced
 from acme_ca.ca import lint, profiles
 from acme_ca.ca.authority import Authority, key_out_of_reach
@@ -23,6 +24,7 @@ from acme_ca.ca.served import Issuers
 from acme_ca.core import csr, keys
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
+    AccountId,
     IssuanceRequest,
     LintedCertificate,
     Order,
@@ -102,11 +104,9 @@ class Orders:
         """
         wish = messages.new_order(payload, most=self._rules.max_identifiers)
         profile = await self._profiles.choose(self._default_profile if wish.profile is None else wish.profile)
+        now, issuer = self._clock(), self._issuers.active()
         self._check_policy(wish.identifiers)
-        if violations := profile.name_violations(wish.identifiers):
-            raise compound(violations) if wish.profile is None else _unfit(violations)
-        now = self._clock()
-        issuer = self._issuers.active()
+        self._check_profile(profile, wish, now)
         _check_issuer(issuer, wish.identifiers)
         if wish.replaces is not None:
             await self._renewals.check_replaceable(
@@ -119,19 +119,7 @@ class Orders:
             not_after=wish.not_after,
             issuer_not_after=issuer.not_after,
         )
-        order = Order(
-            id=OrderId(self._new_id()),
-            account_id=credential.account,
-            status=OrderStatus.PENDING,
-            identifiers=wish.identifiers,
-            authorizations=(),
-            expires=now + self._rules.lifetime,
-            not_before=wish.not_before,
-            not_after=wish.not_after,
-            profile=profile.ref,
-            issuer=issuer.id,
-            replaces=None if wish.replaces is None else str(wish.replaces),
-        )
+        order = self._drafted(wish, credential.account, profile, issuer, now)
         proposals = [
             self._authorizations.propose(
                 credential.account, identifier, challenges=profile.challenges, expires=order.expires
@@ -148,6 +136,36 @@ class Orders:
             reusable_since=now - self._rules.reuse,
         )
         return signer, _unordered(made) if isinstance(made, Unordered) else made
+
+    def _check_profile(self, profile: Profile, wish: NewOrder, now: datetime) -> None:
+        """One that was asked for must fit all of the order; the default is nobody's wish, and only its names are refused
+        here: what else does not fit is refused as it would be without profiles.
+        """
+        misfits = profile.name_violations(wish.identifiers)
+        if wish.profile is not None:
+            length = {"not_before": wish.not_before, "not_after": wish.not_after}
+            misfits += profiles.length_violations(profile, now=now, **length)
+            misfits += self._authorizations.unprovable(wish.identifiers, profile.challenges)
+        if misfits:
+            raise compound(misfits) if wish.profile is None else _unfit(misfits)
+
+    def _drafted(
+        self, wish: NewOrder, account: AccountId, profile: Profile, issuer: Issuer, now: datetime
+    ) -> Order:
+        """Without its authorizations: which they are is for the statement to find out."""
+        return Order(
+            id=OrderId(self._new_id()),
+            account_id=account,
+            status=OrderStatus.PENDING,
+            identifiers=wish.identifiers,
+            authorizations=(),
+            expires=now + self._rules.lifetime,
+            not_before=wish.not_before,
+            not_after=wish.not_after,
+            profile=profile.ref,
+            issuer=issuer.id,
+            replaces=None if wish.replaces is None else str(wish.replaces),
+        )
 
     def _check_policy(self, wanted: Sequence[Identifier]) -> None:
         if violations := self._policy.violations(wanted):

@@ -268,10 +268,11 @@ def validity(
         )
     _check_whole_seconds(not_before, "notBefore")
     _check_whole_seconds(not_after, "notAfter")
-    begin = not_before or now.replace(microsecond=0) - BACKDATING
+    begin = not_before or _earliest(now)
     end = not_after or min(begin + profile.validity - SECOND, issuer_not_after)
     _check_window(begin, end, now)
-    _check_length(begin, end, profile)
+    for violation in length_violations(profile, now=now, not_before=not_before, not_after=not_after):
+        raise violation
     if end > issuer_not_after:
         raise malformed(
             f"notAfter is after the end of the CA's issuing certificate, {issuer_not_after:%Y-%m-%dT%H:%M:%SZ}."
@@ -301,9 +302,21 @@ def _check_window(begin: datetime, end: datetime, now: datetime) -> None:
         raise malformed("notAfter is in the past; the certificate would be expired from the start.")
 
 
-def _check_length(begin: datetime, end: datetime, profile: Profile) -> None:
-    if end - begin + SECOND > profile.max_validity:
-        raise malformed(
+def length_violations(
+    profile: Profile, *, now: datetime, not_before: datetime | None, not_after: datetime | None
+) -> list[Problem]:
+    """A `malformed` problem when the wishes of an order are for a longer validity than the profile gives."""
+    begin = not_before or _earliest(now)
+    if not_after is None or not_after - begin + SECOND <= profile.max_validity:
+        return []
+    return [
+        malformed(
             f"From notBefore to notAfter is longer than the profile {profile.name} allows, which is "
             f"{profile.max_validity // SECOND} seconds with both ends counted; send an earlier notAfter or none."
         )
+    ]
+
+
+def _earliest(now: datetime) -> datetime:
+    """When a certificate made at `now` begins, if nothing else is wished."""
+    return now.replace(microsecond=0) - BACKDATING

@@ -232,7 +232,10 @@ async def test_the_challenges_of_a_profile_are_offered(ca, account, saved):
 
 async def test_a_name_that_no_challenge_of_the_profile_can_prove(ca, account, saved):
     name = await saved(challenges=["http-01"])
-    assert_problem(await account.new_order("*.x.example.test", profile=name), REJECTED, status=403)
+    answer = await account.new_order("*.x.example.test", profile=name)
+    (misfit,) = assert_problem(answer, INVALID, status=400)["subproblems"]
+    assert misfit["type"].endswith(REJECTED)
+    assert misfit["identifier"] == {"type": "dns", "value": "*.x.example.test"}
 
 
 async def test_an_authorization_counts_when_it_was_proved_as_the_profile_wants(ca, account, saved):
@@ -300,11 +303,30 @@ async def test_must_staple(ca, account, saved):
 
 
 async def test_a_wish_within_the_profile(ca, account):
+    end = (datetime.now(UTC).replace(microsecond=0) + timedelta(days=6)).isoformat()
+    answer = await account.new_order(ca.name(), profile="shortlived", notAfter=end)
+    assert answer.status == 201, answer
+
+
+async def test_a_wish_beyond_the_profile(ca, account):
+    """Of the profile that was asked for; where none was, the wish alone is at fault."""
     now = datetime.now(UTC).replace(microsecond=0)
-    for days, status in ((6, 201), (8, 400)):
-        end = (now + timedelta(days=days)).isoformat()
-        answer = await account.new_order(ca.name(), profile="shortlived", notAfter=end)
-        assert answer.status == status, answer
+    end = (now + timedelta(days=8)).isoformat()
+    answer = await account.new_order(ca.name(), profile="shortlived", notAfter=end)
+    (misfit,) = assert_problem(answer, INVALID, "longer than the profile", status=400)["subproblems"]
+    assert misfit["type"].endswith(ErrorType.MALFORMED)
+    end = (now + timedelta(days=400)).isoformat()
+    answer = await account.new_order(ca.name(), notAfter=end)
+    assert_problem(answer, ErrorType.MALFORMED, "longer than the profile", status=400)
+
+
+async def test_all_that_does_not_fit_is_told_at_once(ca, account, saved):
+    name = await saved(challenges=["http-01"], allowed_names=["suffix:here.example.test"])
+    end = (datetime.now(UTC).replace(microsecond=0) + timedelta(days=400)).isoformat()
+    names = ("*.here.example.test", "elsewhere.example.test")
+    answer = await account.new_order(*names, profile=name, notAfter=end)
+    misfits = assert_problem(answer, INVALID, "3 subproblems", status=400)["subproblems"]
+    assert len(misfits) == 3
 
 
 async def test_an_order_keeps_the_version_that_it_was_made_with(ca, account, saved):
