@@ -117,12 +117,7 @@ async def prepare(settings: Settings, seed: Hierarchy | None, *, dsn: str, open_
         await _take_up(seed, database)
         issuers = Issuers(database=database, open_key=open_key, clock=utc_now, log=log.get())
         await issuers.refresh()
-        active = _active(issuers)
-        root = issuers.root_of(active)
-        if root is None:
-            raise ConfigurationError(
-                "The database knows no root of its active issuer; install it with acme-ca ca import."
-            )
+        root = _root(issuers, log.get())
         authority = _authority(settings, issuers)
         await _renew(_own_certificate(settings, issuers, known, database, authority), log.get())
         responders = _responders(settings, issuers, known, database, authority, logger=log.get())
@@ -167,7 +162,10 @@ async def _take_up(seed: Hierarchy | None, database: Database) -> None:
         )
 
 
-def _active(issuers: Issuers) -> Issuer:
+def _root(issuers: Issuers, to: Logger) -> Issuer:
+    """The root of the active issuer, whose key can be used or may come back. Without an active issuer the start goes on:
+    the others still publish what was revoked.
+    """
     if not list(issuers):
         raise ConfigurationError(
             "ACME_CA_DATABASE_URL: this database knows no CA, and there is none in ACME_CA_DATA: run `acme-ca init` or "
@@ -176,13 +174,24 @@ def _active(issuers: Issuers) -> Issuer:
     try:
         active = issuers.active()
     except Problem as problem:
-        raise ConfigurationError(problem.detail) from None
+        to.error("nothing is issued", reason=problem.detail)
+        root = next((issuer for issuer in issuers if issuer.kind is IssuerKind.ROOT), None)
+    else:
+        _check_key(active, issuers)
+        root = issuers.root_of(active)
+    if root is None:
+        raise ConfigurationError(
+            "The database knows no root of its active issuer; install it with acme-ca ca import."
+        )
+    return root
+
+
+def _check_key(active: Issuer, issuers: Issuers) -> None:
     if active.key is None and not issuers.is_away(active.id):
         raise ConfigurationError(
             f"The key of the active issuer cannot be used: {issuers.trouble(active.id)} "
             "(settings ACME_CA_DATA, ACME_CA_CA_PASSWORD)."
         )
-    return active
 
 
 async def register(database: Database, hierarchy: Hierarchy, *, now: datetime) -> None:

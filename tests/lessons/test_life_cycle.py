@@ -12,6 +12,7 @@ from acme_ca.ca import profiles
 from acme_ca.ca.authority import KEY_PAUSE
 from acme_ca.ca.keystore import KeyKind, generate
 from acme_ca.ca.served import KEY_RETRY
+from acme_ca.config import ConfigurationError
 from acme_ca.core.model import ExtendedKeyUsage, Profile
 from acme_ca.core.problems import ErrorType
 from tests.support.application import Keys, at_work
@@ -262,6 +263,34 @@ async def test_a_start_without_the_key_store_serves_all_the_same(new_ca, hierarc
             await asyncio.sleep(KEY_RETRY.total_seconds())
             await after.application.issuers.refresh()
             assert (await order.finalize()).json["status"] == "valid"
+
+
+async def test_lesson_17_a_start_without_an_active_issuer_serves_status_all_the_same(new_ca):
+    """After the only issuer was revoked: nothing is issued, and what was revoked is still said."""
+    async with new_ca() as before:
+        issuer = before.hierarchy.intermediate.id
+        await (await before.ready(await before.account())).issue(before.web)
+        await before.sql(f"UPDATE issuer SET state = 'retired', retired = now() WHERE id = '{issuer}'")
+        data = before.settings.data
+        async with new_ca(dsn=before.dsn, data=data) as after, at_work(after):
+            wanted = {"identifiers": [{"type": "dns", "value": after.name()}]}
+            account = await after.account()
+            answer = await account.post(account.client.url("new-order"), wanted, failing=True)
+            assert_problem(answer, ErrorType.SERVER_INTERNAL, "No issuer", status=503)
+            root = await after.plain.request("GET", "http://ca.test/ca/root.pem")
+            assert x509.load_pem_x509_certificate(root.body) == after.hierarchy.root.certificate
+            await fetched(after, f"/crl/{issuer}/0.crl")
+        (data / "tls" / "server.pem").unlink()
+        with pytest.raises(ConfigurationError, match=r"own certificate cannot be made: .*No issuer"):
+            async with new_ca(dsn=before.dsn, data=data):
+                pass
+
+
+async def fetched(ca, path: str) -> None:
+    """Once the publisher has made it."""
+    async with asyncio.timeout(20):
+        while (await ca.plain.request("GET", "http://ca.test" + path)).status != 200:  # noqa: ASYNC110  another's work
+            await asyncio.sleep(0.1)
 
 
 async def test_what_was_recorded_when_the_key_went_away_is_given_back(new_ca, hierarchy):
