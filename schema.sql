@@ -39,19 +39,96 @@ CREATE UNLOGGED TABLE nonce (
 ) WITH (autovacuum_vacuum_scale_factor = 0.5);
 CREATE INDEX nonce_expires ON nonce USING brin (expires);
 
+-- ------------------------------------------------------------------ who may use the admin API
+
+-- A bearer token or a client certificate, and what its holder may do (acme_ca/admin/access.py). Of a token only the
+-- SHA-256 of its secret is kept; a certificate is one of profile `operator` that holds the name.
+CREATE TABLE api_token (
+    id           text        COLLATE "C" NOT NULL PRIMARY KEY,
+    name         text        NOT NULL,                   -- who: the audit says operator:NAME
+    secret_sha256 bytea      CHECK (octet_length(secret_sha256) = 32),
+    certificate_name text    COLLATE "C",                -- 'dns:alice.operators.example'
+    role         text        NOT NULL CHECK (role IN ('viewer', 'operator', 'security_officer', 'administrator')),
+    services     text[]      NOT NULL DEFAULT '{}',      -- what it is for; empty: everything
+    created      timestamptz NOT NULL,
+    expires      timestamptz,
+    revoked      timestamptz,
+    last_used    timestamptz,                            -- to the minute
+    CONSTRAINT api_token_is_one_of_both CHECK ((secret_sha256 IS NULL) <> (certificate_name IS NULL))
+);
+-- A name says who it was: no two living ones share it.
+CREATE UNIQUE INDEX api_token_name ON api_token (name) WHERE revoked IS NULL;
+CREATE UNIQUE INDEX api_token_certificate ON api_token (certificate_name) WHERE revoked IS NULL AND certificate_name IS NOT NULL;
+
+-- Wrong credentials, and until when their source has to wait. Unlogged: a crash forgives.
+CREATE UNLOGGED TABLE login_failure (
+    source       text        COLLATE "C" NOT NULL,       -- address
+    token_id     text        COLLATE "C" NOT NULL,       -- '': none that there is
+    failures     integer     NOT NULL,
+    until        timestamptz NOT NULL,
+    PRIMARY KEY (source, token_id)
+);
+
+-- Dangerous acts that wait for a second person (two-person approval).
+CREATE TABLE approval (
+    id           text        COLLATE "C" NOT NULL PRIMARY KEY,
+    action       text        NOT NULL,                   -- the route's name
+    request      json        NOT NULL,                   -- as it was sent: path parameters, query, body
+    reason       text,
+    requested_by text        NOT NULL,
+    created      timestamptz NOT NULL,
+    expires      timestamptz NOT NULL,
+    decided      timestamptz,
+    decided_by   text,
+    decision     text        CHECK (decision IN ('approved', 'rejected')),
+    outcome      json,                                   -- what the act answered: status and body
+    CONSTRAINT approval_decided_whole CHECK ((decided IS NULL) = (decided_by IS NULL) AND (decided IS NULL) = (decision IS NULL)),
+    CONSTRAINT approval_by_another CHECK (decided_by <> requested_by OR decision = 'rejected')
+);
+
+-- ------------------------------------------------------------------ services
+
+CREATE TABLE service (
+    id           text        COLLATE "C" NOT NULL PRIMARY KEY CHECK (id ~ '^[a-z0-9][a-z0-9._-]{0,62}$'),
+    body         jsonb       NOT NULL,                   -- acme_ca.core.services.Service but for id and state
+    state        text        NOT NULL CHECK (state IN ('pending', 'approved', 'retired')),
+    created      timestamptz NOT NULL,
+    changed      timestamptz NOT NULL,
+    approved     timestamptz,
+    retired      timestamptz,
+    CONSTRAINT service_retired_has_date CHECK ((state = 'retired') = (retired IS NOT NULL)),
+    CONSTRAINT service_approved_has_date CHECK (state <> 'approved' OR approved IS NOT NULL)
+);
+
+-- ------------------------------------------------------------------ name policies
+
+-- Beside the settings, the profiles and the EAB keys: rules of the whole server, and of services.
+CREATE TABLE policy (
+    scope        text        COLLATE "C" NOT NULL PRIMARY KEY,  -- 'server', 'service:ID'
+    body         jsonb       NOT NULL,                   -- acme_ca.core.policy.NameRules
+    changed      timestamptz NOT NULL
+);
+
 -- ------------------------------------------------------------------ accounts
 
+-- A key ends its accounts' rights with it: `revoked` freezes them in the same statement.
 CREATE TABLE eab_key (
     id           text        COLLATE "C" NOT NULL PRIMARY KEY,
     hmac_key     bytea       NOT NULL CHECK (octet_length(hmac_key) >= 32),
     owner        text        NOT NULL,
     service      text        COLLATE "C",                -- its accounts share profiles and may replace each other's certificates
+    contact      text[]      NOT NULL DEFAULT '{}',
     max_accounts integer     CHECK (max_accounts > 0),   -- NULL: any number
     accounts     integer     NOT NULL DEFAULT 0 CHECK (accounts >= 0),
+    restrictions jsonb       NOT NULL DEFAULT '{}',      -- acme_ca.core.model.Restrictions, of all accounts made with it
     created      timestamptz NOT NULL,
+    changed      timestamptz NOT NULL DEFAULT now(),
+    approved     timestamptz,                            -- NULL: it waits for approval, and makes no accounts
+    expires      timestamptz,                            -- no further accounts after this
     revoked      timestamptz,
     CONSTRAINT eab_key_not_overused CHECK (accounts <= max_accounts)
 );
+CREATE INDEX eab_key_service ON eab_key (service) WHERE service IS NOT NULL;
 
 CREATE TABLE account (
     id           text        COLLATE "C" NOT NULL PRIMARY KEY,
@@ -65,9 +142,53 @@ CREATE TABLE account (
     eab_binding  json,                                   -- as the client sent it (RFC 8555 §7.1.2)
     created      timestamptz NOT NULL,
     created_from text        NOT NULL,                   -- address of the client
+    frozen       timestamptz,                            -- by an operator, who may lift it: it can do nothing meanwhile
     CONSTRAINT account_binding_has_key CHECK ((eab_key_id IS NULL) = (eab_binding IS NULL))
 );
 CREATE INDEX account_eab_key ON account (eab_key_id) WHERE eab_key_id IS NOT NULL;
+
+-- Names that an administrator approved: authorizations for them are born valid, without a challenge.
+CREATE TABLE approved_scope (
+    id           text        COLLATE "C" NOT NULL PRIMARY KEY,
+    account_id   text        COLLATE "C" REFERENCES account (id),
+    eab_key_id   text        COLLATE "C" REFERENCES eab_key (id),
+    rule         text        NOT NULL,                   -- acme_ca.core.names.NameRule: exact, suffix or wildcard
+    reason       text        NOT NULL,
+    created      timestamptz NOT NULL,
+    expires      timestamptz NOT NULL,
+    revoked      timestamptz,
+    CONSTRAINT approved_scope_for_one CHECK ((account_id IS NULL) <> (eab_key_id IS NULL))
+);
+
+-- ------------------------------------------------------------------ rate limits
+
+-- How far each bucket is from full: it is full again at `full_at`. Unlogged: after a crash all are full.
+CREATE UNLOGGED TABLE bucket (
+    key          text        COLLATE "C" NOT NULL PRIMARY KEY,  -- 'account-orders:ID'
+    full_at      timestamptz NOT NULL
+) WITH (fillfactor = 50);
+CREATE INDEX bucket_full ON bucket USING brin (full_at);
+
+CREATE TABLE limit_override (
+    kind         text        COLLATE "C" NOT NULL,       -- acme_ca.core.limits.LimitKind
+    subject      text        COLLATE "C" NOT NULL,       -- the account, EAB key, name, … that it is for
+    amount       integer     NOT NULL CHECK (amount > 0),
+    period       integer     NOT NULL CHECK (period > 0),      -- seconds
+    reason       text        NOT NULL,
+    created      timestamptz NOT NULL,
+    expires      timestamptz,
+    PRIMARY KEY (kind, subject)
+);
+
+-- Validations of an account that failed for a name again and again since the last that succeeded.
+CREATE TABLE pause (
+    account_id   text        COLLATE "C" NOT NULL REFERENCES account (id),
+    identifier   text        COLLATE "C" NOT NULL,
+    failures     integer     NOT NULL CHECK (failures >= 0),
+    failed       timestamptz NOT NULL,                   -- the last time
+    paused       timestamptz,                            -- NULL: not yet, or not any more
+    PRIMARY KEY (account_id, identifier)
+);
 
 -- ------------------------------------------------------------------ blocked keys
 
@@ -137,15 +258,17 @@ CREATE TABLE authz (
     challenge    text        CHECK (challenge IN ('http-01', 'dns-01', 'tls-alpn-01')),
     attempt_due  timestamptz,                            -- set while the challenge is processing: when the sweep may take it over
     validated    timestamptz,
+    scope_id     text        COLLATE "C" REFERENCES approved_scope (id),  -- valid without a challenge because of this
     error        json,
     created      timestamptz NOT NULL,
     CONSTRAINT authz_offered CHECK (challenge IS NULL OR challenge = ANY (offered)),
     CONSTRAINT authz_wildcard_by_dns CHECK (identifier NOT LIKE 'dns:*.%' OR offered <@ ARRAY['dns-01']),
-    CONSTRAINT authz_valid_has_date CHECK (status <> 'valid' OR (validated IS NOT NULL AND challenge IS NOT NULL)),
+    CONSTRAINT authz_valid_has_date CHECK (status <> 'valid' OR (validated IS NOT NULL AND (challenge IS NOT NULL OR scope_id IS NOT NULL))),
     CONSTRAINT authz_invalid_has_error CHECK ((status = 'invalid') = (error IS NOT NULL)),
     CONSTRAINT authz_attempt_is_pending CHECK (attempt_due IS NULL OR (status = 'pending' AND challenge IS NOT NULL))
 ) WITH (fillfactor = 70);
 CREATE INDEX authz_reusable ON authz (account_id, identifier) WHERE status = 'valid';
+CREATE INDEX authz_scope ON authz (scope_id) WHERE scope_id IS NOT NULL;
 CREATE INDEX authz_attempt ON authz (attempt_due) WHERE attempt_due IS NOT NULL;
 -- What `retention` takes away, and what `evidence_retention` does: whichever row is due is found without the kept ones.
 CREATE INDEX authz_dead ON authz (expires) WHERE validated IS NULL;
@@ -220,6 +343,7 @@ CREATE TABLE certificate (
     window_start timestamptz,                            -- renewal window that an operator set (RFC 9773 §4.2)
     window_end   timestamptz,
     explanation_url text,                                -- why (§4.2)
+    service      text        COLLATE "C",                -- of the account's EAB key, or whom an operator issued it for
     FOREIGN KEY (profile, profile_version) REFERENCES profile (name, version),
     CONSTRAINT certificate_tbs_or_der CHECK ((tbs IS NULL) <> (der IS NULL)),
     CONSTRAINT certificate_reason_with_date CHECK ((revoked IS NULL) = (reason IS NULL)),
@@ -274,16 +398,31 @@ ALTER TABLE crl ALTER der SET STORAGE EXTERNAL, ALTER delta SET STORAGE EXTERNAL
 
 -- ------------------------------------------------------------------ audit
 
--- Who did what to which object, written in the transaction of the act.
+-- Who did what to which object, written in the transaction of the act. Nothing here is ever changed or deleted.
 CREATE TABLE audit_event (
     id           bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     at           timestamptz NOT NULL,
     event        text        NOT NULL,
-    actor        text        NOT NULL,                   -- 'account:…', 'key:…', 'operator', 'server'
+    actor        text        NOT NULL,                   -- 'account:…', 'key:…', 'operator:…', 'server'
+    source       text        NOT NULL DEFAULT '',        -- address, 'socket'; '': this machine
     object       text        NOT NULL,                   -- 'account:…', 'order:…', 'certificate:…', 'eab_key:…', 'key:…'
-    detail       json        NOT NULL DEFAULT '{}'
+    detail       json        NOT NULL DEFAULT '{}'       -- what was changed: before and after
 );
 CREATE INDEX audit_event_object ON audit_event (object);
+CREATE INDEX audit_event_at ON audit_event (at, id);
+
+-- Batches of events in a hash chain: each seal covers the events behind the last one's, and is signed.
+CREATE TABLE audit_seal (
+    id           bigint      NOT NULL PRIMARY KEY,       -- 1, 2, 3, …
+    at           timestamptz NOT NULL,
+    first_event  bigint      NOT NULL,                   -- ids; what is between them and not there never was
+    last_event   bigint      NOT NULL UNIQUE,
+    events       bigint      NOT NULL CHECK (events > 0),
+    previous     bytea       NOT NULL CHECK (octet_length(previous) = 32),  -- hash of the seal before; zeros for the first
+    hash         bytea       NOT NULL CHECK (octet_length(hash) = 32),
+    signature    bytea       NOT NULL,
+    signer       bytea       NOT NULL                    -- certificate of the key, DER
+);
 
 -- Certificates recorded since then have their orders, authorizations and successful validation records here. Those of
 -- earlier ones may be gone (`evidence_retention`). No row: nothing was ever deleted.

@@ -37,6 +37,7 @@ STATUS: Mapping[ErrorType, int] = {
     ErrorType.ORDER_NOT_READY: 403,
     ErrorType.CAA: 403,
     ErrorType.ALREADY_REPLACED: 409,
+    ErrorType.RATE_LIMITED: 429,
     ErrorType.SERVER_INTERNAL: 500,
 }
 """The HTTP status of each type of problem that is not 400."""

@@ -62,6 +62,7 @@ FORBIDDEN = {
 }
 STATUSES = {kind: 403 if kind in FORBIDDEN else 400 for kind in ErrorType} | {
     ErrorType.ALREADY_REPLACED: 409,
+    ErrorType.RATE_LIMITED: 429,
     ErrorType.SERVER_INTERNAL: 500,
 }
 

@@ -84,6 +84,19 @@ _PROVING_ADDRESSES = frozenset({ChallengeType.HTTP_01, ChallengeType.TLS_ALPN_01
 """RFC 8738 §7."""
 
 
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something, as the audit says it."""
+
+    name: str
+    """`account:ID`, `key:SHA-256`, `operator:NAME`, `server`."""
+    source: str = ""
+    """The address that the request came from, or `socket`; empty: this machine's own work."""
+
+
+SERVER = Actor("server")
+
+
 def serial_text(number: int) -> Serial:
     return Serial(f"{number:032x}")
 

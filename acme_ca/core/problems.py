@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from acme_ca.core.codes import Code
     from acme_ca.core.identifiers import Identifier
 
 ERROR_NAMESPACE = "urn:ietf:params:acme:error:"
@@ -34,6 +36,7 @@ class ErrorType(StrEnum):
     INVALID_PROFILE = "invalidProfile"
     MALFORMED = "malformed"
     ORDER_NOT_READY = "orderNotReady"
+    RATE_LIMITED = "rateLimited"
     REJECTED_IDENTIFIER = "rejectedIdentifier"
     SERVER_INTERNAL = "serverInternal"
     TLS = "tls"
@@ -43,12 +46,16 @@ class ErrorType(StrEnum):
     USER_ACTION_REQUIRED = "userActionRequired"
 
 
+_CODES = {kind: re.sub(r"[A-Z]+", lambda word: f"-{word[0].lower()}", kind) for kind in ErrorType}
+"""Of problems that have none of their own."""
+
+
 @dataclass(eq=False, slots=True)
 class Problem(Exception):  # noqa: N818  "Problem" is the RFC's word
     """A refusal, told to the client.
 
     `detail` is a sentence for the client's operator: what is wrong and what to do. `status` overrides the HTTP
-    status that the web edge gives to the type. `members` are further members of the document
+    status that the web edge gives to the type. `code` is what programs know the refusal by (`core.codes`). `members` are further members of the document
     (`algorithms`, …), `headers` further HTTP headers.
     """
 
@@ -59,6 +66,7 @@ class Problem(Exception):  # noqa: N818  "Problem" is the RFC's word
     subproblems: Sequence[Problem] = ()
     members: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
+    code: Code | None = None
 
     def __str__(self) -> str:
         return f"{self.type}: {self.detail}"
@@ -68,7 +76,11 @@ class Problem(Exception):  # noqa: N818  "Problem" is the RFC's word
 
         "The "identifier" field MUST NOT be present at the top level" (RFC 8555 §6.7.1): subproblems alone have it.
         """
-        document: dict[str, Any] = {"type": ERROR_NAMESPACE + self.type, "detail": self.detail}
+        document: dict[str, Any] = {
+            "type": ERROR_NAMESPACE + self.type,
+            "code": self.code or _CODES[self.type],
+            "detail": self.detail,
+        }
         if self.subproblems:
             document["subproblems"] = [problem._subproblem() for problem in self.subproblems]  # noqa: SLF001
         return {**document, **self.members}

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from acme_ca.core import identifiers
+from acme_ca.core.codes import Code
 from acme_ca.core.problems import ERROR_NAMESPACE, ErrorType, Problem, compound, malformed, unauthorized
 
 A, B = identifiers.dns("a.example.test"), identifiers.ip("192.0.2.1")
@@ -14,10 +15,16 @@ def test_the_document_of_a_problem():
     problem = Problem(ErrorType.MALFORMED, "So it is.", identifier=A, members={"algorithms": ["ES256"]})
     assert problem.document() == {
         "type": "urn:ietf:params:acme:error:malformed",
+        "code": "malformed",
         "detail": "So it is.",
         "algorithms": ["ES256"],
     }
     assert json.loads(json.dumps(problem.document())) == problem.document()
+
+
+def test_programs_know_a_refusal_by_its_code():
+    assert Problem(ErrorType.BAD_CSR, "No.").document()["code"] == "bad-csr"
+    assert Problem(ErrorType.RATE_LIMITED, "No.", code=Code.PAUSED).document()["code"] == "paused"
 
 
 def test_the_http_status_is_no_part_of_it():
