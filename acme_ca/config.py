@@ -251,6 +251,11 @@ class OcspSettings(Section):
     """Signed answers that each worker keeps, 2 KB each."""
 
 
+class ServiceSettings(Section):
+    approval_required: bool = False
+    """A service that registers waits for an administrator before it may have certificates."""
+
+
 class TestSettings(Section):
     """Misbehaviour on request, for tests of clients. Refused without `--dev`."""
 
@@ -308,6 +313,7 @@ class Settings(BaseSettings):
     nonce: NonceSettings = NonceSettings()
     crl: CrlSettings = CrlSettings()
     ocsp: OcspSettings = OcspSettings()
+    services: ServiceSettings = ServiceSettings()
     test: TestSettings = TestSettings()
 
     @classmethod

@@ -90,8 +90,8 @@ class Problem(Exception):  # noqa: N818  "Problem" is the RFC's word
         return document if self.identifier is None else {**document, "identifier": self.identifier.as_json()}
 
 
-def malformed(detail: str, *, status: int | None = None) -> Problem:
-    return Problem(ErrorType.MALFORMED, detail, status=status)
+def malformed(detail: str, *, status: int | None = None, code: Code | None = None) -> Problem:
+    return Problem(ErrorType.MALFORMED, detail, status=status, code=code)
 
 
 def unauthorized(detail: str, *, status: int | None = None) -> Problem:

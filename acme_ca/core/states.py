@@ -59,6 +59,15 @@ class IssuerState(StrEnum):
     EXPIRED = "expired"
 
 
+class ServiceState(StrEnum):
+    """Not of the RFC: whether a service of the registry may have certificates."""
+
+    PENDING = "pending"
+    """Registered, where an administrator has to approve it first."""
+    APPROVED = "approved"
+    RETIRED = "retired"
+
+
 ACCOUNT_TRANSITIONS: dict[AccountStatus, frozenset[AccountStatus]] = {
     AccountStatus.VALID: frozenset({AccountStatus.DEACTIVATED, AccountStatus.REVOKED}),
     AccountStatus.DEACTIVATED: frozenset(),
@@ -109,6 +118,13 @@ ISSUER_TRANSITIONS: dict[IssuerState, frozenset[IssuerState]] = {
     # back into service when its successor fails
     IssuerState.RETIRED: frozenset({IssuerState.ACTIVE, IssuerState.EXPIRED}),
     IssuerState.EXPIRED: frozenset(),
+}
+
+SERVICE_TRANSITIONS: dict[ServiceState, frozenset[ServiceState]] = {
+    ServiceState.PENDING: frozenset({ServiceState.APPROVED, ServiceState.RETIRED}),
+    ServiceState.APPROVED: frozenset({ServiceState.RETIRED}),
+    # retired by mistake, or needed once more; its EAB keys stay revoked
+    ServiceState.RETIRED: frozenset({ServiceState.APPROVED}),
 }
 
 

@@ -1,0 +1,79 @@
+"""The service registry, as operators and the services themselves keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+from acme_ca.core.codes import Code
+from acme_ca.core.model import Actor
+from acme_ca.core.problems import Problem, malformed
+from acme_ca.core.services import RegisteredService, Service, ServiceId
+from acme_ca.core.states import ServiceState
+from acme_ca.storage import services
+from acme_ca.storage.database import Database
+from acme_ca.storage.services import Retirement
+
+
+class Services:
+    """`approval_required`: a service waits for an administrator before it may have certificates."""
+
+    def __init__(self, *, database: Database, approval_required: bool, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._approval_required = approval_required
+        self._clock = clock
+
+    async def register(self, service: Service, *, actor: Actor) -> RegisteredService:
+        """Raises Problem (`exists`): ids are never given twice."""
+        state = ServiceState.PENDING if self._approval_required else ServiceState.APPROVED
+        made = await services.register(self._database, service, state, actor=actor, now=self._clock())
+        if made is None:
+            raise conflict(
+                f"There is a service {service.service_id} already: change that, or choose another id.",
+                Code.EXISTS,
+            )
+        return made
+
+    async def find(self, service: str) -> RegisteredService:
+        """Raises Problem (`not-found`)."""
+        found = await services.find(self._database, service)
+        if found is None:
+            raise malformed("There is no such service.", status=404, code=Code.NOT_FOUND)
+        return found
+
+    async def change(self, service: Service, *, actor: Actor) -> RegisteredService:
+        """Replace what is known of a service. Its EAB keys keep the names that they were made for.
+
+        Raises Problem: `not-found`, `conflict`.
+        """
+        before = await self.find(service.service_id)
+        if before.state is ServiceState.RETIRED:
+            raise conflict("The service is retired: approve it first.")
+        if before.service == service:
+            return before
+        changed = await services.change(self._database, before, service, actor=actor, now=self._clock())
+        if changed is None:
+            raise conflict("Somebody else changed the service just now: look at it, and try again.")
+        return changed
+
+    async def approve(self, service: str, *, actor: Actor) -> RegisteredService:
+        """Also one that was retired. Raises Problem: `not-found`, `conflict`."""
+        approved = await services.approve(self._database, ServiceId(service), actor=actor, now=self._clock())
+        if approved is None:
+            raise await self._is_already(service)
+        return approved
+
+    async def retire(self, service: str, *, actor: Actor) -> Retirement:
+        """It gets no more certificates; those that it has stay good. Raises Problem: `not-found`, `conflict`."""
+        gone = await services.retire(self._database, ServiceId(service), actor=actor, now=self._clock())
+        if gone is None:
+            raise await self._is_already(service)
+        return gone
+
+    async def _is_already(self, service: str) -> Problem:
+        found = await self.find(service)
+        return conflict(f"The service is {found.state} already.")
+
+
+def conflict(detail: str, code: Code = Code.CONFLICT) -> Problem:
+    return malformed(detail, status=409, code=code)
