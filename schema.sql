@@ -128,6 +128,7 @@ CREATE TABLE eab_key (
     revoked      timestamptz,
     CONSTRAINT eab_key_not_overused CHECK (accounts <= max_accounts)
 );
+CREATE INDEX eab_key_changed ON eab_key (changed);
 CREATE INDEX eab_key_service ON eab_key (service) WHERE service IS NOT NULL;
 
 CREATE TABLE account (

@@ -41,6 +41,7 @@ from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyUnavailable
 from acme_ca.ca.lint import LintError
 from acme_ca.ca.own import OwnCertificate
+from acme_ca.ca.policies import Policies
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.responders import Responders
 from acme_ca.ca.served import Issuers, OpenKey, record_of
@@ -81,6 +82,8 @@ ISSUERS_INTERVAL = 2.0
 """Seconds until every worker has noticed that an operator activated or retired an issuer."""
 PROFILES_INTERVAL = 2.0
 """Seconds until every worker has noticed that an operator saved or withdrew a profile."""
+POLICIES_INTERVAL = 2.0
+"""Seconds until every worker has noticed that an operator changed a policy, a restriction, or approved a name."""
 EXPIRY_INTERVAL = 6 * 3600.0
 """Seconds. A few lines a day: none is missed for long when a lease outlives its process."""
 
@@ -213,6 +216,7 @@ class Application:
     http: web.Application
     issuers: Issuers
     profiles: Profiles
+    policies: Policies
     responders: Responders
     _background: Background = field(repr=False)
     _authorizations: Authorizations = field(repr=False)
@@ -227,6 +231,8 @@ class Application:
             await issuers.refresh()
             known = Profiles(database=database, log=log)
             await known.refresh()
+            policies = _policies(settings, database, log)
+            await policies.refresh()
             yield await _Composition(
                 settings=settings,
                 issuers=issuers,
@@ -235,6 +241,7 @@ class Application:
                 validator=_validator(settings, log),
                 open_key=open_key,
                 known=known,
+                policies=policies,
                 log=log,
             ).application()
 
@@ -259,18 +266,19 @@ class _Composition:
         validator: Validator,
         open_key: OpenKey,
         known: Profiles,
+        policies: Policies,
         log: Logger,
     ) -> None:
         self._settings = settings
         self._issuers = issuers
         self._weak_keys = weak_keys
         self._profiles = known
+        self._policies = policies
         self._database = database
         self._validator = validator
         self._open_key = open_key
         self._log = log
         self._urls = Urls(settings.public_url)
-        self._policy = settings.policy.name_policy()
         self._authority = _authority(settings, issuers)
 
     async def application(self) -> Application:
@@ -318,6 +326,7 @@ class _Composition:
             http=plain,
             issuers=self._issuers,
             profiles=self._profiles,
+            policies=self._policies,
             responders=responders,
             _background=self._background(acme, crl_files, self._publisher(history), responders),
             _authorizations=acme.authorizations,
@@ -350,7 +359,7 @@ class _Composition:
                 database=self._database,
                 urls=self._urls,
                 rules=AccountRules(
-                    eab_required=settings.eab_required,
+                    eab_required=settings.wants_every_account_bound,
                     terms_of_service=settings.terms_of_service,
                     max_contacts=settings.max_contacts,
                 ),
@@ -387,7 +396,7 @@ class _Composition:
             database=self._database,
             validator=self._validator,
             urls=self._urls,
-            policy=self._policy,
+            policies=self._policies,
             rules=AuthorizationRules(
                 challenges=validation.challenges,
                 lifetime=timedelta(seconds=validation.authorization_lifetime),
@@ -409,7 +418,7 @@ class _Composition:
             issuers=self._issuers,
             profiles=self._profiles,
             default_profile=settings.default_profile,
-            policy=self._policy,
+            policies=self._policies,
             weak_keys=self._weak_keys,
             authorizations=authorizations,
             renewals=renewals,
@@ -427,7 +436,8 @@ class _Composition:
     def _directory(self) -> Mapping[str, Any]:
         """RFC 8555 §7.1.1."""
         settings, base = self._settings, self._settings.public_url
-        meta: dict[str, Any] = {"externalAccountRequired": settings.eab_required}
+        # With names that need no EAB, accounts without are made: clients that are told `true` here would not even ask.
+        meta: dict[str, Any] = {"externalAccountRequired": settings.wants_every_account_bound}
         if settings.caa.enabled and settings.caa_identities:
             meta["caaIdentities"] = list(settings.caa_identities)
         if settings.terms_of_service:
@@ -482,6 +492,7 @@ class _Composition:
             # Operators make, activate and retire issuers while this runs, and save profiles.
             Loop(name="issuers", interval=ISSUERS_INTERVAL, work=self._issuers.refresh),
             Loop(name="profiles", interval=PROFILES_INTERVAL, work=self._profiles.refresh),
+            Loop(name="policies", interval=POLICIES_INTERVAL, work=self._policies.refresh),
             Loop(name="crl-files", interval=CRL_INTERVAL, work=crl_files.look),
             Loop(name="crl", interval=CRL_INTERVAL, work=publisher.publish_due, lease="crl"),
             Loop(name="crl-shards", interval=10, work=shards.tend, lease="crl-shards"),
@@ -522,6 +533,16 @@ class _Composition:
 
 
 # ---------------------------------------------------------------- parts
+
+
+def _policies(settings: Settings, database: Database, logger: Logger) -> Policies:
+    return Policies(
+        database=database,
+        settings=settings.policy.name_policy(),
+        unbound_names=settings.eab_exempt_names if settings.eab_required else None,
+        clock=utc_now,
+        log=logger,
+    )
 
 
 def _authority(settings: Settings, issuers: Issuers) -> Authority:

@@ -35,8 +35,10 @@ from pydantic_settings import (
 )
 
 from acme_ca.core import identifiers
+from acme_ca.core.identifiers import Network
 from acme_ca.core.model import ChallengeType
-from acme_ca.core.policy import NamePolicy, Network
+from acme_ca.core.names import NameRuleText
+from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import Problem
 
 ENV_PREFIX = "ACME_CA_"
@@ -140,6 +142,7 @@ Resolvers = Annotated[
 ]
 Challenges = Annotated[tuple[ChallengeType, ...], NoDecode, BeforeValidator(_split)]
 Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
+NameRuleList = Annotated[tuple[NameRuleText, ...], NoDecode, BeforeValidator(_split)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400)]
 
@@ -203,7 +206,7 @@ class PolicySettings(Section):
     allowed_ip_networks: Networks = ()
 
     def name_policy(self) -> NamePolicy:
-        return NamePolicy(
+        return NamePolicy.of_settings(
             allowed_domains=self.allowed_domains,
             denied_domains=self.denied_domains,
             allowed_ip_networks=self.allowed_ip_networks,
@@ -291,6 +294,8 @@ class Settings(BaseSettings):
     ca_password: SecretStr | None = None
     ca_password_file: Path | None = None
     eab_required: bool = False
+    eab_exempt_names: NameRuleList = ()
+    """Where EAB is required: names that accounts without an EAB key may have all the same, as `suffix:dev.vcc.internal`."""
     weak_keys_files: Paths = ()
     """Published lists of weak keys: the form of Debian's openssl-blacklist, or SHA-256 of keys in hexadecimal."""
     terms_of_service: str | None = None
@@ -388,6 +393,10 @@ class Settings(BaseSettings):
         if self.evidence_retention < self.retention:
             raise ValueError("ACME_CA_EVIDENCE_RETENTION: it must not be less than ACME_CA_RETENTION")
         return self
+
+    @property
+    def wants_every_account_bound(self) -> bool:
+        return self.eab_required and not self.eab_exempt_names
 
     @property
     def public_host(self) -> str:

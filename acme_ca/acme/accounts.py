@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from acme_ca.acme import jws, messages
-from acme_ca.acme.authentication import AccountRequest, KeyRequest, ended
+from acme_ca.acme.authentication import AccountRequest, KeyRequest, check_standing
 from acme_ca.acme.jws import Binding, Jwk
 from acme_ca.acme.urls import Urls
+from acme_ca.core.codes import Code
 from acme_ca.core.model import Account, AccountId, EabKeyId
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
 from acme_ca.core.states import AccountStatus
 from acme_ca.core.weakkeys import WeakKeys
-from acme_ca.storage import accounts
+from acme_ca.storage import accounts, eab
 from acme_ca.storage.database import Database
 
 
@@ -49,8 +50,7 @@ class Accounts:
         """newAccount (RFC 8555 §7.3, §7.3.1): the account, and whether it is new."""
         wish = messages.new_account(messages.payload_of(request.payload))
         if request.account is not None:
-            if request.account.status is not AccountStatus.VALID:
-                raise ended(request.account)
+            check_standing(request.account)
             return request.account, False
         if wish.only_return_existing:
             raise Problem(ErrorType.ACCOUNT_DOES_NOT_EXIST, "There is no account with this key.")
@@ -58,7 +58,7 @@ class Accounts:
             raise self._terms_not_agreed(self._rules.terms_of_service)
         contact = messages.contacts(wish.contact, most=self._rules.max_contacts)
         self._weak_keys.check(request.key.key, ErrorType.BAD_PUBLIC_KEY)
-        binding = await self._binding(wish.binding, request.key)
+        binding, hmac_key = await self._binding(wish.binding, request)
         account = Account(
             id=AccountId(self._new_id()),
             status=AccountStatus.VALID,
@@ -75,6 +75,7 @@ class Accounts:
             spki_sha256=request.key.spki_sha256,
             now=self._clock(),
             client=request.client,
+            hmac_key=hmac_key,
         )
 
     def _terms_not_agreed(self, terms: str) -> Problem:
@@ -85,23 +86,25 @@ class Accounts:
             headers={"Link": f'<{terms}>;rel="terms-of-service"'},
         )
 
-    async def _binding(self, value: object, key: Jwk) -> Binding | None:
-        """The external account binding, verified whenever there is one (RFC 8555 §7.3.4)."""
+    async def _binding(self, value: object, request: KeyRequest) -> tuple[Binding | None, bytes | None]:
+        """The external account binding, verified whenever there is one (RFC 8555 §7.3.4), and by which key."""
         if value is None:
             if self._rules.eab_required:
                 raise Problem(
                     ErrorType.EXTERNAL_ACCOUNT_REQUIRED,
                     "This CA makes accounts only with an external account binding: ask its operator for a key id and an HMAC key.",
+                    code=Code.EAB_KEY_MISSING,
                 )
-            return None
-        binding = jws.parse_binding(value, url=self._urls.new_account, account_key=key)
-        eab_key = await accounts.eab_key(self._database, binding.kid)
+            return None, None
+        binding = jws.parse_binding(value, url=self._urls.new_account, account_key=request.key)
+        eab_key = await eab.find(self._database, binding.kid)
         # One sentence for an unknown key and a wrong MAC: which key ids exist is nobody's business.
         if eab_key is None or not jws.binding_is_genuine(binding, eab_key.hmac_key):
             raise unauthorized(
                 "The external account binding does not verify: check the key id and the HMAC key."
             )
-        return binding
+        eab_key.restrictions.check_source(request.client)
+        return binding, eab_key.hmac_key
 
     async def update(self, request: AccountRequest) -> Account:
         """Contacts and deactivation (RFC 8555 §7.3.2, §7.3.6); all other members are ignored."""

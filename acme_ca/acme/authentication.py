@@ -12,6 +12,7 @@ from acme_ca.acme import jws
 from acme_ca.acme.jws import Jwk, Jws
 from acme_ca.acme.nonces import Nonces, bad_nonce
 from acme_ca.acme.urls import Urls
+from acme_ca.core.codes import Code
 from acme_ca.core.model import Account, AccountId
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
 from acme_ca.core.states import AccountStatus
@@ -196,8 +197,7 @@ class Authenticator:
             raise _no_account()
         key = jws.key_of(account.jwk)
         jws.verify(key, request)
-        if account.status is not AccountStatus.VALID:
-            raise ended(account)
+        check_standing(account)
         self._weak_keys.check(key, ErrorType.BAD_PUBLIC_KEY)  # a list may be newer than it
         self._remembered[account.id] = account
         if len(self._remembered) > MAX_REMEMBERED:
@@ -210,15 +210,15 @@ class Authenticator:
 
     async def confirm(self, signer: Signer, credential: Credential) -> Account:
         """The account as it is now, after the statement that spent the credential. Raises Problem: `badNonce`, or
-        `unauthorized` for an account that has ended; then the statement did nothing else.
+        `unauthorized` for an account that has ended or is frozen; then the statement did nothing else.
         """
         await self._check_nonce(signer)
         account = signer.account
         if account is None:
             raise _no_account()
-        if account.status is not AccountStatus.VALID:
+        if account.status is not AccountStatus.VALID or account.frozen:
             self.forget(account.id)
-            raise ended(account)
+        check_standing(account)
         if account.thumbprint != credential.thumbprint:
             self.forget(account.id)
             raise bad_nonce("The account's key was changed this very moment")
@@ -233,11 +233,21 @@ class Authenticator:
             raise bad_nonce("The nonce was used before")
 
 
-def ended(account: Account) -> Problem:
-    """The answer to whatever an ended account asks (RFC 8555 §7.3.6)."""
-    return unauthorized(
-        f"This account is {account.status} and stays so: make a new account with another key.", status=401
-    )
+def check_standing(account: Account) -> None:
+    """Raises Problem: the answer to whatever an ended account asks (RFC 8555 §7.3.6), or a frozen one."""
+    if account.status is not AccountStatus.VALID:
+        raise Problem(
+            ErrorType.UNAUTHORIZED,
+            f"This account is {account.status} and stays so: make a new account with another key.",
+            status=401,
+            code=Code.ACCOUNT_ENDED,
+        )
+    if account.frozen:
+        raise Problem(
+            ErrorType.UNAUTHORIZED,
+            "This account is frozen: an operator of this CA stopped it, or revoked its EAB key. Ask the operator.",
+            code=Code.ACCOUNT_FROZEN,
+        )
 
 
 def not_found() -> Problem:

@@ -15,6 +15,7 @@ import structlog
 
 from acme_ca.acme import messages
 from acme_ca.acme.urls import Urls
+from acme_ca.ca.policies import Policies
 from acme_ca.core import base64url
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
@@ -27,7 +28,6 @@ from acme_ca.core.model import (
     Outcome,
     proving,
 )
-from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import AuthorizationStatus
 from acme_ca.storage import orders
@@ -71,7 +71,7 @@ class Authorizations:
         database: Database,
         validator: Validator,
         urls: Urls,
-        policy: NamePolicy,
+        policies: Policies,
         rules: AuthorizationRules,
         clock: Callable[[], datetime],
         random_bytes: Callable[[int], bytes],
@@ -81,7 +81,7 @@ class Authorizations:
         self._database = database
         self._validator = validator
         self._urls = urls
-        self._policy = policy
+        self._policies = policies
         self._rules = rules
         self._clock = clock
         self._random_bytes = random_bytes
@@ -135,7 +135,9 @@ class Authorizations:
             if (possible := proving(identifier) & offered) and not possible & challenges
         ]
 
-    async def pre_authorize(self, account: Account, payload: Mapping[str, Any]) -> Authorization:
+    async def pre_authorize(
+        self, account: Account, payload: Mapping[str, Any], *, client: str
+    ) -> Authorization:
         """newAuthz (RFC 8555 §7.4.1)."""
         identifier = messages.identifier(payload.get("identifier"))
         if identifier.wildcard:
@@ -143,8 +145,9 @@ class Authorizations:
                 ErrorType.REJECTED_IDENTIFIER,
                 "A wildcard cannot be pre-authorized (RFC 8555 §7.4.1): order it.",
             )
-        if violations := self._policy.violations([identifier]):
-            raise violations[0]
+        policy = await self._policies.of(account.eab_key_id)
+        policy.restrictions.check_source(client)
+        policy.check_names([identifier])
         now = self._clock()
         authorization = self.propose(
             account.id,

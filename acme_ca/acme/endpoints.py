@@ -144,7 +144,9 @@ def _check_own(request: AccountRequest, parameters: Parameters) -> None:
 async def new_order(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
     _must_have_payload(request)
     credential = _credential(request)
-    signer, order = await acme.orders.create(credential, messages.payload_of(request.payload))
+    signer, order = await acme.orders.create(
+        credential, messages.payload_of(request.payload), account=request.account, client=request.client
+    )
     await acme.authenticator.confirm(signer, credential)
     if isinstance(order, Problem):
         raise order
@@ -157,7 +159,12 @@ async def order(acme: Acme, request: AccountRequest, _: Parameters) -> web.Respo
 
 
 async def finalize(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
-    finalized = await acme.orders.finalize(_own(request, Order), messages.payload_of(request.payload))
+    finalized = await acme.orders.finalize(
+        _own(request, Order),
+        messages.payload_of(request.payload),
+        account=request.account,
+        client=request.client,
+    )
     return _order(acme, finalized)
 
 
@@ -197,7 +204,9 @@ async def _chain(acme: Acme, request: AccountRequest, wanted: int) -> web.Respon
 
 
 async def new_authz(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
-    made = await acme.authorizations.pre_authorize(request.account, messages.payload_of(request.payload))
+    made = await acme.authorizations.pre_authorize(
+        request.account, messages.payload_of(request.payload), client=request.client
+    )
     return _authorization(acme, made, status=201)
 
 

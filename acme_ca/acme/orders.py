@@ -19,11 +19,13 @@ from acme_ca.ca import lint, profiles
 from acme_ca.ca.authority import Authority, key_out_of_reach
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyUnavailable
+from acme_ca.ca.policies import Policies
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
 from acme_ca.core import csr, keys
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
+    Account,
     AccountId,
     IssuanceRequest,
     LintedCertificate,
@@ -70,7 +72,7 @@ class Orders:
         issuers: Issuers,
         profiles: Profiles,
         default_profile: str,
-        policy: NamePolicy,
+        policies: Policies,
         weak_keys: WeakKeys,
         authorizations: Authorizations,
         renewals: Renewals,
@@ -84,7 +86,7 @@ class Orders:
         self._issuers = issuers
         self._profiles = profiles
         self._default_profile = default_profile
-        self._policy = policy
+        self._policies = policies
         self._weak_keys = weak_keys
         self._authorizations = authorizations
         self._renewals = renewals
@@ -97,15 +99,18 @@ class Orders:
     # ------------------------------------------------------------ newOrder
 
     async def create(
-        self, credential: Credential, payload: Mapping[str, Any]
+        self, credential: Credential, payload: Mapping[str, Any], *, account: Account, client: str
     ) -> tuple[Signer, Order | Problem]:
-        """A new order, if the signer may act; what is known of the signer is still to be confirmed before the problem is
-        told why there is none.
+        """A new order, if the signer may act; what is known of the signer, `account`, is still to be confirmed before the
+        problem is told why there is none. `client`: its address.
         """
         wish = messages.new_order(payload, most=self._rules.max_identifiers)
-        profile = await self._profiles.choose(self._default_profile if wish.profile is None else wish.profile)
+        policy = await self._policies.of(account.eab_key_id)
+        name = policy.default_profile(self._default_profile) if wish.profile is None else wish.profile
+        profile = await self._profiles.choose(name)
         now, issuer = self._clock(), self._issuers.active()
-        self._check_policy(wish.identifiers)
+        policy.check_request(client=client, profile=name)
+        policy.check_names(wish.identifiers)
         self._check_profile(profile, wish, now)
         _check_issuer(issuer, wish.identifiers)
         if wish.replaces is not None:
@@ -167,37 +172,37 @@ class Orders:
             replaces=None if wish.replaces is None else str(wish.replaces),
         )
 
-    def _check_policy(self, wanted: Sequence[Identifier]) -> None:
-        if violations := self._policy.violations(wanted):
-            raise compound(violations)
-
     # ------------------------------------------------------------ finalize
 
-    async def finalize(self, order: Order, payload: Mapping[str, Any]) -> Order:
+    async def finalize(
+        self, order: Order, payload: Mapping[str, Any], *, account: Account, client: str
+    ) -> Order:
         """Everything that can be refused is refused before the order changes; then it ends `valid` or `invalid`."""
         if order.status is not OrderStatus.READY:
             raise _not_ready(order)
-        self._check_policy(order.identifiers)  # it may have changed since newOrder (lesson 3)
+        policy = await self._policies.of(account.eab_key_id)  # it may have changed since newOrder (lesson 3)
+        policy.check_request(client=client, profile=order.profile.name)
+        policy.check_names(order.identifiers)
         request = csr.parse_csr(messages.csr_of(payload))
         csr.check_names(request, order.identifiers)
         profile = await self._profiles.find(order.profile)
         keys.check_certificate_key(request.public_key, profile)
         self._weak_keys.check(request.public_key, ErrorType.BAD_CSR)
-        processing, recorded = await self._record(order, profile, request.public_key)
+        processing, recorded = await self._record(order, profile, request.public_key, policy.names)
         if self._rules.delay_issuance:
             self._hold_back(processing, recorded)
             return processing
         return await self._issue(processing, recorded)
 
     async def _record(
-        self, order: Order, profile: Profile, public_key: PublicKey
+        self, order: Order, profile: Profile, public_key: PublicKey, policy: NamePolicy
     ) -> tuple[Order, RecordedCertificate]:
         """Win the order, under the issuer that it pins; under the active one, when that has been retired meanwhile."""
         spki_sha256 = keys.spki_sha256(public_key)
         for _ in range(2):
             order, issuer = await self._with_issuer(order)
             _check_issuer(issuer, order.identifiers)
-            linted = self._prepare(order, profile, public_key, issuer)
+            linted = self._prepare(order, profile, public_key, issuer, policy)
             recorded = await orders.claim_and_record(
                 self._database, order, linted, spki_sha256=spki_sha256, now=self._clock()
             )
@@ -219,7 +224,7 @@ class Orders:
         return order, await self._issuers.find(order.issuer)
 
     def _prepare(
-        self, order: Order, profile: Profile, public_key: PublicKey, issuer: Issuer
+        self, order: Order, profile: Profile, public_key: PublicKey, issuer: Issuer, policy: NamePolicy
     ) -> LintedCertificate:
         request = IssuanceRequest(
             identifiers=order.identifiers,
@@ -232,7 +237,7 @@ class Orders:
         )
         prepared = self._authority.prepare(request)
         try:
-            return lint.lint(prepared, policy=self._policy, issuer=issuer, now=self._clock())
+            return lint.lint(prepared, policy=policy, issuer=issuer, now=self._clock())
         except lint.LintError as error:
             self._log.error("the linter refused a certificate", order=order.id, findings=error.findings)
             raise _not_issuable() from None

@@ -11,8 +11,7 @@ from cryptography import x509
 
 from acme_ca.ca.issuers import IssuerError
 from acme_ca.core import identifiers
-from acme_ca.core.identifiers import Identifier, IdentifierType
-from acme_ca.core.policy import Network
+from acme_ca.core.identifiers import Identifier, IdentifierType, Network
 from acme_ca.core.problems import Problem
 
 Subtree = str | Network

@@ -12,13 +12,14 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.table import Table
 
-from acme_ca.acme.eab import EabKeys
 from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, in_database, load_settings
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.core.model import EabKey
+from acme_ca.core.model import Actor, EabKey
+from acme_ca.lifecycle.eab import EabKeys
 from acme_ca.storage.database import Database
 
 T = TypeVar("T")
+OPERATOR = Actor("operator")
 
 app = typer.Typer(help="Keys for external account binding.", no_args_is_help=True)
 
@@ -44,7 +45,8 @@ def create(
     """Make a key. Its HMAC key is shown now and never again."""
     settings = load_settings(config_file, data=data)
     key = _with_keys(
-        settings, lambda keys: keys.create(owner=owner, service=service, max_accounts=max_accounts)
+        settings,
+        lambda keys: keys.create(owner=owner, service=service, max_accounts=max_accounts, actor=OPERATOR),
     )
     hmac_key = urlsafe_b64encode(key.hmac_key).decode().rstrip("=")
     if as_json:
@@ -85,10 +87,13 @@ def revoke(
     config_file: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
-    """End a key: no further account can be made with it. Accounts made before stay as they are."""
-    if not _with_keys(load_settings(config_file, data=data), lambda keys: keys.revoke(kid)):
+    """End a key: no further account can be made with it, and those that were made are frozen."""
+    frozen = _with_keys(
+        load_settings(config_file, data=data), lambda keys: keys.revoke(kid, reason="", actor=OPERATOR)
+    )
+    if frozen is None:
         raise ConfigurationError(f"There is no key {kid!r}, or it was revoked before: see acme-ca eab list.")
-    console().print(f"Revoked: {kid}")
+    console().print(f"Revoked: {kid}; accounts frozen: {len(frozen)}")
 
 
 def _owner(key: EabKey) -> str:

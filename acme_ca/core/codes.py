@@ -48,6 +48,10 @@ class Code(StrEnum):
     ACCOUNT_FROZEN = "account-frozen", "An operator froze the account, or revoked its EAB key."
     ACCOUNT_ENDED = "account-ended", "The account is deactivated or revoked."
     EAB_KEY_UNUSABLE = "eab-key-unusable", "The EAB key is revoked, expired, used up or not approved."
+    EAB_KEY_MISSING = (
+        "eab-key-missing",
+        "The name, or any, needs an account with an external account binding.",
+    )
     SOURCE_NOT_ALLOWED = "source-not-allowed", "The EAB key is not for requests from this address."
     PROFILE_NOT_ALLOWED = "profile-not-allowed", "The account may not order this profile."
 

@@ -15,6 +15,8 @@ import idna
 
 from acme_ca.core.problems import ErrorType, Problem, malformed
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 MAX_NAME = 253
 MAX_LABEL = 63
 

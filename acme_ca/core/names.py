@@ -1,4 +1,5 @@
-"""Name rules: which identifiers a profile allows or requires. Written `kind:value`, as in `suffix:vcc.internal`.
+"""Name rules: which identifiers a profile, a policy or an approval is about. Written `kind:value`, as in
+`suffix:vcc.internal`.
 
 Regular expressions are matched by the engine of pydantic, which takes time linear in the name's length for every
 pattern: none can be made to run for ever by a client's name. It knows no look-around and no backreferences.
@@ -17,8 +18,7 @@ from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from acme_ca.core import identifiers
-from acme_ca.core.identifiers import Identifier, IdentifierType, is_below
-from acme_ca.core.policy import Network
+from acme_ca.core.identifiers import Identifier, IdentifierType, Network, is_below
 from acme_ca.core.problems import Problem
 
 MAX_PATTERN = 256
@@ -67,7 +67,7 @@ class NameRule:
 
     def matches(self, identifier: Identifier) -> bool:
         if self.kind is RuleKind.EXACT:
-            return identifier == self.identifier
+            return identifier.value == self.value  # no name looks like an address
         if self.kind is RuleKind.NETWORK:
             return identifier.type is IdentifierType.IP and identifier.address in _network(self.value)
         return identifier.type is IdentifierType.DNS and self._matches_name(identifier)
@@ -78,6 +78,18 @@ class NameRule:
         if self.kind is RuleKind.WILDCARD:
             return name.value.partition(".")[2] == self._base
         return not name.wildcard and _pattern(self.value).isinstance_python(name.value)
+
+    def may_be_covered(self, wildcard: Identifier) -> bool:
+        """Whether a certificate for the wildcard may be good for a name that the rule matches (RFC 6125 §6.4.3). What a
+        regular expression shares with the names under a wildcard is not looked into: it may.
+        """
+        if self.kind is RuleKind.NETWORK:
+            return False
+        if self.kind is RuleKind.REGEX or self.value == wildcard.value:
+            return True
+        if self.kind is RuleKind.SUFFIX and is_below(wildcard.base, self.value):
+            return True
+        return self.value.partition(".")[2] == wildcard.base and self.kind is not RuleKind.WILDCARD
 
     def overlaps(self, other: NameRule) -> bool:
         """Whether an identifier may match both. What a regular expression shares with a set of names is not looked into."""

@@ -1,66 +1,104 @@
-"""The name policy: which names this server issues for, at all. One function, on every issuing path."""
+"""The name policy: which names this server issues for, and for whom. One function, on every issuing path (lesson 2):
+newOrder, newAuthz, finalize, the linter of what will be signed, and what operators issue ask `NamePolicy.violations`.
+"""
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from acme_ca.core.identifiers import Identifier, IdentifierType, is_below
+from pydantic import BaseModel, ConfigDict, Field
+
+from acme_ca.core.codes import Code
+from acme_ca.core.identifiers import Identifier, Network
+from acme_ca.core.names import NameRule, NameRuleText, RuleKind
 from acme_ca.core.problems import ErrorType, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+MAX_RULES = 1000
+
+
+class NameRules(BaseModel):
+    """Which names are allowed and denied. Denied wins, also where a wildcard would only cover what is denied. Where any
+    rule allows, what none allows is refused.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    allow: tuple[NameRuleText, ...] = Field(default=(), max_length=MAX_RULES)
+    """Rules of which each name must match one; none: any name."""
+    deny: tuple[NameRuleText, ...] = Field(default=(), max_length=MAX_RULES)
+    """Rules of which no name may match any."""
+
+    def denying(self, identifier: Identifier) -> NameRule | None:
+        return next((rule for rule in self.deny if _denies(rule, identifier)), None)
+
+    def allows(self, identifier: Identifier) -> bool:
+        return not self.allow or any(rule.matches(identifier) for rule in self.allow)
+
+
+def _denies(rule: NameRule, identifier: Identifier) -> bool:
+    return rule.may_be_covered(identifier) if identifier.wildcard else rule.matches(identifier)
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The rules of one who has a say. `who`: as sentences call it, `the service covina`."""
+
+    who: str
+    rules: NameRules
 
 
 @dataclass(frozen=True, slots=True)
 class NamePolicy:
-    """Suffixes (`vcc.internal` means it and all below) and networks. Denied wins over allowed.
+    """Everybody who has a say is asked, and each can only take away. Without layers any name is allowed."""
 
-    When any allow-list is set, a name or address that is on none is refused.
-    """
+    layers: tuple[Layer, ...] = ()
 
-    allowed_domains: tuple[str, ...] = ()
-    denied_domains: tuple[str, ...] = ()
-    allowed_ip_networks: tuple[Network, ...] = ()
+    @classmethod
+    def of_settings(
+        cls,
+        *,
+        allowed_domains: tuple[str, ...] = (),
+        denied_domains: tuple[str, ...] = (),
+        allowed_ip_networks: tuple[Network, ...] = (),
+    ) -> NamePolicy:
+        """Suffixes (`vcc.internal` means it and all below) and networks."""
+        rules = NameRules(
+            allow=(*_suffixes(allowed_domains), *_networks(allowed_ip_networks)),
+            deny=_suffixes(denied_domains),
+        )
+        return cls((Layer("the server's settings", rules),)) if rules.allow or rules.deny else cls()
 
     def violations(self, identifiers: Iterable[Identifier]) -> list[Problem]:
         """A `rejectedIdentifier` problem for each identifier that may not be issued."""
         return [problem for identifier in identifiers if (problem := self._violation(identifier))]
 
     def _violation(self, identifier: Identifier) -> Problem | None:
-        reason = self._dns(identifier) if identifier.type is IdentifierType.DNS else self._ip(identifier)
-        if reason is None:
-            return None
-        detail = f"This CA does not issue for {identifier.value}: {reason}. Ask its operator to change the name policy."
-        return Problem(ErrorType.REJECTED_IDENTIFIER, detail, identifier=identifier)
-
-    def _dns(self, identifier: Identifier) -> str | None:
-        if denied := _suffix_of(identifier.base, self.denied_domains):
-            return f"names under {denied} are denied"
-        if identifier.wildcard and (covered := _covered_by(identifier.base, self.denied_domains)):
-            return f"it would cover {covered}, which is denied"
-        if self._has_allow_list and not _suffix_of(identifier.base, self.allowed_domains):
-            return "it is under none of the allowed domains"
+        for layer in self.layers:
+            if rule := layer.rules.denying(identifier):
+                how = "denies it" if rule.matches(identifier) else "denies names that it could cover"
+                return _refused(identifier, Code.NAME_DENIED, f"{rule} of {layer.who} {how}")
+        for layer in self.layers:
+            if not layer.rules.allows(identifier):
+                return _refused(identifier, Code.NAME_NOT_ALLOWED, f"no rule of {layer.who} allows it")
         return None
 
-    def _ip(self, identifier: Identifier) -> str | None:
-        address = identifier.address
-        if self._has_allow_list and not any(address in network for network in self.allowed_ip_networks):
-            return "it is in none of the allowed networks"
-        return None
 
-    @property
-    def _has_allow_list(self) -> bool:
-        return bool(self.allowed_domains or self.allowed_ip_networks)
-
-
-def _suffix_of(name: str, suffixes: tuple[str, ...]) -> str | None:
-    return next((suffix for suffix in suffixes if is_below(name, suffix)), None)
+def _refused(identifier: Identifier, code: Code, reason: str) -> Problem:
+    return Problem(
+        ErrorType.REJECTED_IDENTIFIER,
+        f"This CA does not issue for {identifier.value}: {reason}. Ask its operator to change the name policy.",
+        identifier=identifier,
+        code=code,
+    )
 
 
-def _covered_by(base: str, suffixes: tuple[str, ...]) -> str | None:
-    """The suffix that `*.base` matches: one label more than the base (RFC 6125 §6.4.3)."""
-    return next((suffix for suffix in suffixes if suffix.partition(".")[2] == base), None)
+def _suffixes(domains: Iterable[str]) -> tuple[NameRule, ...]:
+    return tuple(NameRule(RuleKind.SUFFIX, domain) for domain in domains)
+
+
+def _networks(networks: Iterable[Network]) -> tuple[NameRule, ...]:
+    return tuple(NameRule(RuleKind.NETWORK, str(network)) for network in networks)

@@ -1,17 +1,17 @@
-"""Accounts and their EAB keys."""
+"""Accounts."""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import asyncpg
 
-from acme_ca.core.model import Account, AccountId, EabKey, EabKeyId
+from acme_ca.core.model import Account, AccountId, Actor
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import AccountStatus
-from acme_ca.storage import keys, operations
-from acme_ca.storage.database import Database, Row, to_json
+from acme_ca.storage import eab, keys, operations
+from acme_ca.storage.database import Database, to_json
 from acme_ca.storage.keys import Objection
 from acme_ca.storage.signers import ACCOUNT_COLUMNS, account_of
 
@@ -25,9 +25,16 @@ async def find(database: Database, account: AccountId) -> Account | None:
 
 
 async def create(
-    database: Database, account: Account, *, spki_sha256: bytes, now: datetime, client: str
+    database: Database,
+    account: Account,
+    *,
+    spki_sha256: bytes,
+    now: datetime,
+    client: str,
+    hmac_key: bytes | None = None,
 ) -> tuple[Account, bool]:
-    """Create the account and use up its EAB key, or find the one that has its key already.
+    """Create the account and use up its EAB key, or find the one that has its key already. `hmac_key`: what the binding
+    was verified with.
 
     Returns the account and whether it is new. Raises Problem when the key is refused, or the EAB key cannot be used
     (any more).
@@ -58,7 +65,7 @@ async def create(
                 raise await _why_not(connection, spki_sha256)
             return account_of(row), False
         if account.eab_key_id is not None:
-            await _use_up(connection, account.eab_key_id)
+            await eab.use_up(connection, account.eab_key_id, hmac_key=hmac_key, now=now)
         await operations.record_event(
             connection,
             at=now,
@@ -85,19 +92,6 @@ async def _refusal(database: Database | Connection, spki_sha256: bytes) -> Probl
     return Problem(ErrorType.BAD_PUBLIC_KEY, f"The account key is refused: {objection}.")
 
 
-async def _use_up(connection: Connection, key: EabKeyId) -> None:
-    used = await connection.fetchval(
-        """UPDATE eab_key SET accounts = accounts + 1
-           WHERE id = $1 AND revoked IS NULL AND (max_accounts IS NULL OR accounts < max_accounts) RETURNING true""",
-        key,
-    )
-    if not used:
-        raise Problem(
-            ErrorType.UNAUTHORIZED,
-            "This external account key is revoked or has been used for as many accounts as it may: ask the CA's operator for another.",
-        )
-
-
 async def update(
     database: Database,
     account: AccountId,
@@ -110,7 +104,7 @@ async def update(
     row = await database.fetchrow_durably(
         f"""WITH a AS (
                 UPDATE account SET contact = coalesce($2, contact), status = coalesce($3, status)
-                WHERE id = $1 AND status = 'valid' RETURNING *
+                WHERE id = $1 AND status = 'valid' AND frozen IS NULL RETURNING *
             ), event AS (
                 INSERT INTO audit_event (at, event, actor, object, detail)
                 SELECT $4, 'account.' || coalesce($3, 'updated'), 'account:' || id, 'account:' || id,
@@ -136,7 +130,7 @@ async def change_key(
         row = await database.fetchrow_durably(
             f"""WITH changed AS (
                    UPDATE account SET jwk = $3, thumbprint = $4, spki_sha256 = $5
-                   WHERE id = $1 AND thumbprint = $2 AND status = 'valid' AND NOT {keys.REFUSED.format("$5")} RETURNING id
+                   WHERE id = $1 AND thumbprint = $2 AND status = 'valid' AND frozen IS NULL AND NOT {keys.REFUSED.format("$5")} RETURNING id
                )
                INSERT INTO audit_event (at, event, actor, object, detail)
                SELECT $6, 'account.key-changed', 'account:' || id, 'account:' || id,
@@ -157,54 +151,70 @@ async def change_key(
         row = None  # whoever had the key has just changed to another
     if row is None:
         raise await _refusal(database, spki_sha256) or Problem(
-            ErrorType.UNAUTHORIZED, "The account's key was changed meanwhile, or the account has ended."
+            ErrorType.UNAUTHORIZED,
+            "The account's key was changed meanwhile, or the account has ended or is frozen.",
         )
     return None
 
 
-# ---------------------------------------------------------------- EAB keys
-
-_EAB_KEY = "id, hmac_key, owner, service, max_accounts, accounts, created, revoked"
+# ---------------------------------------------------------------- operators
 
 
-async def create_eab_key(database: Database, key: EabKey) -> None:
-    async with database.transaction() as connection:
-        await connection.execute(
-            f"INSERT INTO eab_key ({_EAB_KEY}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-            *(getattr(key, column.strip()) for column in _EAB_KEY.split(",")),
-        )
-        await operations.record_event(
-            connection,
-            at=key.created,
-            event="eab-key.created",
-            actor="operator",
-            object_=f"eab_key:{key.id}",
-            detail={"owner": key.owner, "service": key.service, "max_accounts": key.max_accounts},
-        )
-
-
-async def eab_keys(database: Database) -> list[EabKey]:
-    rows = await database.fetch(f"SELECT {_EAB_KEY} FROM eab_key ORDER BY created, id")
-    return [_eab_key(row) for row in rows]
-
-
-async def eab_key(database: Database, key: str) -> EabKey | None:
-    row = await database.fetchrow(f"SELECT {_EAB_KEY} FROM eab_key WHERE id = $1", key)
-    return _eab_key(row) if row else None
-
-
-async def revoke_eab_key(database: Database, key: str, *, now: datetime) -> bool:
-    """False: there is no such key, or it was revoked before."""
+async def freeze(database: Database, account: AccountId, *, reason: str, actor: Actor, now: datetime) -> bool:
+    """It can do nothing from now on. False: there is no such living account, or it is frozen already."""
     row = await database.fetchrow_durably(
-        """WITH gone AS (UPDATE eab_key SET revoked = $2 WHERE id = $1 AND revoked IS NULL RETURNING id)
-           INSERT INTO audit_event (at, event, actor, object)
-           SELECT $2, 'eab-key.revoked', 'operator', 'eab_key:' || id FROM gone RETURNING true""",
-        key,
+        """WITH done AS (
+               UPDATE account SET frozen = $2 WHERE id = $1 AND status = 'valid' AND frozen IS NULL RETURNING id
+           )
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $2, 'account.frozen', $3, $4, 'account:' || id, json_build_object('reason', $5::text)
+           FROM done RETURNING true""",
+        account,
         now,
+        actor.name,
+        actor.source,
+        reason,
     )
     return row is not None
 
 
-def _eab_key(row: Row) -> EabKey:
-    fields: dict[str, Any] = dict(row)
-    return EabKey(**fields)
+async def unfreeze(
+    database: Database, account: AccountId, *, reason: str, actor: Actor, now: datetime
+) -> bool:
+    """It may act again. False: there is no such account, it is not frozen, or its EAB key is revoked."""
+    row = await database.fetchrow_durably(
+        """WITH done AS (
+               UPDATE account SET frozen = NULL WHERE id = $1 AND frozen IS NOT NULL
+                 AND NOT EXISTS (SELECT FROM eab_key k WHERE k.id = account.eab_key_id AND k.revoked IS NOT NULL)
+               RETURNING id
+           )
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $2, 'account.unfrozen', $3, $4, 'account:' || id, json_build_object('reason', $5::text)
+           FROM done RETURNING true""",
+        account,
+        now,
+        actor.name,
+        actor.source,
+        reason,
+    )
+    return row is not None
+
+
+async def deactivate(
+    database: Database, account: AccountId, *, reason: str, actor: Actor, now: datetime
+) -> bool:
+    """End it for good, as its holder could (RFC 8555 §7.3.6). False: there is no such account, or it had ended."""
+    row = await database.fetchrow_durably(
+        """WITH done AS (
+               UPDATE account SET status = 'deactivated' WHERE id = $1 AND status = 'valid' RETURNING id
+           )
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $2, 'account.deactivated', $3, $4, 'account:' || id, json_build_object('reason', $5::text)
+           FROM done RETURNING true""",
+        account,
+        now,
+        actor.name,
+        actor.source,
+        reason,
+    )
+    return row is not None

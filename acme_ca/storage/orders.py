@@ -282,14 +282,16 @@ async def settle(
 ) -> bool:
     """Record a validation and end the challenge and its authorization accordingly.
 
-    False: the authorization had been settled, deactivated or had expired before; the record is kept all the same.
+    False: the authorization had been settled, deactivated or had expired before, or its account is frozen, and the
+    attempt made again when that is lifted; the record is kept all the same.
     """
     row = await database.fetchrow(
         """WITH settled AS (
                UPDATE authz SET status = CASE WHEN $3::json IS NULL THEN 'valid' ELSE 'invalid' END,
                    validated = CASE WHEN $3::json IS NULL THEN $5::timestamptz END,
                    expires = CASE WHEN $3::json IS NULL THEN $6 ELSE expires END, error = $3, attempt_due = NULL
-               WHERE id = $1 AND challenge = $2 AND status = 'pending' AND expires > $5 RETURNING true AS done
+               WHERE id = $1 AND challenge = $2 AND status = 'pending' AND expires > $5
+                 AND NOT EXISTS (SELECT FROM account a WHERE a.id = account_id AND a.frozen IS NOT NULL) RETURNING true AS done
            ), kept AS (
                INSERT INTO validation (authz_id, account_id, identifier, challenge, at, error, record)
                SELECT $1, account_id, identifier, $2, $5, $3, $4 FROM authz WHERE id = $1
@@ -323,7 +325,7 @@ async def take_over_attempts(
     """Attempts of living accounts that nobody finished in time; they are this caller's until `due`."""
     rows = await database.fetch(
         """WITH mine AS (
-               SELECT z.id, a.thumbprint FROM authz z JOIN account a ON a.id = z.account_id AND a.status = 'valid'
+               SELECT z.id, a.thumbprint FROM authz z JOIN account a ON a.id = z.account_id AND a.status = 'valid' AND a.frozen IS NULL
                WHERE z.attempt_due <= $1 AND z.expires > $1
                ORDER BY z.attempt_due LIMIT $3 FOR UPDATE OF z SKIP LOCKED
            )
@@ -378,8 +380,8 @@ async def claim_and_record(
 ) -> RecordedCertificate | None:
     """Win the order for this certificate and write down what will be signed: one durable statement.
 
-    Exactly one caller gets a RecordedCertificate, and only while every authorization of the order is valid, its issuer
-    is active, and the key belongs to no account (RFC 8555 §11.1), is not blocked and was not revoked as compromised.
+    Exactly one caller gets a RecordedCertificate, and only while every authorization of the order is valid, its account
+    is not frozen, its issuer is active, and the key belongs to no account (RFC 8555 §11.1), is not blocked and was not revoked as compromised.
     None: one of these does not hold (any more).
     """
     prepared = certificate.prepared
@@ -395,7 +397,8 @@ async def claim_and_record(
                  AND NOT EXISTS (SELECT FROM account WHERE spki_sha256 = $4)
                  AND NOT EXISTS (SELECT FROM blocked_key WHERE spki_sha256 = $4)
                  AND NOT EXISTS (SELECT FROM certificate WHERE spki_sha256 = $4 AND reason = 1)
-                 AND EXISTS (SELECT FROM account a WHERE a.id = o.account_id AND a.status = 'valid')
+                 -- FOR SHARE: who freezes the account at this very moment goes first, or waits for this certificate
+                 AND EXISTS (SELECT FROM account a WHERE a.id = o.account_id AND a.status = 'valid' AND a.frozen IS NULL FOR SHARE)
                RETURNING o.*
            )
            INSERT INTO certificate (serial, issuer_id, account_id, order_id, profile, profile_version, identifiers,

@@ -1,7 +1,7 @@
 """Who signed a request, as the database knows it: the beginning of every statement that a signed request makes.
 
 The nonce is spent and the account read in the statement that also reads or does what is asked for: one round trip
-(design, decision 4). What is done is done only for `acting`: an account in good standing whose key is the one that
+(design, decision 4). What is done is done only for `acting`: an account in good standing, not frozen, whose key is the one that
 the signature was checked with, and a nonce that was not used before.
 """
 
@@ -49,7 +49,7 @@ class Signer:
 
 ACCOUNT_COLUMNS = """
     a.id AS account_id, a.status AS account_status, a.jwk, a.thumbprint, a.contact, a.terms_agreed IS NOT NULL AS terms_agreed,
-    a.eab_key_id, a.eab_binding"""
+    a.eab_key_id, a.eab_binding, a.frozen IS NOT NULL AS frozen"""
 
 _SPENDING = """
 WITH spent AS (
@@ -68,7 +68,7 @@ READING = _SPENDING.format(key="id")
 ACTING = (
     READING
     + """, acting AS (
-    SELECT id FROM signer WHERE fresh AND status = 'valid' AND thumbprint = $5
+    SELECT id FROM signer WHERE fresh AND status = 'valid' AND frozen IS NULL AND thumbprint = $5
 )"""
 )
 """Begins a statement that acts: its CTEs follow, its SELECT has SIGNER_COLUMNS and ends FROM signer a."""
@@ -101,4 +101,5 @@ def account_of(row: Row) -> Account:
         terms_agreed=row["terms_agreed"],
         eab_key_id=row["eab_key_id"],
         eab_binding=from_json(row["eab_binding"]),
+        frozen=row["frozen"],
     )

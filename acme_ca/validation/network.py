@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from acme_ca.config import LOOPBACK_NETWORKS
-from acme_ca.core.policy import Network as Prefix
+from acme_ca.core.identifiers import Network as Prefix
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.validation.record import Record, Unreachable
 from acme_ca.validation.resolver import Dns, RecordType

@@ -185,14 +185,14 @@ async def test_a_profile_for_some_services(ca, account, saved):
 
 
 async def test_a_revoked_eab_key_entitles_to_nothing(ca, saved):
-    """Lesson 14: fail closed."""
+    """Lesson 14: its accounts are frozen."""
     await add_eab_key(ca, "ended")
     name = await saved(allowed_eab_keys=["ended"])
     holder = await bound_account(ca, "ended")
     assert (await holder.new_order(ca.name(), profile=name)).status == 201
     await revoke_eab_key(ca, "ended")
-    assert_problem(await holder.new_order(ca.name(), profile=name), INVALID)
-    assert (await holder.new_order(ca.name())).status == 201, "other profiles are as they were"
+    for profile in (name, "server"):
+        assert_problem(await holder.new_order(ca.name(), profile=profile), ErrorType.UNAUTHORIZED, status=403)
 
 
 # ---------------------------------------------------------------- names

@@ -541,7 +541,7 @@ async def test_what_was_never_signed_is_noted(database, stock, state):
 
 
 async def test_what_todays_policy_would_refuse_is_noted_while_it_lives(database, stock):
-    findings = await checked(database, policy=NamePolicy(denied_domains=("example.test",)))
+    findings = await checked(database, policy=NamePolicy.of_settings(denied_domains=("example.test",)))
     living = {"plain", "twin", "pair", "wildcard"}
     assert told(findings) == {
         ("note", "certificate.policy", f"certificate:{stock.serial(which)}") for which in living

@@ -488,7 +488,7 @@ def test_a_spoiled_draft_is_found(sound, issuer, throw_away_key, case):
 
 def test_policy_is_asked_about_the_names_in_the_certificate(sound, issuer, throw_away_key):
     """Lesson 2. The request claims a harmless name; what counts is what would be signed."""
-    denying = NamePolicy(denied_domains=("evil.example.org",))
+    denying = NamePolicy.of_settings(denied_domains=("evil.example.org",))
     spoiled = names_instead(*general_names(*NAMES, "www.evil.example.org"))(sound, throw_away_key)
     assert any("www.evil.example.org" in finding for finding in findings(spoiled, issuer, policy=denying))
     assert firing(spoiled, issuer, policy=denying) >= {lint._policy}

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from acme_ca.acme import endpoints
 from acme_ca.acme.endpoints import ROUTES
 from tests.support.client import Account, Answer, Client, Order, assert_refused, key_change, payload_bytes
+from tests.support.eab import freeze
 from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.issuing import csr
 from tests.support.jose import Key, base64url, compact, jws, mac_jws
@@ -30,6 +31,7 @@ class Estate:
     owner: Account
     other: Account
     ended: Account
+    frozen: Account
     pending: Order
     ready: Order
     issued: Order
@@ -68,7 +70,8 @@ class Estate:
 
 
 async def make_estate(ca) -> Estate:
-    owner, other, ended = [await ca.account() for _ in range(3)]
+    owner, other, ended, frozen = [await ca.account() for _ in range(4)]
+    await freeze(ca, frozen)
     await ended.post(ended.url, {"status": "deactivated"})
     pending, ready, issued = await owner.order(ca.name()), await ca.ready(owner), await owner.order(ca.name())
     key = Key.generate()
@@ -78,6 +81,7 @@ async def make_estate(ca) -> Estate:
         owner=owner,
         other=other,
         ended=ended,
+        frozen=frozen,
         pending=pending,
         ready=ready,
         issued=issued,
@@ -128,6 +132,8 @@ CREDENTIALS: dict[str, Send] = {
     "the account": signed(lambda e: {"key": e.owner.key, "kid": e.owner.url}),
     "another account": signed(lambda e: {"key": e.other.key, "kid": e.other.url}),
     "an ended account": signed(lambda e: {"key": e.ended.key, "kid": e.ended.url}),
+    "a frozen account": signed(lambda e: {"key": e.frozen.key, "kid": e.frozen.url}),
+    "a frozen account's key as jwk": signed(lambda e: {"key": e.frozen.key}),
     "a new key": signed(lambda _: {"key": Key.generate()}),
     "the account's key as jwk": signed(lambda e: {"key": e.owner.key}),
     "an ended account's key as jwk": signed(lambda e: {"key": e.ended.key}),

@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from acme_ca.core.model import EabKey, EabKeyId
+from acme_ca.core.model import SERVER, EabKey, EabKeyId
 from acme_ca.core.problems import ErrorType
-from acme_ca.storage import accounts as account_store
+from acme_ca.storage import eab
 from acme_ca.storage.database import Database
 from tests.support.client import assert_problem, assert_refused
 from tests.support.fixtures import IN_SESSION_LOOP
@@ -86,18 +86,9 @@ async def test_lesson_26_a_pattern_in_a_url_is_nothing(ca, account, path, escape
 @pytest.mark.parametrize("pattern", PATTERNS)
 async def test_lesson_26_a_pattern_in_the_kid_of_a_binding_is_no_key(ca, pattern):
     async with Database.open(ca.dsn, connections=1) as database:
-        if await account_store.eab_key(database, "pattern-key") is None:
-            key = EabKey(
-                id=EabKeyId("pattern-key"),
-                hmac_key=SECRET,
-                owner="x",
-                service=None,
-                max_accounts=None,
-                accounts=0,
-                created=NOW,
-                revoked=None,
-            )
-            await account_store.create_eab_key(database, key)
+        if await eab.find(database, "pattern-key") is None:
+            key = EabKey(id=EabKeyId("pattern-key"), hmac_key=SECRET, owner="x", created=NOW, approved=NOW)
+            await eab.create(database, key, actor=SERVER)
     key = Key.generate()
     url = ca.client.url("new-account")
     binding = mac_jws({"alg": "HS256", "kid": f"pattern{pattern}key", "url": url}, compact(key.jwk), SECRET)

@@ -188,9 +188,9 @@ def test_lesson_1_the_barest_certificate(issuer):
 # ---------------------------------------------------------------- lesson 2
 
 POLICIES = {
-    "denied": (NamePolicy(denied_domains=("example.org",)), False),
-    "not among the allowed": (NamePolicy(allowed_domains=("vcc.internal",)), False),
-    "allowed": (NamePolicy(allowed_domains=("example.org",)), True),
+    "denied": (NamePolicy.of_settings(denied_domains=("example.org",)), False),
+    "not among the allowed": (NamePolicy.of_settings(allowed_domains=("vcc.internal",)), False),
+    "allowed": (NamePolicy.of_settings(allowed_domains=("example.org",)), True),
 }
 
 

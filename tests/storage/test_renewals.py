@@ -4,9 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from acme_ca.core.model import AccountId, EabKey, EabKeyId, Serial
+from acme_ca.core.model import SERVER, AccountId, EabKey, EabKeyId, Serial
 from acme_ca.core.renewal import SuggestedWindow
-from acme_ca.storage import accounts, certificates, renewals
+from acme_ca.storage import certificates, eab, renewals
 from tests.support import records
 from tests.support.records import DAY, NOW
 
@@ -94,12 +94,10 @@ async def account(database, service: str | None, *, bound: bool = True) -> Accou
             hmac_key=bytes(32),
             owner="o",
             service=service,
-            max_accounts=None,
-            accounts=0,
             created=NOW,
-            revoked=None,
+            approved=NOW,
         )
-        await accounts.create_eab_key(database, key)
+        await eab.create(database, key, actor=SERVER)
         bind = "UPDATE account SET eab_key_id = $1, eab_binding = '{}' WHERE id = $2"
         await database.execute(bind, key.id, made.id)
     return made.id

@@ -11,6 +11,7 @@ import pytest
 from acme_ca.ca.profiles import SERVER
 from acme_ca.core.model import (
     AccountId,
+    Actor,
     ChallengeType,
     EabKey,
     EabKeyId,
@@ -21,7 +22,7 @@ from acme_ca.core.model import (
 )
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, OrderStatus
-from acme_ca.storage import accounts, certificates, keys, operations, orders, resources, signers
+from acme_ca.storage import accounts, certificates, eab, keys, operations, orders, resources, signers
 from acme_ca.storage.database import Database
 from acme_ca.storage.keys import Objection
 from acme_ca.storage.orders import Unordered
@@ -88,7 +89,9 @@ async def test_of_parallel_acts_with_one_nonce_exactly_one_is_done(database, own
     assert await database.fetchval("SELECT count(*) FROM authz") == 2
 
 
-@pytest.mark.parametrize("spoilt", ["nonce", "epoch", "account ended", "key changed", "unknown account"])
+@pytest.mark.parametrize(
+    "spoilt", ["nonce", "epoch", "account ended", "account frozen", "key changed", "unknown account"]
+)
 async def test_no_act_unless_the_signer_may(database, owner, spoilt):
     """Lesson 10: fail closed, in the statement itself."""
     order = await records.order(database, owner, "a.example")
@@ -97,6 +100,8 @@ async def test_no_act_unless_the_signer_may(database, owner, spoilt):
         await spend(database, owner, credential.nonce)
     if spoilt == "account ended":
         await accounts.update(database, owner.id, contact=None, status=AccountStatus.DEACTIVATED, now=NOW)
+    if spoilt == "account frozen":
+        assert await accounts.freeze(database, owner.id, reason="", actor=Actor("operator"), now=NOW)
     if spoilt == "key changed":
         await accounts.change_key(database, owner, jwk="{}", thumbprint="n", spki_sha256=b"n", now=NOW)
     if spoilt == "unknown account":
@@ -172,16 +177,9 @@ async def test_parallel_creation_with_one_key_makes_one_account(database):
 async def test_an_eab_key_is_used_up_by_as_many_accounts_as_it_may_make(database, uses):
     """Lesson 14: also when they come at once."""
     key = EabKey(
-        id=EabKeyId("kid"),
-        hmac_key=bytes(32),
-        owner="o",
-        service=None,
-        max_accounts=uses,
-        accounts=0,
-        created=NOW,
-        revoked=None,
+        id=EabKeyId("kid"), hmac_key=bytes(32), owner="o", max_accounts=uses, created=NOW, approved=NOW
     )
-    await accounts.create_eab_key(database, key)
+    await eab.create(database, key, actor=Actor("operator"))
 
     async def create(number):
         return await accounts.create(
@@ -197,6 +195,7 @@ async def test_an_eab_key_is_used_up_by_as_many_accounts_as_it_may_make(database
             spki_sha256=b"%d" % number,
             now=NOW,
             client="",
+            hmac_key=key.hmac_key,
         )
 
     results = await asyncio.gather(*(create(number) for number in range(8)), return_exceptions=True)
@@ -204,7 +203,7 @@ async def test_an_eab_key_is_used_up_by_as_many_accounts_as_it_may_make(database
     assert len(refused) == 8 - uses
     assert {problem.type for problem in refused} == {ErrorType.UNAUTHORIZED}
     assert await database.fetchval("SELECT count(*) FROM account") == uses
-    assert [found.accounts for found in await accounts.eab_keys(database)] == [uses]
+    assert [found.accounts for found in await eab.all_keys(database)] == [uses]
 
 
 async def test_a_deactivated_account_stays_as_it_is(database, owner):
@@ -467,7 +466,17 @@ async def test_of_fifty_claims_one_wins(database, owner, draft):
 
 
 @pytest.mark.parametrize(
-    "spoilt", ["pending", "deactivated", "expired", "account key", "account ended", "blocked", "compromised"]
+    "spoilt",
+    [
+        "pending",
+        "deactivated",
+        "expired",
+        "account key",
+        "account ended",
+        "account frozen",
+        "blocked",
+        "compromised",
+    ],
 )
 async def test_no_claim_unless_all_is_in_order(database, owner, draft, spoilt):
     """Fail closed: at the last moment, in the statement itself."""
@@ -478,6 +487,8 @@ async def test_no_claim_unless_all_is_in_order(database, owner, draft, spoilt):
         await orders.deactivate_authorization(database, order.authorizations[1], now=NOW)
     if spoilt == "account ended":
         await accounts.update(database, owner.id, contact=None, status=AccountStatus.DEACTIVATED, now=NOW)
+    if spoilt == "account frozen":
+        assert await accounts.freeze(database, owner.id, reason="", actor=Actor("operator"), now=NOW)
     if spoilt == "blocked":
         await keys.block(database, [KEY], comment="", actor="operator", now=NOW)
     if spoilt == "compromised":
@@ -490,6 +501,44 @@ async def test_no_claim_unless_all_is_in_order(database, owner, draft, spoilt):
     assert claim is None
     assert await database.fetchval("SELECT count(*) FROM certificate WHERE order_id = $1", order.id) == 0
     assert await keys.objection(database, key) is OBJECTIONS.get(spoilt)
+
+
+async def test_a_claim_waits_for_who_freezes_its_account(database, database_url, owner, draft):
+    """Lesson 14: what is recorded was recorded before the account was frozen, however close they come."""
+    order = await records.order(database, owner, "a.example")
+    await records.validate(database, owner, order)
+    freezer = await asyncpg.connect(database_url)
+    freezing = freezer.transaction()
+    await freezing.start()
+    await freezer.execute("UPDATE account SET frozen = now() WHERE id = $1", owner.id)
+    claim = asyncio.create_task(
+        orders.claim_and_record(database, order, records.linted(order, draft), spki_sha256=KEY, now=NOW)
+    )
+    await asyncio.sleep(0.2)
+    assert not claim.done()
+    await freezing.commit()
+    assert await claim is None
+    await freezer.close()
+
+
+async def test_an_account_whose_key_is_being_revoked_is_frozen_with_the_others(database, database_url):
+    """Lesson 14: the revocation waits for who uses the key up, and then sees the account."""
+    key = EabKey(id=EabKeyId("kid"), hmac_key=bytes(32), owner="o", created=NOW, approved=NOW)
+    await eab.create(database, key, actor=Actor("operator"))
+    maker = await asyncpg.connect(database_url)
+    making = maker.transaction()
+    await making.start()
+    await maker.execute("UPDATE eab_key SET accounts = accounts + 1 WHERE id = 'kid'")
+    await maker.execute(
+        """INSERT INTO account (id, status, jwk, thumbprint, spki_sha256, eab_key_id, eab_binding, created, created_from)
+           VALUES ('a', 'valid', '{}', 't', 't', 'kid', '{}', now(), '')"""
+    )
+    revocation = asyncio.create_task(eab.revoke(database, "kid", reason="", actor=Actor("operator"), now=NOW))
+    await asyncio.sleep(0.2)
+    assert not revocation.done()
+    await making.commit()
+    assert await revocation == ("a",)
+    await maker.close()
 
 
 async def test_a_crash_after_recording_leaves_what_can_be_resumed_and_revoked(database, owner, draft):
@@ -536,12 +585,12 @@ async def test_client_strings_are_compared_as_they_are(database, owner, text):
     await records.order(database, owner, "a.example")
     if text == "\0":  # never reaches the database: ids match ID, kids are parsed; PostgreSQL would refuse it
         with pytest.raises(asyncpg.DataError):
-            await accounts.eab_key(database, text)
+            await eab.find(database, text)
         return
     assert await read_order(database, owner, text) is None
     nonce = records.credential(owner).nonce
     assert (await signers.spend_by_key(database, nonce, text)).account is None
-    assert await accounts.eab_key(database, text) is None
+    assert await eab.find(database, text) is None
 
 
 # ---------------------------------------------------------------- retention, leases, schema

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from acme_ca.core.model import EabKey, EabKeyId
-from acme_ca.storage import accounts
+from acme_ca.core.model import UNRESTRICTED, AccountId, Actor, EabKey, EabKeyId, Restrictions
+from acme_ca.storage import accounts, eab
 from acme_ca.storage.database import Database
 from tests.support.jose import Key, compact, mac_jws
 
@@ -17,24 +17,59 @@ if TYPE_CHECKING:
 SECRET = bytes(range(32))
 
 
-async def add_eab_key(ca: Ca, name: str, *, most: int | None = None, service: str | None = None) -> None:
+OPERATOR = Actor("operator:olga", "192.0.2.9")
+
+
+async def add_eab_key(
+    ca: Ca,
+    name: str,
+    *,
+    most: int | None = None,
+    service: str | None = None,
+    restrictions: Restrictions = UNRESTRICTED,
+    pending: bool = False,
+    expires: datetime | None = None,
+) -> None:
+    now = datetime.now(UTC)
+    key = EabKey(
+        id=EabKeyId(name),
+        hmac_key=SECRET,
+        owner="x",
+        service=service,
+        max_accounts=most,
+        restrictions=restrictions,
+        created=now,
+        approved=None if pending else now,
+        expires=expires,
+    )
     async with Database.open(ca.dsn, connections=1) as database:
-        key = EabKey(
-            id=EabKeyId(name),
-            hmac_key=SECRET,
-            owner="x",
-            service=service,
-            max_accounts=most,
-            accounts=0,
-            created=datetime.now(UTC),
-            revoked=None,
-        )
-        await accounts.create_eab_key(database, key)
+        await eab.create(database, key, actor=OPERATOR)
 
 
 async def revoke_eab_key(ca: Ca, name: str) -> None:
     async with Database.open(ca.dsn, connections=1) as database:
-        assert await accounts.revoke_eab_key(database, name, now=datetime.now(UTC))
+        frozen = await eab.revoke(
+            database, name, reason="left the house", actor=OPERATOR, now=datetime.now(UTC)
+        )
+    assert frozen is not None
+
+
+async def freeze(ca: Ca, account: Account) -> None:
+    async with Database.open(ca.dsn, connections=1) as database:
+        assert await accounts.freeze(
+            database, id_of(account), reason="a test", actor=OPERATOR, now=datetime.now(UTC)
+        )
+
+
+async def unfreeze(ca: Ca, account: Account) -> bool:
+    async with Database.open(ca.dsn, connections=1) as database:
+        return await accounts.unfreeze(
+            database, id_of(account), reason="a test", actor=OPERATOR, now=datetime.now(UTC)
+        )
+
+
+def id_of(account: Account) -> AccountId:
+    return AccountId(account.url.rpartition("/")[2])
 
 
 def binding(

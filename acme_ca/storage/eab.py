@@ -1,0 +1,185 @@
+"""Keys for external account binding (RFC 8555 §7.3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from acme_ca.core.codes import Code
+from acme_ca.core.model import AccountId, Actor, EabKey, EabKeyId, Restrictions, RevocationReason
+from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.storage.database import Database, Row, from_json
+
+if TYPE_CHECKING:
+    from acme_ca.storage.database import Connection
+
+REVOCATION_BATCH = 500
+
+_COLUMNS = """id, hmac_key, owner, service, contact, max_accounts, accounts, restrictions, created, approved, expires, revoked"""
+
+
+async def create(database: Database, key: EabKey, *, actor: Actor) -> None:
+    await database.fetchrow_durably(
+        f"""WITH made AS (
+               INSERT INTO eab_key ({_COLUMNS}, changed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $9)
+           )
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           VALUES ($9, 'eab-key.created', $13, $14, 'eab_key:' || $1, json_build_object(
+               'owner', $3::text, 'service', $4::text, 'contact', $5::text[], 'max_accounts', $6::integer,
+               'restrictions', $8::jsonb, 'approved', $10::timestamptz IS NOT NULL, 'expires', $11::timestamptz))
+           RETURNING true""",
+        key.id,
+        key.hmac_key,
+        key.owner,
+        key.service,
+        key.contact,
+        key.max_accounts,
+        key.accounts,
+        key.restrictions.model_dump_json(exclude_defaults=True),
+        key.created,
+        key.approved,
+        key.expires,
+        key.revoked,
+        actor.name,
+        actor.source,
+    )
+
+
+async def find(database: Database, key: str) -> EabKey | None:
+    """Raises pydantic's ValidationError for restrictions that a later release wrote."""
+    row = await database.fetchrow(f"SELECT {_COLUMNS} FROM eab_key WHERE id = $1", key)
+    return _key_of(row) if row else None
+
+
+async def all_keys(database: Database) -> list[EabKey]:
+    rows = await database.fetch(f"SELECT {_COLUMNS} FROM eab_key ORDER BY created, id")
+    return [_key_of(row) for row in rows]
+
+
+def _key_of(row: Row) -> EabKey:
+    fields: dict[str, Any] = dict(row)
+    return EabKey(
+        **{
+            **fields,
+            "contact": tuple(row["contact"]),
+            "restrictions": Restrictions.model_validate(from_json(row["restrictions"])),
+        }
+    )
+
+
+async def use_up(connection: Connection, key: EabKeyId, *, hmac_key: bytes | None, now: datetime) -> None:
+    """Count one more account of the key, inside the transaction that makes it. Raises Problem when the key may make none
+    (any more), or has another secret by now.
+    """
+    used = await connection.fetchval(
+        """UPDATE eab_key SET accounts = accounts + 1
+           WHERE id = $1 AND hmac_key = $2 AND approved IS NOT NULL AND revoked IS NULL
+             AND (expires IS NULL OR expires > $3) AND (max_accounts IS NULL OR accounts < max_accounts)
+           RETURNING true""",
+        key,
+        hmac_key,
+        now,
+    )
+    if not used:
+        raise Problem(
+            ErrorType.UNAUTHORIZED,
+            "This external account key is revoked, expired or not approved yet, or has been used for as many accounts as it "
+            "may: ask the CA's operator for another.",
+            code=Code.EAB_KEY_UNUSABLE,
+        )
+
+
+# ---------------------------------------------------------------- the end of a key
+
+
+async def revoke(
+    database: Database, key: str, *, reason: str, actor: Actor, now: datetime
+) -> tuple[AccountId, ...] | None:
+    """End the key and freeze its accounts: those that were frozen now. None: there is no such key, or it was revoked
+    before.
+
+    Two statements: the second must see the account of whoever used the key up while the first waited for its row.
+    """
+    async with database.transaction() as connection:
+        ended = await connection.fetchval(
+            "UPDATE eab_key SET revoked = $2, changed = $2 WHERE id = $1 AND revoked IS NULL RETURNING true",
+            key,
+            now,
+        )
+        if not ended:
+            return None
+        rows = await connection.fetch(
+            """WITH frozen AS (
+                   UPDATE account SET frozen = $2 WHERE eab_key_id = $1 AND frozen IS NULL AND status = 'valid' RETURNING id
+               ), told AS (
+                   INSERT INTO audit_event (at, event, actor, source, object, detail)
+                   SELECT $2, 'account.frozen', $3, $4, 'account:' || id,
+                          json_build_object('reason', 'its EAB key is revoked', 'eab_key', $1::text) FROM frozen
+                   UNION ALL
+                   SELECT $2, 'eab-key.revoked', $3, $4, 'eab_key:' || $1, json_build_object(
+                       'reason', $5::text, 'accounts', (SELECT count(*) FROM frozen))
+               )
+               SELECT id FROM frozen""",
+            key,
+            now,
+            actor.name,
+            actor.source,
+            reason,
+        )
+    return tuple(row["id"] for row in rows)
+
+
+_LIVES = "(revoked IS NULL OR reason = 6)"
+
+
+async def revoke_certificates(
+    database: Database, key: str, *, reason: RevocationReason, comment: str, actor: Actor, now: datetime
+) -> int:
+    """Take back for good a batch of the living certificates of the key's accounts, those on hold too. Returns how many;
+    0: none is left.
+    """
+    row = await database.fetchrow_durably(
+        f"""WITH living AS (
+               SELECT c.serial FROM account a, LATERAL (
+                   SELECT serial FROM certificate WHERE account_id = a.id AND not_after > $2 AND {_LIVES} LIMIT $4) c
+               WHERE a.eab_key_id = $1 LIMIT $4
+           ), gone AS (
+               UPDATE certificate SET revoked = coalesce(revoked, $2), reason = $3, status_changed = $2, comment = $5
+               WHERE serial IN (SELECT serial FROM living) AND {_LIVES}
+               RETURNING serial, issuer_id, shard
+           ), due AS (
+               INSERT INTO crl_due (issuer_id, shard, at) SELECT DISTINCT issuer_id, shard, $2::timestamptz FROM gone
+           ), told AS (
+               INSERT INTO audit_event (at, event, actor, source, object, detail)
+               SELECT $2, 'certificate.revoked', $6, $7, 'certificate:' || serial,
+                      json_build_object('reason', $3::smallint, 'comment', $5::text) FROM gone
+           )
+           SELECT count(*) AS gone FROM gone""",
+        key,
+        now,
+        reason,
+        REVOCATION_BATCH,
+        comment,
+        actor.name,
+        actor.source,
+    )
+    return row["gone"] if row else 0
+
+
+# ---------------------------------------------------------------- what holds for a key's accounts
+
+
+async def restrictions(
+    database: Database, keys: Collection[str]
+) -> Mapping[EabKeyId, tuple[str | None, Mapping[str, Any]]]:
+    """Of those keys that exist: their service and restrictions, unread, since another release may have written them."""
+    rows = await database.fetch(
+        "SELECT id, service, restrictions FROM eab_key WHERE id = ANY ($1)", list(keys)
+    )
+    return {row["id"]: (row["service"], from_json(row["restrictions"])) for row in rows}
+
+
+async def changed_since(database: Database, since: datetime) -> list[EabKeyId]:
+    rows = await database.fetch("SELECT id FROM eab_key WHERE changed >= $1", since)
+    return [row["id"] for row in rows]
