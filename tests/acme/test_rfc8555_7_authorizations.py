@@ -275,7 +275,7 @@ async def failure(account: Account, order: Order, kind: str = "http-01") -> dict
     (challenge,) = authorization["challenges"]
     assert (challenge["type"], challenge["status"]) == (kind, "invalid")
     assert "validated" not in challenge
-    assert set(challenge["error"]) == {"type", "detail"}
+    assert set(challenge["error"]) == {"type", "code", "detail"}
     assert re.fullmatch(r"[A-Z].+\.", challenge["error"]["detail"]), challenge
     assert (await order.read())["status"] == "invalid"
     return challenge["error"]
