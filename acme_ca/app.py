@@ -33,6 +33,11 @@ from acme_ca.acme.urls import (
     REVOKE_CERT,
     Urls,
 )
+from acme_ca.admin import frame
+from acme_ca.admin.approvals import Approvals
+from acme_ca.admin.authentication import Doorkeeper
+from acme_ca.admin.rooms import Admin
+from acme_ca.admin.routes import ROUTES
 from acme_ca.ca import profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.crls import CrlSigner
@@ -114,6 +119,7 @@ async def prepare(settings: Settings, seed: Hierarchy | None, *, dsn: str, open_
     DatabaseUnavailable, ConfigurationError.
     """
     own_identifier(settings)  # before anything is written
+    _two_person(settings.admin.two_person)
     await store.migrate(dsn)
     async with Database.open(dsn, connections=1) as database:
         known = await _profiles(settings, database)
@@ -214,6 +220,10 @@ class Application:
 
     https: web.Application
     http: web.Application
+    local: web.Application
+    """The admin API for processes of this machine, through the Unix socket."""
+    certified: web.Application
+    """The admin API for client certificates."""
     issuers: Issuers
     profiles: Profiles
     policies: Policies
@@ -309,7 +319,7 @@ class _Composition:
         crl_files = CrlFiles(database=self._database, history=history)
         https = self._web(endpoints.common_headers(acme))
         endpoints.add_routes(https, acme)
-        plain = self._web(lambda _request, _response: None)
+        plain = self._web(_undecorated)
         ocsp, max_age = self._ocsp(responders), timedelta(seconds=self._settings.ocsp.max_age)
         for application in (https, plain):
             public.add_routes(application, everyone)
@@ -321,15 +331,42 @@ class _Composition:
             database=self._database, health=everyone.health, clock=utc_now, dev=self._settings.dev
         )
         public.add_metrics_route(plain, metrics)
+        admin, doorkeeper = self._admin(), Doorkeeper(database=self._database, clock=utc_now)
+        local, certified = (self._web(_undecorated) for _ in range(2))
+        for application, identify in (
+            (https, doorkeeper.by_token),
+            (local, doorkeeper.by_socket),
+            (certified, doorkeeper.by_certificate),
+        ):
+            frame.add_routes(application, admin, ROUTES, identify=identify)
         return Application(
             https=https,
             http=plain,
+            local=local,
+            certified=certified,
             issuers=self._issuers,
             profiles=self._profiles,
             policies=self._policies,
             responders=responders,
             _background=self._background(acme, crl_files, self._publisher(history), responders),
             _authorizations=acme.authorizations,
+        )
+
+    def _admin(self) -> Admin:
+        settings = self._settings.admin
+        routes = {route.name: route for route in ROUTES}
+        return Admin(
+            database=self._database,
+            approvals=Approvals(
+                database=self._database,
+                lifetime=timedelta(seconds=settings.approval_lifetime),
+                clock=utc_now,
+                new_id=new_id,
+            ),
+            routes=routes,
+            two_person=_two_person(settings.two_person),
+            clock=utc_now,
+            random_bytes=os.urandom,
         )
 
     def _web(self, decorate: http.Decorate) -> web.Application:
@@ -543,6 +580,21 @@ def _policies(settings: Settings, database: Database, logger: Logger) -> Policie
         clock=utc_now,
         log=logger,
     )
+
+
+def _undecorated(_request: web.Request, _response: web.StreamResponse) -> None: ...
+
+
+def _two_person(names: tuple[str, ...]) -> frozenset[str]:
+    """Raises ConfigurationError for a name of no dangerous act: nobody should believe themselves protected."""
+    dangerous = frozenset(route.name for route in ROUTES if route.dangerous)
+    if names == ("all",):
+        return dangerous
+    if unknown := sorted(set(names) - dangerous):
+        raise ConfigurationError(
+            f"ACME_CA_ADMIN__TWO_PERSON: there is no dangerous act {unknown[0]!r}; these are: {', '.join(sorted(dangerous))}."
+        )
+    return frozenset(names)
 
 
 def _authority(settings: Settings, issuers: Issuers) -> Authority:

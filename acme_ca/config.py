@@ -259,6 +259,19 @@ class ServiceSettings(Section):
     """A service that registers waits for an administrator before it may have certificates."""
 
 
+class AdminSettings(Section):
+    """The operator's door."""
+
+    socket: Path | None = None
+    """The Unix socket for commands on this machine, mode 0600. None: `admin.sock` in the data directory."""
+    listen: Annotated[Endpoint, NoDecode] | None = None
+    """Beside the https listener: the API for client certificates of profile `operator`. None: no such listener."""
+    two_person: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Names of dangerous acts that a second person must approve, as docs/api.md lists them; `all` means each."""
+    approval_lifetime: Seconds = 86400.0
+    """How long an act waits for the second person."""
+
+
 class TestSettings(Section):
     """Misbehaviour on request, for tests of clients. Refused without `--dev`."""
 
@@ -319,6 +332,7 @@ class Settings(BaseSettings):
     crl: CrlSettings = CrlSettings()
     ocsp: OcspSettings = OcspSettings()
     services: ServiceSettings = ServiceSettings()
+    admin: AdminSettings = AdminSettings()
     test: TestSettings = TestSettings()
 
     @classmethod

@@ -20,7 +20,8 @@ MAX_BODY = 64 * 1024
 """Bytes."""
 ACCOUNT = web.RequestKey("account", str)
 PROBLEM = web.RequestKey("problem", str)
-_TOLD = {"account": ACCOUNT, "problem": PROBLEM}
+PRINCIPAL = web.RequestKey("principal", str)
+_TOLD = {"account": ACCOUNT, "principal": PRINCIPAL, "problem": PROBLEM}
 """What a request's line in the log tells where it is known."""
 
 SERVER = "acme-ca"
@@ -28,6 +29,7 @@ CONTINUE = "100-continue"
 BODY_TIMEOUT = 20.0
 """Seconds for a request's body to arrive."""
 PROBLEM_JSON = "application/problem+json"
+NO_CONTENT, BAD_REQUEST = 204, 400
 
 STATUS: Mapping[ErrorType, int] = {
     ErrorType.UNAUTHORIZED: 403,
@@ -77,11 +79,15 @@ async def meet_expectation(request: web.Request) -> None:
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
 
-async def read_body(request: web.Request) -> bytes:
-    """The request's body. Raises Problem when it does not arrive in BODY_TIMEOUT, HTTPException when it is too large."""
+async def read_body(request: web.Request, *, most: int = MAX_BODY) -> bytes:
+    """The request's body, `most` bytes of it. Raises Problem when it does not arrive in BODY_TIMEOUT, HTTPException when
+    it is too large.
+    """
     if "Content-Encoding" in request.headers:
         raise malformed("The request's body must be sent as it is, without a Content-Encoding.", status=415)
     try:
+        if most != MAX_BODY:
+            request = request.clone(client_max_size=most)
         if request.content.is_eof():  # all is there, as with nearly every request
             return await request.read()
         async with asyncio.timeout(BODY_TIMEOUT):

@@ -9,7 +9,7 @@ import typer
 
 from acme_ca import __version__, server
 from acme_ca.ca.certify import is_loopback
-from acme_ca.cli import audit, blocklist, ca, ceremony, cert, crl, eab, key, profile
+from acme_ca.cli import audit, blocklist, ca, ceremony, cert, crl, eab, key, profile, token
 from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
 from acme_ca.config import ConfigurationError
 from acme_ca.server import datadir, hierarchy
@@ -34,6 +34,7 @@ app.add_typer(eab.app, name="eab")
 app.add_typer(key.app, name="key")
 app.add_typer(blocklist.app, name="blocklist")
 app.add_typer(profile.app, name="profile")
+app.add_typer(token.app, name="token")
 app.add_typer(audit.app, name="audit")
 
 

@@ -23,29 +23,47 @@ Sockets = tuple[socket.socket, ...]
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """For each worker, by its number, a socket of either listener. They listen; nobody accepts yet."""
+    """For each worker, by its number, a socket of every listener. They listen; nobody accepts yet."""
 
     https: Sockets
     http: Sockets
+    certified: Sockets = ()
+    """Of the admin API for client certificates, where it is wanted."""
 
-    def keep_only(self, number: int) -> tuple[socket.socket, socket.socket]:
+    def keep_only(self, number: int) -> OwnSockets:
         """In worker `number`: its sockets, the others closed, or the kernel would go on to fill their backlogs."""
-        for sockets in (self.https, self.http):
+        for sockets in (self.https, self.http, self.certified):
             _close(sockets[:number] + sockets[number + 1 :])
-        return self.https[number], self.http[number]
+        return OwnSockets(
+            https=self.https[number],
+            http=self.http[number],
+            certified=self.certified[number] if self.certified else None,
+        )
 
     def close(self) -> None:
-        _close(self.https + self.http)
+        _close(self.https + self.http + self.certified)
 
 
-def listen(https: Endpoint, http: Endpoint, *, workers: int) -> Listeners:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnSockets:
+    """One worker's."""
+
+    https: socket.socket
+    http: socket.socket
+    certified: socket.socket | None = None
+
+
+def listen(https: Endpoint, http: Endpoint, certified: Endpoint | None = None, *, workers: int) -> Listeners:
     """Raises ConfigurationError when an endpoint cannot be had, for instance because somebody else listens there."""
-    tls = _listen(https, workers, setting="ACME_CA_HTTPS_LISTEN")
-    try:
-        return Listeners(https=tls, http=_listen(http, workers, setting="ACME_CA_HTTP_LISTEN"))
-    except ConfigurationError:
-        _close(tls)
-        raise
+    wanted = {"ACME_CA_HTTPS_LISTEN": https, "ACME_CA_HTTP_LISTEN": http, "ACME_CA_ADMIN__LISTEN": certified}
+    with contextlib.ExitStack() as opened:
+        made = []
+        for setting, endpoint in wanted.items():
+            sockets = _listen(endpoint, workers, setting=setting) if endpoint else ()
+            opened.callback(_close, sockets)
+            made.append(sockets)
+        opened.pop_all()
+    return Listeners(*made)
 
 
 def _listen(endpoint: Endpoint, count: int, *, setting: str) -> Sockets:

@@ -14,7 +14,7 @@ from acme_ca import app, log
 from acme_ca.app import Prepared
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.server import database, datadir, hierarchy, sockets, weakkeys, welcome
+from acme_ca.server import adminsocket, database, datadir, hierarchy, sockets, weakkeys, welcome
 from acme_ca.server.apart import apart
 from acme_ca.server.sockets import Listeners
 from acme_ca.server.supervisor import Supervisor
@@ -35,7 +35,9 @@ def serve(settings: Settings) -> int:
     _allow_many_connections()
     status = 0
     with contextlib.suppress(KeyboardInterrupt), _interruptible() as interrupted, ExitStack() as held:
-        listeners = sockets.listen(settings.https_listen, settings.http_listen, workers=settings.workers)
+        listeners = sockets.listen(
+            settings.https_listen, settings.http_listen, settings.admin.listen, workers=settings.workers
+        )
         held.callback(listeners.close)
         status = _prepare(settings, listeners, held).run(interrupted)
     log.get(process="supervisor").info("stopped")
@@ -51,9 +53,12 @@ def _prepare(settings: Settings, listeners: Listeners, held: ExitStack) -> Super
         prepared = _bring_up(settings, seed, dsn)
         tls = _tls(settings)
         root = datadir.publish_root(settings.data, prepared.root_pem)
+        local = adminsocket.listen(settings)
+        started.callback(adminsocket.remove, settings)
+        started.callback(local.close)
         held.enter_context(started.pop_all())
     return Supervisor(
-        Worker(settings=settings, weak_keys=weak_keys, dsn=dsn, tls=tls, listeners=listeners),
+        Worker(settings=settings, weak_keys=weak_keys, dsn=dsn, tls=tls, listeners=listeners, local=local),
         workers=settings.workers,
         grace=settings.shutdown_grace,
         on_ready=partial(welcome.say, settings, root=root, fingerprint=prepared.fingerprint),

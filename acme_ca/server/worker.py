@@ -1,4 +1,4 @@
-"""One worker process: serves both listeners until it is told to stop, then finishes what is under way."""
+"""One worker process: serves all listeners until it is told to stop, then finishes what is under way."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,7 +22,7 @@ from acme_ca.config import Settings
 from acme_ca.core.weakkeys import WeakKeys
 from acme_ca.log import Logger
 from acme_ca.server import hierarchy
-from acme_ca.server.sockets import BACKLOG, Listeners
+from acme_ca.server.sockets import BACKLOG, Listeners, OwnSockets
 from acme_ca.server.supervisor import WorkerEnds
 from acme_ca.server.tls import ServerTls
 
@@ -30,11 +30,10 @@ HANDSHAKE_TIMEOUT = 10.0
 """Seconds for a client's TLS handshake."""
 KEEPALIVE_TIMEOUT = 75.0
 """Seconds that a connection may be idle; also the limit for the head of a request to arrive."""
+TRUST_INTERVAL = 5.0
+"""Seconds."""
 LINGER = 0.25
 """Seconds between the last accept and the end of idle connections: a request already on its way is still served."""
-
-SocketPair = tuple[socket.socket, socket.socket]
-"""https, http."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +45,8 @@ class Worker:
     dsn: str
     tls: ServerTls
     listeners: Listeners
+    local: socket.socket
+    """The Unix socket of the admin API, which all workers share."""
 
     def __call__(self, ends: WorkerEnds) -> int:
         """Serve. Returns the exit status: 0 when told to stop, 1 when the background tasks failed."""
@@ -53,7 +54,7 @@ class Worker:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(self._serve(own, ends))
 
-    async def _serve(self, sockets: SocketPair, ends: WorkerEnds) -> int:
+    async def _serve(self, sockets: OwnSockets, ends: WorkerEnds) -> int:
         logger = log.get(worker=ends.number)
         service = Service(self.tls, ends, grace=self.settings.shutdown_grace, log=logger)
         async with Application.open(
@@ -66,11 +67,11 @@ class Worker:
             # What the start has made stays for good: the collector need not look at it again.
             gc.collect()
             gc.freeze()
-            return await service.run(application, sockets)
+            return await service.run(application, sockets, self.local)
 
 
 class Service:
-    """Serves an application on a pair of sockets (https, http) until a signal, or the supervisor's death, ends it.
+    """Serves an application on its sockets until a signal, or the supervisor's death, ends it.
 
     grace: seconds for the requests under way then.
     """
@@ -83,19 +84,33 @@ class Service:
         self._stop = asyncio.Event()
         self._heed_supervisor()
 
-    async def run(self, application: Application, sockets: SocketPair) -> int:
+    async def run(self, application: Application, sockets: OwnSockets, local: socket.socket) -> int:
         """The exit status: 0 when told to stop, 1 when the background tasks ended by themselves."""
         background = asyncio.create_task(application.background())
-        sites = (
-            await self._listen(application.https, sockets[0], tls=self._tls.context),
-            await self._listen(application.http, sockets[1], tls=None),
-        )
+        self._tls.trust(issuer.certificate for issuer in application.issuers)
+        sites = [
+            await self._listen(application.https, sockets.https, tls=self._tls.context),
+            await self._listen(application.http, sockets.http, tls=None),
+            await self._listen(application.local, local, tls=None),
+        ]
+        if sockets.certified is not None:
+            sites.append(await self._listen(application.certified, sockets.certified, tls=self._tls.clients))
         self._ends.ready()
-        async with _running(self._tls.watch()), _running(self._stop.wait()) as told:
+        async with (
+            _running(self._tls.watch()),
+            _running(self._trust(application)),
+            _running(self._stop.wait()) as told,
+        ):
             await asyncio.wait({told, background}, return_when=asyncio.FIRST_COMPLETED)
             failed = background.done()
             await self._drain(sites, background, application)
         return int(failed)
+
+    async def _trust(self, application: Application) -> None:
+        """What new issuers have signed opens the admin API, too."""
+        while True:
+            await asyncio.sleep(TRUST_INTERVAL)
+            self._tls.trust(issuer.certificate for issuer in application.issuers)
 
     def _heed_supervisor(self) -> None:
         loop = asyncio.get_running_loop()
@@ -135,7 +150,7 @@ class Service:
             response.force_close()
 
     async def _drain(
-        self, sites: tuple[_Site, ...], background: asyncio.Task[None], application: Application
+        self, sites: Sequence[_Site], background: asyncio.Task[None], application: Application
     ) -> None:
         """Requests first, for they may still begin validations; all within the grace."""
         deadline = time.monotonic() + self._grace

@@ -37,7 +37,7 @@ def test_a_worker_keeps_its_own_sockets_and_closes_the_others():
     listeners = sockets.listen(endpoint(https), endpoint(http), workers=3)
     try:
         own = listeners.keep_only(1)
-        assert own == (listeners.https[1], listeners.http[1])
+        assert (own.https, own.http) == (listeners.https[1], listeners.http[1])
         assert [held.fileno() == -1 for held in listeners.https] == [True, False, True]
     finally:
         listeners.close()

@@ -1,0 +1,278 @@
+"""What all routes of the admin API share, done once: who asks and whether they may, reading the request into models,
+the second person's approval, writing the answer.
+
+Routes are tables of values (`Route`), so that the OpenAPI document, the docs and the test of the roles read the same lines
+as the server does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import ErrorDetails
+
+from acme_ca.admin.access import Permission, Principal, Role
+from acme_ca.core.codes import Code
+from acme_ca.core.model import Actor
+from acme_ca.core.problems import ErrorType, Problem, malformed
+from acme_ca.http import PRINCIPAL, meet_expectation, read_body
+
+if TYPE_CHECKING:
+    from acme_ca.admin.rooms import Admin
+
+PREFIXES = ("/api/v1", "/api")
+"""The second is where VCC services call; both are the same."""
+MAX_BODY = 64 * 1024
+"""Bytes, of requests to routes that do not say otherwise."""
+JSON = "application/json"
+
+Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
+Identify = Callable[[web.Request], Awaitable[Principal]]
+"""Raises Problem when it is not known who asks."""
+
+
+class Model(BaseModel):
+    """The base of all bodies and answers: unknown fields are refused, docstrings of fields describe them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+Given = TypeVar("Given", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One request, read and permitted. `query` and `body` are of the models that the route names."""
+
+    principal: Principal
+    path: Mapping[str, str]
+    query: Any
+    body: Any
+
+    @property
+    def actor(self) -> Actor:
+        return self.principal.actor
+
+    @property
+    def services(self) -> list[str] | None:
+        """Those that the credential is for; None: all."""
+        return sorted(self.principal.services) or None
+
+    def check_service(self, service: str | None) -> None:
+        """Raises Problem (`not-found`) for what belongs to a service that the credential is not for: it need not know."""
+        if self.principal.services and service not in self.principal.services:
+            raise not_found()
+
+    def check_may(self, permission: Permission) -> None:
+        """For what a body asks for beyond the route's own permission. Raises Problem."""
+        if not self.principal.may(permission):
+            raise _forbidden(self.principal, permission)
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An answer that is no JSON."""
+
+    content: bytes
+    media_type: str
+
+
+Answer = BaseModel | File | None
+Endpoint = Callable[["Admin", Call], Awaitable[Answer]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One line of a table. `path` is below PREFIXES; its parameters are in braces."""
+
+    name: str
+    """`resource.act`: stable, the operationId."""
+    method: Method
+    path: str
+    permission: Permission | None
+    """None: everybody, without a login."""
+    endpoint: Endpoint
+    summary: str
+    answer: type[BaseModel] | None = None
+    """None: no body (204), or a file."""
+    media_type: str = JSON
+    """Of the answer."""
+    status: int = 200
+    body: type[BaseModel] | None = None
+    query: type[BaseModel] | None = None
+    scoped: bool = False
+    """Whether the endpoint itself keeps credentials for some services to those; otherwise it is closed to them."""
+    dangerous: bool = False
+    """Whether a second person must approve when that is switched on for it (`admin.two_person`)."""
+    conflicts: bool = False
+    """Whether it answers 409 for states in which the act cannot be done."""
+    max_body: int = MAX_BODY
+
+    @property
+    def parameters(self) -> list[str]:
+        return [part[1:-1] for part in self.path.split("/") if part.startswith("{")]
+
+
+def add_routes(
+    application: web.Application, admin: Admin, routes: Sequence[Route], *, identify: Identify
+) -> None:
+    for route in routes:
+        handler = _handler(admin, route, identify)
+        for prefix in PREFIXES:
+            application.router.add_route(
+                route.method, prefix + route.path, handler, expect_handler=meet_expectation
+            )
+
+
+def _handler(
+    admin: Admin, route: Route, identify: Identify
+) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def handle(request: web.Request) -> web.Response:
+        principal = None
+        if route.permission is not None:
+            principal = await identify(request)
+            request[PRINCIPAL] = principal.name
+            _check_permission(principal, route, route.permission)
+        call = Call(
+            principal=principal or _NOBODY,
+            path=_path(request),
+            query=_query(request, route.query),
+            body=_parsed(await _body(request, route), route.body),
+        )
+        if route.dangerous and route.name in admin.two_person:
+            return _response(await admin.approvals.request(route, call), status=HTTPStatus.ACCEPTED)
+        return _response(await route.endpoint(admin, call), status=route.status)
+
+    return handle
+
+
+_NOBODY = Principal(name="", role=Role.VIEWER, source="")
+"""Asks for what everybody may have."""
+
+
+def _check_permission(principal: Principal, route: Route, permission: Permission) -> None:
+    if not principal.may(permission):
+        raise _forbidden(principal, permission)
+    if principal.services and not route.scoped:
+        raise Problem(
+            ErrorType.UNAUTHORIZED,
+            f"This token is for the services {', '.join(sorted(principal.services))} only; this route is about all.",
+            code=Code.FORBIDDEN,
+        )
+
+
+def _forbidden(principal: Principal, permission: Permission) -> Problem:
+    return Problem(
+        ErrorType.UNAUTHORIZED,
+        f"The role {principal.role} of {principal.name} does not include {permission}.",
+        code=Code.FORBIDDEN,
+    )
+
+
+def not_found(what: str = "There is no such thing.") -> Problem:
+    return Problem(ErrorType.MALFORMED, what, status=HTTPStatus.NOT_FOUND, code=Code.NOT_FOUND)
+
+
+def conflict(detail: str, code: Code = Code.CONFLICT) -> Problem:
+    return Problem(ErrorType.MALFORMED, detail, status=HTTPStatus.CONFLICT, code=code)
+
+
+# ---------------------------------------------------------------- reading
+
+
+def _path(request: web.Request) -> Mapping[str, str]:
+    """Raises Problem for what PostgreSQL could not keep: then nothing has that name."""
+    path = dict(request.match_info)
+    if not all(value.isprintable() for value in path.values()):
+        raise not_found()
+    return path
+
+
+def _query(request: web.Request, model: type[BaseModel] | None) -> BaseModel | None:
+    if model is None:
+        if request.query:
+            raise _invalid([("query", "This route takes no query.")])
+        return None
+    lists = {
+        name
+        for name, one in model.model_fields.items()
+        if "list[" in str(one.annotation) or "tuple[" in str(one.annotation)
+    }
+    given: dict[str, Any] = {}
+    for name in request.query:
+        values = request.query.getall(name)
+        if name not in lists and len(values) > 1:
+            raise _invalid([(name, "It is given more than once.")])
+        given[name] = values if name in lists else values[0]
+    if any("\0" in value or not value.isprintable() for value in request.query.values()):
+        raise _invalid([("query", "It has characters that do not print.")])
+    return _validated(lambda: model.model_validate_strings(given))
+
+
+async def _body(request: web.Request, route: Route) -> bytes:
+    try:
+        body = await read_body(request, most=route.max_body)
+    except web.HTTPRequestEntityTooLarge:
+        raise malformed(f"The body is larger than {route.max_body} bytes.", status=413) from None
+    if route.body is None:
+        if body:
+            raise _invalid([("body", "This route takes no body.")])
+        return b""
+    if body and request.content_type != JSON:
+        raise malformed(f"The body must be {JSON}.", status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+    return body
+
+
+def _parsed(body: bytes, model: type[BaseModel] | None) -> BaseModel | None:
+    if model is None:
+        return None
+    if b"\\u0000" in body:
+        raise _invalid([("body", "It has a NUL character in a string.")])
+    return _validated(lambda: model.model_validate_json(body or b"{}"))
+
+
+def _validated(read: Callable[[], Given]) -> Given:
+    try:
+        return read()
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False)
+        if found[0]["type"] == "json_invalid":
+            detail = f"The body is no JSON: {found[0]['msg']}."
+            raise Problem(ErrorType.MALFORMED, detail, code=Code.NOT_JSON) from None
+        raise _invalid([_told(one) for one in found]) from None
+
+
+def _told(error: ErrorDetails) -> tuple[str, str]:
+    where = ".".join(str(part) for part in error["loc"]) or "body"
+    return where, error["msg"].removeprefix("Value error, ").rstrip(".") + "."
+
+
+def _invalid(errors: Sequence[tuple[str, str]]) -> Problem:
+    first, detail = errors[0]
+    return Problem(
+        ErrorType.MALFORMED,
+        f"{first}: {detail}",
+        code=Code.FIELD_INVALID,
+        members={"field": first, "errors": [{"field": name, "detail": told} for name, told in errors]},
+    )
+
+
+# ---------------------------------------------------------------- answering
+
+
+def _response(answer: Answer, *, status: int) -> web.Response:
+    headers = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    if answer is None:
+        return web.Response(status=HTTPStatus.NO_CONTENT, headers=headers)
+    if isinstance(answer, File):
+        return web.Response(
+            body=answer.content, content_type=answer.media_type, status=status, headers=headers
+        )
+    return web.Response(
+        body=answer.model_dump_json().encode(), content_type=JSON, status=status, headers=headers
+    )

@@ -1,0 +1,24 @@
+"""The rooms behind the endpoints of the admin API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from acme_ca.admin.approvals import Approvals
+from acme_ca.admin.frame import Route
+from acme_ca.storage.database import Database
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admin:
+    """`two_person`: names of the routes that a second person must approve."""
+
+    database: Database
+    approvals: Approvals
+    routes: Mapping[str, Route]
+    """By their names."""
+    two_person: frozenset[str]
+    clock: Callable[[], datetime] = field(repr=False)
+    random_bytes: Callable[[int], bytes] = field(repr=False)

@@ -1,0 +1,11 @@
+"""All routes of the admin API."""
+
+from __future__ import annotations
+
+from acme_ca.admin import approvals, tokens
+from acme_ca.admin.frame import Route
+
+ROUTES: tuple[Route, ...] = (
+    *tokens.ROUTES,
+    *approvals.ROUTES,
+)

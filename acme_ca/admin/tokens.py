@@ -1,0 +1,180 @@
+"""Credentials of the API itself: bearer tokens, and names in client certificates."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import AwareDatetime, Field
+
+from acme_ca.admin.access import Permission, Role
+from acme_ca.admin.authentication import new_token
+from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
+from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_key, page, read_moment
+from acme_ca.core import identifiers
+from acme_ca.core.codes import Code
+from acme_ca.core.durations import Duration
+from acme_ca.core.model import ShortText
+from acme_ca.core.problems import Problem
+from acme_ca.storage import tokens as store
+from acme_ca.storage.tokens import Token
+
+if TYPE_CHECKING:
+    from acme_ca.admin.rooms import Admin
+
+MAX_LIFE = timedelta(days=10 * 365)
+
+
+class TokenView(Model):
+    """A credential, without its secret."""
+
+    id: str
+    name: str
+    """Who: the audit says operator:NAME."""
+    role: Role
+    services: list[str]
+    """What it is for; empty: everything."""
+    certificate_name: str | None
+    """The DNS name in a client certificate of profile `operator`; null: a bearer token."""
+    created: AwareDatetime
+    expires: AwareDatetime | None
+    revoked: AwareDatetime | None
+    last_used: AwareDatetime | None
+    """To the minute."""
+
+
+class NewToken(Model):
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+    """Who: 1 to 64 letters, digits, `.`, `_`, `@`, `-`."""
+    role: Role
+    services: Annotated[tuple[ShortText, ...], Field(max_length=1000)] = ()
+    """Only what belongs to these services; empty: everything."""
+    expires_in: Annotated[Duration, Field(gt=timedelta(), le=MAX_LIFE)] | None = None
+    """As in `90 days`; null: never."""
+    certificate_name: ShortText | None = None
+    """Instead of a secret: whoever shows a client certificate of profile `operator` with this DNS name."""
+
+
+class MadeToken(TokenView):
+    token: str | None
+    """To be sent as `Authorization: Bearer …`. Shown now and never again; null for a certificate's name."""
+
+
+class TokenQuery(PageQuery):
+    all: bool = False
+    """Also revoked and expired ones."""
+
+
+async def list_tokens(admin: Admin, call: Call) -> Page[TokenView]:
+    query: TokenQuery = call.query
+    found = await store.page(
+        admin.database,
+        after=read_moment(query.cursor) if query.cursor else None,
+        limit=query.limit + 1,
+        living_at=None if query.all else admin.clock(),
+    )
+    return page(found, query.limit, view=_view, key=lambda token: moment_key(token.created, token.id))
+
+
+async def show(admin: Admin, call: Call) -> TokenView:
+    token = await store.find(admin.database, call.path["id"])
+    if token is None:
+        raise not_found("There is no such token.")
+    return _view(token)
+
+
+async def create(admin: Admin, call: Call) -> MadeToken:
+    wish: NewToken = call.body
+    id_, digest, shown = new_token(admin.random_bytes)
+    now = admin.clock()
+    certificate_name = _certificate_name(wish.certificate_name)
+    token = Token(
+        id=id_,
+        name=wish.name,
+        secret_sha256=None if certificate_name else digest,
+        certificate_name=certificate_name,
+        role=wish.role,
+        services=wish.services,
+        created=now,
+        expires=now + wish.expires_in if wish.expires_in else None,
+    )
+    if not await store.create(admin.database, token, actor=call.actor):
+        raise conflict(
+            "A token that is not revoked has this name, or the certificate's name, already.", Code.EXISTS
+        )
+    return MadeToken(**_view(token).model_dump(), token=None if certificate_name else shown)
+
+
+async def revoke(admin: Admin, call: Call) -> TokenView:
+    if not await store.revoke(admin.database, call.path["id"], actor=call.actor, now=admin.clock()):
+        await show(admin, call)
+        raise conflict("This token is revoked already.")
+    return await show(admin, call)
+
+
+def _certificate_name(name: str | None) -> str | None:
+    if name is None:
+        return None
+    try:
+        return str(identifiers.dns(name))
+    except Problem as problem:
+        raise invalid_field("certificate_name", problem.detail) from None
+
+
+def _view(token: Token) -> TokenView:
+    return TokenView(
+        id=token.id,
+        name=token.name,
+        role=Role(token.role),
+        services=list(token.services),
+        certificate_name=token.certificate_name.partition(":")[2] if token.certificate_name else None,
+        created=token.created,
+        expires=token.expires,
+        revoked=token.revoked,
+        last_used=token.last_used,
+    )
+
+
+ROUTES = (
+    Route(
+        name="tokens.list",
+        method="GET",
+        path="/tokens",
+        permission=Permission.TOKENS_READ,
+        endpoint=list_tokens,
+        query=TokenQuery,
+        answer=Page[TokenView],
+        summary="The credentials of this API, newest first.",
+    ),
+    Route(
+        name="tokens.create",
+        method="POST",
+        path="/tokens",
+        permission=Permission.TOKENS_WRITE,
+        endpoint=create,
+        body=NewToken,
+        answer=MadeToken,
+        status=201,
+        summary="Make a credential; its secret is in the answer and nowhere else.",
+        conflicts=True,
+    ),
+    Route(
+        name="tokens.show",
+        method="GET",
+        path="/tokens/{id}",
+        permission=Permission.TOKENS_READ,
+        endpoint=show,
+        answer=TokenView,
+        summary="One of them.",
+    ),
+    Route(
+        name="tokens.revoke",
+        method="POST",
+        path="/tokens/{id}/revoke",
+        permission=Permission.TOKENS_REVOKE,
+        endpoint=revoke,
+        answer=TokenView,
+        summary="End a credential at once.",
+        conflicts=True,
+    ),
+)

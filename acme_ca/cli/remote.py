@@ -1,0 +1,385 @@
+"""How commands reach the admin API: over HTTPS with a token, through the Unix socket of the server on this machine, or, when
+none runs, served by the command itself on its database.
+
+A command is a function whose first parameter is an `Api`; `command` adds the options by which that is found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import inspect
+import json
+import os
+import ssl
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from urllib.parse import quote, urlsplit
+
+import aiohttp
+import typer
+from aiohttp import web
+from rich.table import Table
+
+from acme_ca import http, log
+from acme_ca.app import Application
+from acme_ca.ca.keystore import KeyUnavailable, PrivateKey
+from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings
+from acme_ca.config import ConfigurationError, Settings, ca_password
+from acme_ca.server import adminsocket, database, hierarchy, weakkeys
+
+SERVER = "ACME_CA_SERVER"
+TOKEN = "ACME_CA_TOKEN"  # noqa: S105  the name of a variable
+PREFIX = "/api/v1"
+LOCAL = "http://localhost"
+TIMEOUT = 120.0
+"""Seconds for an answer."""
+REFUSED = 1
+"""Exit status when the server refused the act; 2 when it could not even be asked."""
+
+ServerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        envvar=SERVER,
+        help="The server, as in https://ca.example:8443; without it the one on this machine.",
+    ),
+]
+TokenOption = Annotated[
+    str | None, typer.Option("--token", envvar=TOKEN, help="A token of the API (acme-ca token create).")
+]
+CaOption = Annotated[
+    Path | None,
+    typer.Option("--ca", metavar="FILE", help="The root to trust for --server (PEM); else the system's."),
+]
+NoVerifyOption = Annotated[
+    bool, typer.Option("--no-verify-ssl", help="Trust any certificate of --server. For tests only.")
+]
+JsonFlag = Annotated[bool, typer.Option("--json", help="As JSON, for programs.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+_OPTIONS: Mapping[str, tuple[Any, Any]] = {
+    "as_json": (JsonFlag, False),
+    "api_server": (ServerOption, None),
+    "api_token": (TokenOption, None),
+    "api_root": (CaOption, None),
+    "no_verify_ssl": (NoVerifyOption, False),
+    "config_file": (ConfigOption, None),
+    "data": (DataOption, None),
+}
+
+
+class Refused(Exception):  # noqa: N818  what the server did
+    """The server's problem document."""
+
+    def __init__(self, problem: Mapping[str, Any]) -> None:
+        super().__init__(problem.get("detail", "The server refused this."))
+        self.problem = problem
+
+
+class Api:
+    """The admin API as commands use it: paths below /api/v1, JSON both ways. Raises Refused."""
+
+    def __init__(
+        self, runner: asyncio.Runner, session: aiohttp.ClientSession, base: str, *, as_json: bool
+    ) -> None:
+        self._runner = runner
+        self._session = session
+        self._base = base
+        self.as_json = as_json
+
+    def get(self, path: str, **query: Any) -> Any:
+        return self._ask("GET", path, query=query)
+
+    def post(self, path: str, body: Mapping[str, Any] | None = None, **query: Any) -> Any:
+        return self._ask("POST", path, body=body, query=query)
+
+    def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._ask("PUT", path, body=body)
+
+    def patch(self, path: str, body: Mapping[str, Any]) -> Any:
+        return self._ask("PATCH", path, body=body)
+
+    def delete(self, path: str) -> Any:
+        return self._ask("DELETE", path)
+
+    def pages(self, path: str, *, most: int | None = None, **query: Any) -> Iterator[Any]:
+        """The items of a list, page by page; `most` of them."""
+        cursor, left = None, most
+        while left is None or left > 0:
+            limit = 1000 if left is None else min(left, 1000)
+            page = self.get(path, limit=limit, cursor=cursor, **query)
+            yield from page["items"]
+            left = None if left is None else left - len(page["items"])
+            cursor = page["next"]
+            if cursor is None:
+                return
+
+    def _ask(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, Any] | None = None,
+    ) -> Any:
+        return self._runner.run(self._answer(method, path, body, _given(query or {})))
+
+    async def _answer(
+        self, method: str, path: str, body: Mapping[str, Any] | None, query: list[tuple[str, str]]
+    ) -> Any:
+        try:
+            async with self._session.request(
+                method, self._base + PREFIX + path, json=body, params=query
+            ) as answer:
+                content = await answer.read()
+                if answer.status == http.NO_CONTENT:
+                    return None
+                if answer.content_type not in {"application/json", http.PROBLEM_JSON}:
+                    _check_is_ours(answer)
+                    return content
+                document = json.loads(content)
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            raise ConfigurationError(
+                f"The server at {self._base} cannot be asked: {str(error) or type(error).__name__}."
+            ) from None
+        if answer.status >= http.BAD_REQUEST:
+            raise Refused(document)
+        return document
+
+
+def _check_is_ours(answer: aiohttp.ClientResponse) -> None:
+    if answer.status >= http.BAD_REQUEST or answer.headers.get("Server") != http.SERVER:
+        raise ValueError(f"it answered {answer.status} and is no acme-ca")
+
+
+def _given(query: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Without what is None; lists become several."""
+    return [
+        (name, str(one).lower() if isinstance(one, bool) else str(one))
+        for name, value in query.items()
+        for one in (value if isinstance(value, (list, tuple)) else [value])
+        if one is not None
+    ]
+
+
+def part(text: str) -> str:
+    """One segment of a path."""
+    return quote(text, safe="")
+
+
+# ---------------------------------------------------------------- commands
+
+
+def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function `(api, …)`: options for the way to the server and for JSON are added."""
+
+    def add(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def run(**arguments: Any) -> None:
+            way = {option: arguments.pop(option) for option in _OPTIONS}
+            try:
+                with reached(**way) as api:
+                    function(api, **arguments)
+            except Refused as refused:
+                _say_refused(refused, as_json=way["as_json"])
+
+        signature = inspect.signature(function, eval_str=True)
+        _, *own = signature.parameters.values()
+        added = [
+            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for option, (annotation, default) in _OPTIONS.items()
+        ]
+        run.__signature__ = signature.replace(parameters=[*own, *added])  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in (*own, *added)} | {"return": None}
+        app.command(name)(run)
+        return function
+
+    return add
+
+
+def _say_refused(refused: Refused, *, as_json: bool) -> NoReturn:
+    if as_json:
+        typer.echo(json.dumps(refused.problem, indent=2))
+    else:
+        sys.stderr.write(f"acme-ca: {refused}\n")
+        for error in refused.problem.get("errors", ())[1:]:
+            sys.stderr.write(f"         {error['field']}: {error['detail']}\n")
+    raise SystemExit(REFUSED)
+
+
+def show_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
+
+
+def show_facts(facts: Mapping[str, Any], *, title: str | None = None) -> None:
+    """One thing, a line a fact; what is empty is left out."""
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    for fact, value in facts.items():
+        if value not in (None, [], {}, ""):
+            table.add_row(fact.replace("_", " "), shown(value))
+    console().print(table)
+
+
+def shown(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(map(shown, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {shown(one)}" for name, one in value.items())
+    return "" if value is None else ("yes" if value else "no") if isinstance(value, bool) else str(value)
+
+
+def minute(time: str | None) -> str:
+    """A time of the API, for a table."""
+    return f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M}" if time else ""
+
+
+def confirm(question: str, *, yes: bool) -> None:
+    """Ask before a dangerous act. Raises ConfigurationError where nobody is there to answer."""
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigurationError("This is dangerous and nobody is there to ask: say --yes.")
+    if not typer.confirm(question, err=True):
+        raise typer.Abort
+
+
+# ---------------------------------------------------------------- the way
+
+
+@contextlib.contextmanager
+def reached(
+    *,
+    as_json: bool,
+    api_server: str | None,
+    api_token: str | None,
+    api_root: Path | None,
+    no_verify_ssl: bool,
+    config_file: Path | None,
+    data: Path | None,
+) -> Iterator[Api]:
+    """Raises ConfigurationError."""
+    if api_server is not None:
+        with _remote(api_server, api_token, api_root, verify=not no_verify_ssl, as_json=as_json) as api:
+            yield api
+        return
+    settings = load_settings(config_file, data=data)
+    if (connected := adminsocket.connect(settings)) is not None:
+        connected.close()
+        with _local(settings, as_json=as_json) as api:
+            yield api
+        return
+    with _own(settings, as_json=as_json) as api:
+        yield api
+
+
+@contextlib.contextmanager
+def _remote(server: str, token: str | None, ca: Path | None, *, verify: bool, as_json: bool) -> Iterator[Api]:
+    address = urlsplit(server)
+    if address.scheme != "https" or not address.hostname:
+        raise ConfigurationError(f"--server: {server} is no https:// address.")
+    if token is None:
+        raise ConfigurationError(f"--token (or {TOKEN}) is missing: acme-ca token create makes one.")
+    try:
+        tls = ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise ConfigurationError(f"--ca: {ca} cannot be read ({error.strerror or error}).") from None
+    if not verify:
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+        sys.stderr.write("acme-ca: the server's certificate is not verified.\n")
+    headers = {"Authorization": f"Bearer {token}"}
+    with asyncio.Runner() as runner:
+        connector = _made(runner, lambda: aiohttp.TCPConnector(ssl=tls))
+        with _session(runner, connector, headers) as session:
+            yield Api(runner, session, server.rstrip("/"), as_json=as_json)
+
+
+@contextlib.contextmanager
+def _local(settings: Settings, *, as_json: bool) -> Iterator[Api]:
+    """Through the socket of the server that runs."""
+    with asyncio.Runner() as runner, adminsocket.reachable(adminsocket.place(settings)) as name:
+        connector = _made(runner, lambda: aiohttp.UnixConnector(path=name))
+        with _session(runner, connector, {}) as session:
+            yield Api(runner, session, LOCAL, as_json=as_json)
+
+
+@contextlib.contextmanager
+def _own(settings: Settings, *, as_json: bool) -> Iterator[Api]:
+    """No server runs: this process serves the API for itself, on a socket that nobody else finds."""
+    with (
+        database.reached(settings) as dsn,
+        tempfile.TemporaryDirectory(prefix="acme-ca-") as folder,
+        asyncio.Runner() as runner,
+    ):
+        path = os.path.join(folder, "own.sock")  # noqa: PTH118  a name for sockets
+        serving = _serving(settings, dsn, path)
+        runner.run(serving.__aenter__())
+        try:
+            connector = _made(runner, lambda: aiohttp.UnixConnector(path=path))
+            with _session(runner, connector, {}) as session:
+                yield Api(runner, session, LOCAL, as_json=as_json)
+        finally:
+            runner.run(serving.__aexit__(None, None, None))
+
+
+@contextlib.asynccontextmanager
+async def _serving(settings: Settings, dsn: str, path: str) -> AsyncIterator[None]:
+    async with Application.open(
+        settings,
+        weak_keys=weakkeys.load(settings),
+        dsn=dsn,
+        open_key=_keys(settings),
+        log=log.get(),
+    ) as application:
+        runner = web.AppRunner(application.local, access_log=None)
+        await runner.setup()
+        try:
+            await web.UnixSite(runner, path).start()
+            yield
+        finally:
+            await runner.cleanup()
+
+
+def _keys(settings: Settings) -> Callable[[str], PrivateKey]:
+    """Without a password keys in files stay closed, and what needs them is refused then."""
+    opened = hierarchy.keys(settings)
+    known = ca_password(settings) is not None
+
+    def open_key(uri: str) -> PrivateKey:
+        if uri.startswith("file:") and not known:
+            raise KeyUnavailable("The password of the CA keys is not known here (ACME_CA_CA_PASSWORD).")
+        return opened(uri)
+
+    return open_key
+
+
+def _made(runner: asyncio.Runner, make: Callable[[], aiohttp.BaseConnector]) -> aiohttp.BaseConnector:
+    """Connectors belong to the loop that runs when they are made."""
+
+    async def work() -> aiohttp.BaseConnector:
+        return make()
+
+    return runner.run(work())
+
+
+@contextlib.contextmanager
+def _session(
+    runner: asyncio.Runner, connector: aiohttp.BaseConnector, headers: Mapping[str, str]
+) -> Iterator[aiohttp.ClientSession]:
+    async def opened() -> aiohttp.ClientSession:
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT)
+        return aiohttp.ClientSession(connector=connector, headers=headers, timeout=timeout)
+
+    session = runner.run(opened())
+    try:
+        yield session
+    finally:
+        runner.run(session.close())

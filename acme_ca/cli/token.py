@@ -1,0 +1,95 @@
+"""`acme-ca token`: who may use the admin API."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from acme_ca.admin.access import Role
+from acme_ca.cli.options import console
+from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json, shown
+
+app = typer.Typer(help="Credentials of the admin API.", no_args_is_help=True)
+
+
+@command(app, "create")
+def create(
+    api: Api,
+    *,
+    name: Annotated[str, typer.Option(help="Whose it is: the audit names them by it.")],
+    role: Annotated[Role, typer.Option(help="What they may do.")],
+    service: Annotated[
+        list[str] | None, typer.Option(help="Only what belongs to this service. Repeatable.")
+    ] = None,
+    expires_in: Annotated[
+        str | None, typer.Option(metavar="TIME", help='As in "90 days"; without it never.')
+    ] = None,
+    certificate_name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="No secret: whoever shows a client certificate of profile operator with this DNS name.",
+        ),
+    ] = None,
+) -> None:
+    """Make a credential. Its token is shown now and never again."""
+    wish = {"name": name, "role": role, "services": service or []}
+    made = api.post("/tokens", {**wish, "expires_in": expires_in, "certificate_name": certificate_name})
+    if api.as_json:
+        show_json(made)
+    elif made["token"] is None:
+        console().print(f"Made: {made['certificate_name']} is {made['role']} {made['name']}")
+    else:
+        console().print(f"Token: {made['token']}")
+        console().print("Keep it now: it is not shown again.")
+
+
+@command(app, "list")
+def list_tokens(
+    api: Api, *, all_: Annotated[bool, typer.Option("--all", help="Also revoked and expired ones.")] = False
+) -> None:
+    """Show the credentials, without their secrets."""
+    found = list(api.pages("/tokens", all=all_))
+    if api.as_json:
+        show_json(found)
+        return
+    table = Table(box=None)
+    for column in (
+        "id",
+        "name",
+        "role",
+        "created (UTC)",
+        "expires (UTC)",
+        "last used (UTC)",
+        "revoked (UTC)",
+    ):
+        table.add_column(column, no_wrap=True)
+    table.add_column("for services", overflow="fold")
+    for token in found:
+        times = (minute(token[time]) for time in ("created", "expires", "last_used", "revoked"))
+        table.add_row(token["id"], token["name"], token["role"], *times, shown(token["services"]))
+    console().print(table)
+
+
+@command(app, "show")
+def show(api: Api, token: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Show one of them."""
+    found = api.get(f"/tokens/{part(token)}")
+    if api.as_json:
+        show_json(found)
+    else:
+        show_facts(found)
+
+
+@command(app, "revoke")
+def revoke(api: Api, token: Annotated[str, typer.Argument(metavar="ID")], *, yes: YesOption = False) -> None:
+    """End a credential at once."""
+    found = api.get(f"/tokens/{part(token)}")
+    confirm(f"End the token of {found['role']} {found['name']}?", yes=yes)
+    ended = api.post(f"/tokens/{part(token)}/revoke")
+    if api.as_json:
+        show_json(ended)
+    else:
+        console().print(f"Revoked: {ended['id']} ({ended['name']})")

@@ -1,0 +1,109 @@
+"""Dangerous acts that wait for a second person."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal
+
+from acme_ca.core.model import Actor
+from acme_ca.storage.database import Database, Row, from_json, to_json
+
+Decision = Literal["approved", "rejected"]
+
+_COLUMNS = (
+    "id, action, request, reason, requested_by, created, expires, decided, decided_by, decision, outcome"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """`request`: path parameters and body of the act. `outcome`: status and body that it answered."""
+
+    id: str
+    action: str
+    request: dict[str, Any]
+    reason: str | None = None
+    requested_by: str
+    created: datetime
+    expires: datetime
+    decided: datetime | None = None
+    decided_by: str | None = None
+    decision: Decision | None = None
+    outcome: dict[str, Any] | None = None
+
+
+async def create(database: Database, approval: Approval, *, actor: Actor) -> None:
+    await database.fetchrow_durably(
+        """WITH made AS (
+               INSERT INTO approval (id, action, request, reason, requested_by, created, expires)
+               VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING *
+           )
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $6, 'approval.requested', $8, $9, 'approval:' || id,
+                  json_build_object('action', action, 'request', request, 'reason', reason) FROM made RETURNING true""",
+        approval.id,
+        approval.action,
+        to_json(approval.request),
+        approval.reason,
+        approval.requested_by,
+        approval.created,
+        approval.expires,
+        actor.name,
+        actor.source,
+    )
+
+
+async def page(
+    database: Database, *, after: tuple[datetime, str] | None, limit: int, open_at: datetime | None
+) -> list[Approval]:
+    """Newest first, behind `after` (created, id). `open_at`: only those that wait then."""
+    rows = await database.fetch(
+        f"""SELECT {_COLUMNS} FROM approval
+            WHERE ($1::timestamptz IS NULL OR (created, id) < ($1, $2))
+              AND ($3::timestamptz IS NULL OR (decided IS NULL AND expires > $3))
+            ORDER BY created DESC, id DESC LIMIT $4""",
+        *(after or (None, "")),
+        open_at,
+        limit,
+    )
+    return [_approval(row) for row in rows]
+
+
+async def find(database: Database, approval: str) -> Approval | None:
+    row = await database.fetchrow(f"SELECT {_COLUMNS} FROM approval WHERE id = $1", approval)
+    return _approval(row) if row else None
+
+
+async def decide(
+    database: Database, approval: str, *, decision: Decision, actor: Actor, by: str, now: datetime
+) -> Approval | None:
+    """One decision, by another than who asked (who may withdraw what they asked for). None: not open, or one's own."""
+    row = await database.fetchrow_durably(
+        f"""WITH decided AS (
+                UPDATE approval SET decided = $2, decided_by = $3, decision = $4
+                WHERE id = $1 AND decided IS NULL AND expires > $2 AND (requested_by <> $3 OR $4 = 'rejected')
+                RETURNING {_COLUMNS}
+            ), event AS (
+                INSERT INTO audit_event (at, event, actor, source, object, detail)
+                SELECT $2, 'approval.' || $4::text, $5, $6, 'approval:' || id,
+                       json_build_object('action', action, 'requested_by', requested_by) FROM decided
+            )
+            SELECT * FROM decided""",
+        approval,
+        now,
+        by,
+        decision,
+        actor.name,
+        actor.source,
+    )
+    return _approval(row) if row else None
+
+
+async def keep_outcome(database: Database, approval: str, outcome: dict[str, Any]) -> None:
+    await database.execute("UPDATE approval SET outcome = $2 WHERE id = $1", approval, to_json(outcome))
+
+
+def _approval(row: Row) -> Approval:
+    fields: dict[str, Any] = dict(row)
+    return Approval(**{**fields, "request": from_json(row["request"]), "outcome": from_json(row["outcome"])})
