@@ -9,7 +9,7 @@ import typer
 
 from acme_ca import __version__, server
 from acme_ca.ca.certify import is_loopback
-from acme_ca.cli import audit, blocklist, ca, ceremony, cert, crl, eab, key, profile, token
+from acme_ca.cli import audit, backup, blocklist, ca, ceremony, cert, crl, eab, key, profile, token
 from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
 from acme_ca.config import ConfigurationError
 from acme_ca.server import datadir, hierarchy
@@ -36,6 +36,8 @@ app.add_typer(blocklist.app, name="blocklist")
 app.add_typer(profile.app, name="profile")
 app.add_typer(token.app, name="token")
 app.add_typer(audit.app, name="audit")
+app.command()(backup.backup)
+app.command()(backup.restore)
 
 
 def main() -> NoReturn:

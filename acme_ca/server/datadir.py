@@ -5,7 +5,9 @@
     ca/             0700: the keys and certificates of the hierarchy
     tls/            0700: the server's own certificate
     ocsp/           0700: the issuers' OCSP responders
+    audit/          0700: the key that seals the audit
     postgres/       the embedded database
+    restoring/      while a backup is being restored; nothing else begins here meanwhile
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from acme_ca.ca import folder
 from acme_ca.config import ConfigurationError
 
 SETTING = "ACME_CA_DATA"
+RESTORING = "restoring"
 
 
 def make(directory: Path) -> None:
@@ -56,15 +60,65 @@ def alone(directory: Path) -> Iterator[None]:
 
     When ConfigurationError ends it, folders that were made and are empty go. Raises ConfigurationError.
     """
+    with _held(directory):
+        if (directory / RESTORING).exists():
+            raise ConfigurationError(
+                f"{SETTING}: a restore into {directory} was not finished; restore again, or empty the directory."
+            )
+        yield
+
+
+@contextlib.contextmanager
+def filled(directory: Path) -> Iterator[Path]:
+    """A draft of all that will be in `directory`, which must be empty; it is put there when the body has ended.
+
+    What a crash leaves is the draft alone, which the next call takes away; or, in the instant of putting things in their
+    places, some of them and a draft, with which nothing starts. Raises ConfigurationError.
+    """
+    with _held(directory):
+        draft = directory / RESTORING
+        _check_empty(directory)
+        _remove(draft)
+        draft.mkdir(
+            mode=0o711
+        )  # the user whom PostgreSQL runs as passes through; what is in it is private by itself
+        try:
+            yield draft
+        except BaseException:
+            _remove(draft)
+            raise
+        # The database last: without the files beside it, it would be taken for whole.
+        for made in sorted(draft.iterdir(), key=lambda path: path.name == "postgres"):
+            made.rename(directory / made.name)
+        draft.rmdir()
+        folder.sync(directory)
+
+
+def _check_empty(directory: Path) -> None:
+    there = {path.name for path in directory.iterdir()} - {"lost+found"}
+    if there - {RESTORING}:
+        again = " after a restore that was interrupted" if RESTORING in there else ""
+        raise ConfigurationError(
+            f"{SETTING}: {directory} is not empty{again}; a backup is restored into an empty directory."
+        )
+    owner = directory.stat().st_uid
+    if os.geteuid() != owner:
+        raise ConfigurationError(
+            f"{SETTING}: {directory} belongs to user id {owner}; restore as that user, as whom the server runs."
+        )
+
+
+@contextlib.contextmanager
+def _held(directory: Path) -> Iterator[None]:
     missing = _missing(directory)
     make(directory)
     held = _claim(directory)
     try:
         yield
     except ConfigurationError:
-        for folder in missing:
+        for made in missing:
             with contextlib.suppress(OSError):
-                folder.rmdir()
+                made.rmdir()
         raise
     finally:
         fcntl.flock(held, fcntl.LOCK_UN)  # children that were forked have the descriptor, too
@@ -74,17 +128,17 @@ def alone(directory: Path) -> Iterator[None]:
 def _claim(directory: Path) -> int:
     """The open folder, locked. Raises ConfigurationError."""
     try:
-        folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise ConfigurationError(f"{SETTING}: {directory} cannot be read: {_reason(error)}.") from None
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        os.close(folder)
+        os.close(held)
         raise ConfigurationError(
             f"{SETTING}: another acme-ca is being set up or started in {directory}; wait until it is done."
         ) from None
-    return folder
+    return held
 
 
 def publish_root(directory: Path, pem: bytes) -> Path:

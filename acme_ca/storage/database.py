@@ -92,14 +92,27 @@ class Database:
         return int(tag.rpartition(" ")[2])
 
 
+@contextlib.asynccontextmanager
+async def patient(dsn: str) -> AsyncIterator[Connection]:
+    """A connection for work on the whole database, whose statements may take hours. Raises DatabaseUnavailable."""
+    async with _Connections(dsn, 1, "on", limit=None) as connections, connections.lend() as connection:
+        await connection.execute("SET statement_timeout = 0")  # whatever the server's own default is
+        await connection.execute("SET idle_in_transaction_session_timeout = 0")
+        yield connection
+
+
 class _Connections:
     """Up to `most` connections, opened when needed, the last used first.
 
     asyncpg's own pool makes a task of every release, a tenth of what a short statement costs in all.
     """
 
-    def __init__(self, dsn: str, most: int, synchronous_commit: str) -> None:
+    def __init__(
+        self, dsn: str, most: int, synchronous_commit: str, *, limit: float | None = _STATEMENT_TIMEOUT
+    ) -> None:
+        """`limit`: seconds that a statement may take; None: any time."""
         self._dsn = dsn
+        self._limit = limit
         self._settings = {
             "application_name": APPLICATION_NAME,
             "synchronous_commit": synchronous_commit,
@@ -137,7 +150,7 @@ class _Connections:
             return await asyncpg.connect(
                 self._dsn,
                 timeout=_CONNECT_TIMEOUT,
-                command_timeout=_STATEMENT_TIMEOUT,
+                command_timeout=self._limit,
                 server_settings=self._settings,
             )
         except BaseException:
@@ -228,6 +241,28 @@ def _check_server(connection: asyncpg.Connection[Row]) -> None:
         )
 
 
+async def create(connection: Connection, version: int) -> None:
+    """In the caller's transaction: the schema as it was at `version`, in an empty database, where nobody else makes one
+    meanwhile. Raises SchemaError: the PostgreSQL is too old, the database is not empty, the version is not known.
+    """
+    _check_server(connection)
+    await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
+    if await connection.fetchval(_ANYTHING):
+        raise SchemaError(
+            "The database of ACME_CA_DATABASE_URL is not empty; a backup is restored into an empty one."
+        )
+    await connection.execute(schema_file(version).read_text(encoding="utf-8"))
+
+
+async def upgrade(connection: Connection) -> None:
+    """In the caller's transaction: bring the schema up to date. Raises SchemaError."""
+    await _bring_up_to_date(connection)
+
+
+_ANYTHING = """SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname NOT LIKE 'pg\\_%')"""
+
+
 async def _bring_up_to_date(connection: asyncpg.Connection[Row]) -> None:
     if await connection.fetchval("SELECT to_regclass('schema_version')") is None:
         await connection.execute(schema_file().read_text(encoding="utf-8"))
@@ -244,8 +279,18 @@ async def _bring_up_to_date(connection: asyncpg.Connection[Row]) -> None:
             await connection.execute("INSERT INTO schema_version (version) VALUES ($1)", version)
 
 
-def schema_file() -> Path:
-    """schema.sql: inside the package when installed from a wheel, at the top of a checkout."""
+def schema_file(version: int = SCHEMA_VERSION) -> Path:
+    """schema.sql: inside the package when installed from a wheel, at the top of a checkout. Of an older version, which a
+    backup may have: `schema_0001.sql` beside the upgrade that ended it. Raises SchemaError.
+    """
+    if version != SCHEMA_VERSION:
+        older = Path(__file__).with_name("upgrades") / f"schema_{version:04}.sql"
+        if not older.is_file():
+            raise SchemaError(
+                f"The backup has schema version {version}, and this acme-ca knows {SCHEMA_VERSION}: use the acme-ca that made it, "
+                "or a newer one."
+            )
+        return older
     packaged = Path(str(resources.files("acme_ca"))) / "schema.sql"
     return packaged if packaged.is_file() else packaged.parents[1] / "schema.sql"
 

@@ -1,0 +1,229 @@
+"""A backup read, and brought back into an empty place: wholly, or not at all.
+
+It is read once, from its beginning to its end, which says what must have been in it. The files are laid out and the
+database filled where nobody looks for them; when all is as it should be, they are moved to their places.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from acme_ca.ca import folder
+from acme_ca.config import ConfigurationError, Settings
+from acme_ca.server import archive, backup, database, datadir
+from acme_ca.server.archive import DamagedBackup, Member, Source
+from acme_ca.server.backup import (
+    DATA,
+    FORMAT_FILE,
+    MANIFEST_FILE,
+    OPERATOR,
+    SETTINGS_FILE,
+    TABLES,
+    Backup,
+    Format,
+    Manifest,
+    MemberLine,
+)
+from acme_ca.storage.copying import Refill, Standing, Table
+from acme_ca.storage.embedded import EmbeddedError, EmbeddedPostgres
+
+Document = TypeVar("Document", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A backup of which every byte is as its manifest says."""
+
+    backup: Backup
+    settings: str = field(repr=False)
+    """The settings file in it."""
+
+
+# ---------------------------------------------------------------- reading
+
+
+def check(source: Source) -> Read:
+    """Read all of it and write nothing. Raises DamagedBackup, OSError."""
+    reading = _Reading(source)
+    for table in reading.format.tables:
+        for _ in reading.rows(table):
+            pass
+    for _ in reading.files():
+        pass
+    return reading.end()
+
+
+class _Reading:
+    """The members of a backup, in the one order that they may have."""
+
+    def __init__(self, source: Source) -> None:
+        self._members = archive.members(source)
+        self._seen: dict[str, MemberLine] = {}
+        self._next: Member | None = None
+        self._advance()
+        self.format = _document(Format, self._take(FORMAT_FILE))
+        if self.format.format != backup.FORMAT:
+            raise DamagedBackup(
+                f"The backup was made by acme-ca {self.format.acme_ca}, in a form that this one does not know: use a newer one."
+            )
+
+    def rows(self, table: str) -> Iterator[bytes]:
+        """Of a table, piece by piece."""
+        number = 1
+        while self._next is not None and self._next.name == f"{TABLES}/{table}/{number:06}":
+            yield self._take(self._next.name).content
+            number += 1
+
+    def files(self) -> Iterator[Member]:
+        while self._next is not None and self._next.name.startswith(f"{DATA}/"):
+            if not _is_expected(self._next.name):
+                raise _unexpected(self._next.name)
+            yield self._take(self._next.name)
+
+    def end(self) -> Read:
+        settings = self._take(SETTINGS_FILE).content
+        before = tuple(self._seen.values())
+        manifest = _document(Manifest, self._take(MANIFEST_FILE))
+        if self._next is not None:
+            raise _unexpected(self._next.name)
+        if before != manifest.members or set(manifest.rows) != set(self.format.tables):
+            raise DamagedBackup(
+                "The backup does not hold what it says: it was changed, or a part of it is missing."
+            )
+        return Read(
+            backup=Backup(format=self.format, manifest=manifest), settings=settings.decode(errors="replace")
+        )
+
+    def _take(self, name: str) -> Member:
+        member = self._next
+        if member is None:
+            raise DamagedBackup("The backup is cut off: a part of it is missing.")
+        if member.name != name or name in self._seen:
+            raise _unexpected(member.name)
+        self._seen[name] = MemberLine(name=name, size=len(member.content), sha256=member.sha256)
+        self._advance()
+        return member
+
+    def _advance(self) -> None:
+        self._next = next(self._members, None)
+
+
+def _document(kind: type[Document], member: Member) -> Document:
+    try:
+        return kind.model_validate_json(member.content)
+    except ValidationError:
+        raise DamagedBackup(f"The backup's {member.name} cannot be understood.") from None
+
+
+def _is_expected(name: str) -> bool:
+    _, *place = name.split("/")
+    return place == [backup.ROOT_COPY] or (len(place) == 2 and place[0] in backup.FOLDERS)  # noqa: PLR2004
+
+
+def _unexpected(name: str) -> DamagedBackup:
+    return DamagedBackup(f"The backup has a member where none belongs: {name[:100]!r}.")
+
+
+# ---------------------------------------------------------------- restoring
+
+
+def restore(settings: Settings, source: Source) -> Read:
+    """Fill the data directory and the database, both empty. Raises ConfigurationError, DamagedBackup among them."""
+    with datadir.filled(settings.data) as draft, _database(settings, draft) as dsn, database.explained():
+        return asyncio.run(_fill(dsn, source, draft))
+
+
+@contextmanager
+def _database(settings: Settings, draft: Path) -> Iterator[str]:
+    if settings.database_url is not None:
+        yield settings.database_url.get_secret_value()
+        return
+    server = EmbeddedPostgres(database.place(settings.model_copy(update={"data": draft})))
+    try:
+        yield server.start()
+    except EmbeddedError as error:
+        raise ConfigurationError(str(error)) from None
+    finally:
+        server.stop()
+
+
+async def _fill(dsn: str, source: Source, draft: Path) -> Read:
+    reading = _Reading(source)
+    _check_clock(reading.format)
+    async with Refill.open(dsn, version=reading.format.schema_version) as refill:
+        _check_tables(reading.format, await refill.tables())
+        rows = {
+            name: await refill.fill(Table(name=name, columns=columns), _each(reading.rows(name)))
+            for name, columns in reading.format.tables.items()
+        }
+        for member in reading.files():
+            _lay_out(draft, member)
+        read = reading.end()
+        await refill.set_counters(read.backup.manifest.counters)
+        _check_whole(read.backup.manifest, rows, await refill.standing())
+        await refill.note(
+            at=datetime.now(UTC),
+            event="backup.restored",
+            actor=OPERATOR,
+            object_=f"backup:{read.backup.id}",
+            detail={
+                "made": read.backup.format.at,
+                "acme_ca": read.backup.format.acme_ca,
+                "rows": sum(rows.values()),
+            },
+        )
+    return read
+
+
+async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+def _lay_out(draft: Path, member: Member) -> None:
+    place = draft.joinpath(*member.name.split("/")[1:])
+    if place.parent != draft:
+        place.parent.mkdir(mode=0o700, exist_ok=True)
+    folder.write(place, member.content)
+    place.chmod(member.mode)
+
+
+# ---------------------------------------------------------------- what must be so
+
+
+def _check_clock(described: Format) -> None:
+    """CRL numbers follow the clock; they would go back with it."""
+    try:
+        made = datetime.fromisoformat(described.at)
+        late = made > datetime.now(UTC)
+    except (ValueError, TypeError):
+        raise DamagedBackup(f"The backup's {FORMAT_FILE} has no time.") from None
+    if late:
+        raise ConfigurationError(
+            f"The backup was made at {described.at}, which is still to come by this machine's clock: set the clock."
+        )
+
+
+def _check_tables(described: Format, wanted: list[Table]) -> None:
+    needed = {table.name: sorted(table.columns) for table in wanted}
+    if {name: sorted(columns) for name, columns in described.tables.items()} != needed:
+        raise DamagedBackup("The backup has other tables or columns than a database of its schema version.")
+
+
+def _check_whole(manifest: Manifest, rows: dict[str, int], standing: Standing) -> None:
+    """What came back is what the manifest counted."""
+    found = Manifest(
+        rows=rows, counters=manifest.counters, members=manifest.members, **backup.standing_lines(standing)
+    )
+    if found != manifest:
+        raise DamagedBackup(
+            "What was restored is not what the backup counted: rows, revocations or CRL numbers differ."
+        )
