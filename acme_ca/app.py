@@ -54,7 +54,7 @@ from acme_ca.config import ConfigurationError, Settings, ValidationSettings
 from acme_ca.core import identifiers
 from acme_ca.core.crl import History
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import IssuerKind
+from acme_ca.core.model import SERVER, IssuerKind
 from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
 from acme_ca.core.weakkeys import WeakKeys
@@ -211,7 +211,7 @@ async def register(database: Database, hierarchy: Hierarchy, *, now: datetime) -
         record = record_of(
             issuer, kind, parent=parent, key_uri=f"file:{kind}.key", state=IssuerState.ACTIVE, now=now
         )
-        await issuer_store.register(database, record, actor="server")
+        await issuer_store.register(database, record, actor=SERVER)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,6 +10,7 @@ import pytest
 
 from acme_ca import app
 from acme_ca.ca import hierarchy, keystore
+from acme_ca.cli.options import operator
 from acme_ca.storage import issuers
 from acme_ca.storage.database import Database
 from tests.support.keystores import assert_signs
@@ -59,7 +60,7 @@ async def test_a_key_is_moved_into_an_hsm(made, hsm, run, tmp_path, database_url
     assert record.key_uri.startswith("pkcs11:token=")
     assert f"Is:  {record.key_uri}" in done.stdout
     assert "The old file still holds the key" in done.stdout
-    assert (event["actor"], event["object"]) == ("operator", f"issuer:{record.id}")
+    assert (event["actor"], event["object"]) == (operator().name, f"issuer:{record.id}")
     assert json.loads(event["detail"]) == {"from": "file:intermediate.key", "to": record.key_uri}
     key = keystore.open_key(record.key_uri, directory=tmp_path, password=b"")
     assert key.public_key() == made.intermediate.public_key
@@ -100,7 +101,7 @@ async def test_what_is_not_moved(made, run, database_url, case):
 
 
 async def test_only_a_key_that_is_where_it_was_is_moved(made, database_url):
-    at = {"actor": "operator", "now": datetime.now(UTC)}
+    at = {"actor": operator(), "now": datetime.now(UTC)}
     async with Database.open(database_url, connections=1) as database:
         issuer = made.intermediate.id
         assert not await issuers.move_key(database, issuer, "file:elsewhere.key", "file:new.key", **at)

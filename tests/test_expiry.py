@@ -6,7 +6,7 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from acme_ca.core.model import IssuerId, IssuerKind, RevocationReason
+from acme_ca.core.model import SERVER, IssuerId, IssuerKind, RevocationReason
 from acme_ca.core.states import IssuerState
 from acme_ca.expiry import Expiry, needs_successor
 from acme_ca.storage import issuers
@@ -54,7 +54,7 @@ async def warned(database: Database, log: LogCapture, now: datetime) -> list[dic
 async def test_a_line_for_each_issuer(database_url, log):
     async with records.stocked(database_url) as database:
         ending = records.issuer_record(IssuerId("2" * 32), not_after=NOW + 10 * DAY)
-        assert await issuers.register(database, ending, actor="server")
+        assert await issuers.register(database, ending, actor=SERVER)
         assert await warned(database, log, NOW) == [
             {
                 "event": "an issuer nears its end",

@@ -118,7 +118,12 @@ class Accounts:
         if contact is None and status is None:
             return request.account
         account = await accounts.update(
-            self._database, request.account.id, contact=contact, status=status, now=self._clock()
+            self._database,
+            request.account.id,
+            contact=contact,
+            status=status,
+            client=request.client,
+            now=self._clock(),
         )
         if account is None:
             raise unauthorized("The account has ended meanwhile.", status=401)
@@ -138,9 +143,9 @@ class Accounts:
             raise malformed('The inner payload\'s "account" is not the URL of the account that signs.')
         if jws.parse_jwk(change.get("oldKey"), 'The "oldKey"').thumbprint != request.account.thumbprint:
             raise malformed('The "oldKey" is not the account\'s present key.')
-        return await self._replace_key(request.account, new)
+        return await self._replace_key(request.account, new, request.client)
 
-    async def _replace_key(self, account: Account, new: Jwk) -> Account:
+    async def _replace_key(self, account: Account, new: Jwk, client: str) -> Account:
         self._weak_keys.check(new.key, ErrorType.BAD_PUBLIC_KEY)
         holder: AccountId | None = account.id
         if new.thumbprint != account.thumbprint:
@@ -150,6 +155,7 @@ class Accounts:
                 jwk=new.text,
                 thumbprint=new.thumbprint,
                 spki_sha256=new.spki_sha256,
+                client=client,
                 now=self._clock(),
             )
         if holder is not None:

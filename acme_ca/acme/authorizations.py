@@ -160,10 +160,12 @@ class Authorizations:
 
     # ------------------------------------------------------------ what their holder may do
 
-    async def update(self, authorization: Authorization, payload: Mapping[str, Any]) -> Authorization:
+    async def update(
+        self, authorization: Authorization, payload: Mapping[str, Any], *, client: str
+    ) -> Authorization:
         """Deactivation (RFC 8555 §7.5.2); anything else changes nothing."""
         if messages.wants_deactivation(payload) and await orders.deactivate_authorization(
-            self._database, authorization.id, now=self._clock()
+            self._database, authorization.id, client=client, now=self._clock()
         ):
             return replace(authorization, status=AuthorizationStatus.DEACTIVATED)
         return authorization

@@ -213,7 +213,9 @@ async def new_authz(acme: Acme, request: AccountRequest, _: Parameters) -> web.R
 async def authorization(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
     found = _own(request, Authorization)
     if request.payload:
-        found = await acme.authorizations.update(found, messages.payload_of(request.payload))
+        found = await acme.authorizations.update(
+            found, messages.payload_of(request.payload), client=request.client
+        )
     return _authorization(acme, found)
 
 
@@ -258,7 +260,11 @@ def _while_processing(authorization: Authorization) -> Mapping[str, str]:
 
 async def revoke_cert(acme: Acme, request: SignedRequest, _: Parameters) -> web.Response:
     wish = messages.revocation(messages.payload_of(request.payload))
-    by = ByKey(request.key.key) if isinstance(request, KeyRequest) else ByAccount(request.account.id)
+    by = (
+        ByKey(request.key.key, request.client)
+        if isinstance(request, KeyRequest)
+        else ByAccount(request.account.id, request.client)
+    )
     await acme.revocation.revoke(wish.certificate, by=by, reason=wish.reason)
     return web.Response()
 

@@ -190,9 +190,9 @@ class Orders:
         self._weak_keys.check(request.public_key, ErrorType.BAD_CSR)
         processing, recorded = await self._record(order, profile, request.public_key, policy.names)
         if self._rules.delay_issuance:
-            self._hold_back(processing, recorded)
+            self._hold_back(processing, recorded, client)
             return processing
-        return await self._issue(processing, recorded)
+        return await self._issue(processing, recorded, client)
 
     async def _record(
         self, order: Order, profile: Profile, public_key: PublicKey, policy: NamePolicy
@@ -247,20 +247,22 @@ class Orders:
             return Problem(ErrorType.BAD_CSR, f"The key in the CSR is refused: {objection}.")
         return _not_ready(order)
 
-    async def _issue(self, order: Order, recorded: RecordedCertificate) -> Order:
+    async def _issue(self, order: Order, recorded: RecordedCertificate, client: str) -> Order:
         """Raises Problem when the key is out of reach: then the order is what it was before, and so is its client's way."""
-        problem = await self._sign_and_store(order.id, recorded)
+        problem = await self._sign_and_store(order.id, recorded, client)
         if problem is not None:
             return replace(order, status=OrderStatus.INVALID, serial=None, error=problem.document())
         return replace(order, status=OrderStatus.VALID)
 
-    async def _sign_and_store(self, order: OrderId, recorded: RecordedCertificate) -> Problem | None:
+    async def _sign_and_store(
+        self, order: OrderId, recorded: RecordedCertificate, client: str
+    ) -> Problem | None:
         """Whatever goes wrong, the order does not stay `processing`: it ends `invalid` here, or is given back when the
         key is out of reach, or the sweep resumes it when the database is. Returns what the order ended with.
         """
         try:
             signed = await self._authority.sign(recorded)
-            await certificates.store(self._database, signed, now=self._clock())
+            await certificates.store(self._database, signed, source=client, now=self._clock())
         except DatabaseUnavailable:
             raise
         except KeyUnavailable as error:
@@ -274,10 +276,10 @@ class Orders:
             return problem
         return None
 
-    def _hold_back(self, order: Order, recorded: RecordedCertificate) -> None:
+    def _hold_back(self, order: Order, recorded: RecordedCertificate, client: str) -> None:
         async def later() -> None:
             await asyncio.sleep(self._rules.delay_issuance)
-            await self._issue(order, recorded)
+            await self._issue(order, recorded, client)
 
         task = asyncio.create_task(later())
         self._held_back.add(task)
@@ -292,7 +294,7 @@ class Orders:
         for order, recorded in left:
             self._log.warning("issuance resumed", order=order, serial=recorded.serial)
             with contextlib.suppress(Problem):  # given back
-                await self._sign_and_store(order, recorded)
+                await self._sign_and_store(order, recorded, "")
         return len(left)
 
 

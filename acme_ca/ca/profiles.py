@@ -10,6 +10,7 @@ import structlog
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from acme_ca.core import model
 from acme_ca.core.model import ExtendedKeyUsage, KeyAlgorithm, KeyUsage, Profile, ProfileRef
 from acme_ca.core.problems import ErrorType, Problem, malformed
 from acme_ca.storage import profiles as store
@@ -169,7 +170,7 @@ _OF_KIND = {
 async def register(database: Database, *, now: datetime) -> None:
     """Make the built-in profiles known, once for all replicas. What an operator has changed stays as it is."""
     for profile in BUILT_IN.values():
-        await store.save(database, profile, built_in=True, actor="server", now=now)
+        await store.save(database, profile, built_in=True, actor=model.SERVER, now=now)
 
 
 # ---------------------------------------------------------------- the ones that this process knows

@@ -20,7 +20,7 @@ from acme_ca.ca.issuers import Issuer, IssuerError
 from acme_ca.ca.keystore import KeyKind, PrivateKey
 from acme_ca.ca.served import Issuers, OpenKey, record_of
 from acme_ca.core import keys
-from acme_ca.core.model import IssuerId, IssuerKind, PublicKey
+from acme_ca.core.model import Actor, IssuerId, IssuerKind, PublicKey
 from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
 from acme_ca.storage import issuers as store
@@ -69,7 +69,7 @@ class Rotation:
         open_key: OpenKey,
         create_key: CreateKey,
         base_url: str,
-        actor: str,
+        actor: Actor,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database

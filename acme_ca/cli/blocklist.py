@@ -17,7 +17,15 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from rich.table import Table
 
-from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, in_database, load_settings
+from acme_ca.cli.options import (
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    console,
+    in_database,
+    load_settings,
+    operator,
+)
 from acme_ca.config import ConfigurationError
 from acme_ca.core import keys
 from acme_ca.core.der import Unreadable, strictly
@@ -27,7 +35,6 @@ from acme_ca.storage import keys as key_store
 from acme_ca.storage.database import Database
 from acme_ca.storage.keys import BlockedKey, Blocking
 
-ACTOR = "operator"
 BATCH = 10_000
 """Keys that one statement takes in."""
 MOST_SHOWN = 50
@@ -94,7 +101,7 @@ def remove(key: KeyArgument, *, config_file: ConfigOption = None, data: DataOpti
     settings = load_settings(config_file, data=data)
     wanted = _key_of(key)
     if not in_database(
-        settings, lambda database: key_store.unblock(database, wanted, actor=ACTOR, now=_now())
+        settings, lambda database: key_store.unblock(database, wanted, actor=operator(), now=_now())
     ):
         raise ConfigurationError(f"The key {wanted.hex()} is not blocked: see acme-ca blocklist list.")
     console().print(f"Not blocked any more: {wanted.hex()}")
@@ -154,7 +161,7 @@ async def _block(database: Database, wanted: Sequence[bytes], comment: str) -> _
     living: list[Certificate] = []
     for start in range(0, len(wanted), BATCH):
         batch = wanted[start : start + BATCH]
-        done.append(await key_store.block(database, batch, comment=comment, actor=ACTOR, now=_now()))
+        done.append(await key_store.block(database, batch, comment=comment, actor=operator(), now=_now()))
         living += await certificates.living_with_keys(database, batch, now=_now())
     return _Done(
         added=sum(len(one.keys) for one in done),

@@ -33,13 +33,13 @@ from acme_ca.cli.options import (
     console,
     in_database,
     load_settings,
+    operator,
     with_password,
 )
 from acme_ca.config import ConfigurationError, Settings, ca_password
 from acme_ca.core.model import serial_text
 from acme_ca.core.problems import Problem
 from acme_ca.core.revocation import REASONS
-from acme_ca.revocation.revoke import ByOperator
 from acme_ca.server import database, datadir, hierarchy
 from acme_ca.server.welcome import colon_hex
 from acme_ca.storage.database import Database
@@ -330,7 +330,7 @@ def revoke(
     settings = load_settings(config_file, data=data)
     revoked = in_rotation(settings, lambda rotation: rotation.find(issuer), with_keys=False)
     in_revocation(
-        settings, lambda room: room.revoke_issuer(revoked.id, by=ByOperator(), reason=REASONS[reason])
+        settings, lambda room: room.revoke_issuer(revoked.id, by=operator(), reason=REASONS[reason])
     )
     out = console()
     out.print(f"Revoked ({reason}): {revoked.id[:MIN_PREFIX]} {_common_name(revoked)}")
@@ -361,7 +361,7 @@ def in_rotation(
             open_key=hierarchy.keys(settings),
             create_key=hierarchy.new_keys(settings),
             base_url=settings.public_http_url,
-            actor="operator",
+            actor=operator(),
             clock=_now,
         )
         return await act(rotation)

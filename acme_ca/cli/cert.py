@@ -10,14 +10,22 @@ from typing import Annotated, Any, Literal, TypeVar
 import typer
 from rich.table import Table
 
-from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, in_database, load_settings
+from acme_ca.cli.options import (
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    console,
+    in_database,
+    load_settings,
+    operator,
+)
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.core import renewal
 from acme_ca.core.model import Certificate, Serial, read_serial
 from acme_ca.core.problems import Problem
 from acme_ca.core.renewal import SuggestedWindow
 from acme_ca.core.revocation import HOLD, REASONS, reason_name
-from acme_ca.revocation.revoke import ByOperator, Revocation
+from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage import renewals
 from acme_ca.storage.database import Database
 
@@ -69,7 +77,7 @@ def revoke(
     in_revocation(
         load_settings(config_file, data=data),
         lambda room: room.take_back(
-            wanted, by=ByOperator(), reason=REASONS[reason], invalid_since=since, comment=comment
+            wanted, by=operator(), reason=REASONS[reason], invalid_since=since, comment=comment
         ),
     )
     console().print(f"Revoked ({reason}): {wanted}")
@@ -87,7 +95,7 @@ def hold(
     wanted = _serial(serial)
     in_revocation(
         load_settings(config_file, data=data),
-        lambda room: room.take_back(wanted, by=ByOperator(), reason=HOLD, comment=comment),
+        lambda room: room.take_back(wanted, by=operator(), reason=HOLD, comment=comment),
     )
     console().print(f"On hold: {wanted}")
 
@@ -104,7 +112,7 @@ def release(
     wanted = _serial(serial)
     in_revocation(
         load_settings(config_file, data=data),
-        lambda room: room.release(wanted, by=ByOperator(), comment=comment),
+        lambda room: room.release(wanted, by=operator(), comment=comment),
     )
     console().print(f"Released: {wanted}")
 
@@ -158,7 +166,7 @@ def _moved(start: datetime | None, end: datetime, explanation_url: str | None) -
 async def _set_windows(
     database: Database, serials: Sequence[Serial], moved: SuggestedWindow | None, explanation_url: str | None
 ) -> list[Serial]:
-    now, actor = datetime.now(UTC), ByOperator().actor
+    now, actor = datetime.now(UTC), operator()
     if moved is None:
         return await renewals.clear_windows(database, serials, actor=actor, now=now)
     return await renewals.move_windows(

@@ -25,6 +25,7 @@ from acme_ca.cli.options import (
     console,
     in_database,
     load_settings,
+    operator,
     with_password,
 )
 from acme_ca.config import ConfigurationError, Settings, ca_password
@@ -188,7 +189,7 @@ def upload(
         except ValueError:
             raise ConfigurationError(f"{crl} is no CRL in PEM.") from None
     settings = load_settings(config_file, data=data)
-    root = _with_roots(settings, lambda room: room.upload(content, actor="operator"))
+    root = _with_roots(settings, lambda room: room.upload(content, actor=operator()))
     console().print(f"Served from now on: the CRL of root {root}")
 
 

@@ -12,14 +12,22 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.table import Table
 
-from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, in_database, load_settings
+from acme_ca.cli.options import (
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    console,
+    in_database,
+    load_settings,
+    operator,
+)
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.core.model import Actor, EabKey
+from acme_ca.core.model import EabKey
 from acme_ca.lifecycle.eab import EabKeys
 from acme_ca.storage.database import Database
 
 T = TypeVar("T")
-OPERATOR = Actor("operator")
+
 
 app = typer.Typer(help="Keys for external account binding.", no_args_is_help=True)
 
@@ -46,7 +54,7 @@ def create(
     settings = load_settings(config_file, data=data)
     key = _with_keys(
         settings,
-        lambda keys: keys.create(owner=owner, service=service, max_accounts=max_accounts, actor=OPERATOR),
+        lambda keys: keys.create(owner=owner, service=service, max_accounts=max_accounts, actor=operator()),
     )
     hmac_key = urlsafe_b64encode(key.hmac_key).decode().rstrip("=")
     if as_json:
@@ -89,7 +97,7 @@ def revoke(
 ) -> None:
     """End a key: no further account can be made with it, and those that were made are frozen."""
     frozen = _with_keys(
-        load_settings(config_file, data=data), lambda keys: keys.revoke(kid, reason="", actor=OPERATOR)
+        load_settings(config_file, data=data), lambda keys: keys.revoke(kid, reason="", actor=operator())
     )
     if frozen is None:
         raise ConfigurationError(f"There is no key {kid!r}, or it was revoked before: see acme-ca eab list.")

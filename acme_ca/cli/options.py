@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from rich.console import Console
 
 from acme_ca import config, log
 from acme_ca.config import Settings
+from acme_ca.core.model import Actor
 from acme_ca.server import database
 from acme_ca.storage.database import Database
 
@@ -37,6 +39,15 @@ def load_settings(config_file: Path | None, **overrides: Any) -> Settings:
     for name in config.unknown_variables(os.environ):
         log.get().warning("this environment variable names no setting", variable=name)
     return config.load(**overrides)
+
+
+def operator() -> Actor:
+    """Who runs the command, as the system knows them."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # a container's user need not have a name
+        name = str(os.getuid())
+    return Actor(f"operator:{name}")
 
 
 def with_password(settings: Settings, *, new: bool) -> Settings:

@@ -13,14 +13,20 @@ from rich.table import Table
 
 from acme_ca.ca import profiles
 from acme_ca.ca.profiles import UnworkableProfile
-from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, in_database, load_settings
+from acme_ca.cli.options import (
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    console,
+    in_database,
+    load_settings,
+    operator,
+)
 from acme_ca.config import ConfigurationError
 from acme_ca.core.model import Profile
 from acme_ca.storage import profiles as store
 from acme_ca.storage.database import Database
 from acme_ca.storage.profiles import ProfileVersion
-
-ACTOR = "operator"
 
 app = typer.Typer(help="Profiles: what kinds of certificates there are.", no_args_is_help=True)
 
@@ -106,7 +112,9 @@ def withdraw(name: NameArgument, *, config_file: ConfigOption = None, data: Data
         raise ConfigurationError(
             f"ACME_CA_DEFAULT_PROFILE: {name} is for orders that ask for none; choose another for them first."
         )
-    if not in_database(settings, lambda database: store.withdraw(database, name, actor=ACTOR, now=_now())):
+    if not in_database(
+        settings, lambda database: store.withdraw(database, name, actor=operator(), now=_now())
+    ):
         raise ConfigurationError(
             f"There is no profile {name}, or it was withdrawn before: see acme-ca profile list."
         )
@@ -117,7 +125,7 @@ def withdraw(name: NameArgument, *, config_file: ConfigOption = None, data: Data
 def offer(name: NameArgument, *, config_file: ConfigOption = None, data: DataOption = None) -> None:
     """Offer a withdrawn profile again."""
     settings = load_settings(config_file, data=data)
-    if not in_database(settings, lambda database: store.offer(database, name, actor=ACTOR, now=_now())):
+    if not in_database(settings, lambda database: store.offer(database, name, actor=operator(), now=_now())):
         raise ConfigurationError(
             f"There is no profile {name}, or it is not withdrawn: see acme-ca profile list."
         )
@@ -153,7 +161,7 @@ def _must_not_be_own(name: str) -> None:
 
 async def _save(database: Database, profile: Profile) -> int | None:
     """None: the newest version says the same. Raises ConfigurationError."""
-    version = await store.save(database, profile, built_in=False, actor=ACTOR, now=_now())
+    version = await store.save(database, profile, built_in=False, actor=operator(), now=_now())
     if version is None:
         found = await _find(database, profile.name, None)
         if found is None or found[1] | {"version": 0} != profile.model_dump(mode="json") | {"version": 0}:

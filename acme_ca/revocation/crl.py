@@ -21,7 +21,7 @@ from acme_ca.ca.keystore import KeyStoreError
 from acme_ca.config import CrlSettings
 from acme_ca.core import addresses, crl
 from acme_ca.core.crl import Entry, History, Plan, UnsignedCrl
-from acme_ca.core.model import IssuerId
+from acme_ca.core.model import SERVER, IssuerId
 from acme_ca.storage import crls
 from acme_ca.storage.crls import DueCrl, Listing, Shard, SignedCrl
 from acme_ca.storage.database import Database, DatabaseUnavailable
@@ -218,7 +218,7 @@ class Publisher:
             after=due.newest.number if due.newest else None,
             wishes=due.wishes,
             event="crl.published",
-            actor="server",
+            actor=SERVER,
             now=self._clock(),
             detail=detail,
         )

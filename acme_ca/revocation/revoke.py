@@ -12,6 +12,7 @@ from acme_ca.core import keys, revocation
 from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.model import (
     AccountId,
+    Actor,
     Certificate,
     IssuerId,
     PublicKey,
@@ -30,6 +31,7 @@ class ByAccount:
     """Revoked by an account: the one it was issued to, or one that holds authorizations for all its names."""
 
     account: AccountId
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +39,7 @@ class ByKey:
     """Revoked by the certificate's own key."""
 
     key: PublicKey
-
-
-@dataclass(frozen=True, slots=True)
-class ByOperator:
-    """Revoked by an operator, or in one's name. `name`: who, where it is known."""
-
-    name: str | None = None
-
-    @property
-    def actor(self) -> str:
-        return f"operator:{self.name}" if self.name else "operator"
+    source: str = ""
 
 
 class Revocation:
@@ -91,7 +83,7 @@ class Revocation:
         self,
         serial: Serial,
         *,
-        by: ByOperator,
+        by: Actor,
         reason: RevocationReason,
         invalid_since: datetime | None = None,
         comment: str | None = None,
@@ -105,22 +97,22 @@ class Revocation:
             self._database,
             serial,
             reason=reason,
-            actor=by.actor,
+            actor=by,
             now=now,
             invalid_since=invalid_since,
             comment=comment,
         ):
             raise await self._refusal(serial, reason)
 
-    async def release(self, serial: Serial, *, by: ByOperator, comment: str | None = None) -> None:
+    async def release(self, serial: Serial, *, by: Actor, comment: str | None = None) -> None:
         """End a hold. Raises Problem (`malformed`) for what is not on hold."""
         now = self._clock()
         revocation.check_circumstances(invalid_since=None, comment=comment, now=now)
-        if not await certificates.release(self._database, serial, actor=by.actor, comment=comment, now=now):
+        if not await certificates.release(self._database, serial, actor=by, comment=comment, now=now):
             await self.find(serial)
             raise malformed("This certificate is not on hold: there is nothing to release.", status=409)
 
-    async def revoke_issuer(self, issuer: IssuerId, *, by: ByOperator, reason: RevocationReason) -> None:
+    async def revoke_issuer(self, issuer: IssuerId, *, by: Actor, reason: RevocationReason) -> None:
         """Take a CA certificate back: the CRL of the CA that signed it lists it. It signs status only from then on.
 
         Raises Problem: `malformed` for a root, or one that is not known, and for a hold; `alreadyRevoked`.
@@ -128,7 +120,7 @@ class Revocation:
         if reason is revocation.HOLD:
             raise malformed("CA certificates are not put on hold.")
         now = self._clock()
-        if not await issuers.revoke(self._database, issuer, reason=reason, actor=by.actor, now=now):
+        if not await issuers.revoke(self._database, issuer, reason=reason, actor=by, now=now):
             records = {record.id: record for record in await issuers.all_issuers(self._database)}
             found = records.get(issuer)
             if found is None or found.parent_id is None:
@@ -153,14 +145,14 @@ class Revocation:
             )
         return certificate
 
-    async def _authorize(self, certificate: Certificate, der: bytes, by: ByAccount | ByKey) -> str:
-        """The actor's name for the audit. Raises Problem when it has no say over the certificate."""
+    async def _authorize(self, certificate: Certificate, der: bytes, by: ByAccount | ByKey) -> Actor:
+        """The actor for the audit. Raises Problem when it has no say over the certificate."""
         if isinstance(by, ByKey):
             if keys.spki_sha256(by.key) != keys.spki_sha256(_public_key(der)):
                 raise unauthorized(
                     "The key in \"jwk\" is not the certificate's: sign with the certificate's own key or an account."
                 )
-            return f"key:{keys.spki_sha256(by.key).hex()}"
+            return Actor(f"key:{keys.spki_sha256(by.key).hex()}", by.source)
         if certificate.account_id != by.account and not await orders.holds_all(
             self._database, by.account, certificate.identifiers, now=self._clock()
         ):
@@ -168,7 +160,7 @@ class Revocation:
                 "This account did not order the certificate and does not hold valid authorizations for all its names: "
                 "obtain these first, or sign with the certificate's own key."
             )
-        return f"account:{by.account}"
+        return Actor(f"account:{by.account}", by.source)
 
 
 def _overtaken() -> Problem:

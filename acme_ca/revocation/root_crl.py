@@ -12,7 +12,7 @@ from acme_ca.ca.issuers import IssuerKey
 from acme_ca.core import addresses, crl
 from acme_ca.core.crl import Base, Newest, Scope
 from acme_ca.core.der import Unreadable, strictly
-from acme_ca.core.model import IssuerId, IssuerKind, Serial, serial_text
+from acme_ca.core.model import Actor, IssuerId, IssuerKind, Serial, serial_text
 from acme_ca.core.problems import malformed
 from acme_ca.core.revocation import reason_name
 from acme_ca.core.root_list import RevokedCa, RootList
@@ -50,7 +50,7 @@ class RootCrls:
             revoked=tuple(_revoked_below(root, records, lists_after=_lists_after(newest))),
         )
 
-    async def upload(self, der: bytes, *, actor: str) -> IssuerId:
+    async def upload(self, der: bytes, *, actor: Actor) -> IssuerId:
         """Take in a CRL that a root signed elsewhere, in the place of the last; it is served at once.
 
         Raises Problem (`malformed`) that says what is wrong with it.

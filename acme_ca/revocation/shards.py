@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from acme_ca.core.crl import ENTRY_SIZE
+from acme_ca.core.model import SERVER
 from acme_ca.storage import crls
 from acme_ca.storage.database import Database
 
@@ -36,7 +37,7 @@ class Shards:
         now = self._clock()
         for shard, taken in (await crls.count(self._database, settled=now - SETTLED, now=now)).items():
             if taken >= self._capacity and await crls.open_next(
-                self._database, shard, taken=taken, actor="server", now=now
+                self._database, shard, taken=taken, actor=SERVER, now=now
             ):
                 self._log.info("crl shard opened", issuer=shard.issuer, shard=shard.number + 1, before=taken)
         await crls.find_ends(self._database, settled=SETTLED_AFTER_CLOSING, now=now)

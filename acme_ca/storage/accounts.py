@@ -70,9 +70,9 @@ async def create(
             connection,
             at=now,
             event="account.created",
-            actor=f"account:{account.id}",
+            actor=Actor(f"account:{account.id}", client),
             object_=f"account:{account.id}",
-            detail={"contact": list(account.contact), "eab_key": account.eab_key_id, "from": client},
+            detail={"contact": list(account.contact), "eab_key": account.eab_key_id},
         )
     return account, True
 
@@ -98,29 +98,40 @@ async def update(
     *,
     contact: tuple[str, ...] | None,
     status: AccountStatus | None,
+    client: str,
     now: datetime,
 ) -> Account | None:
     """Change contacts, or end the account. None when it is no longer valid: a deactivated one stays as it is."""
     row = await database.fetchrow_durably(
         f"""WITH a AS (
-                UPDATE account SET contact = coalesce($2, contact), status = coalesce($3, status)
-                WHERE id = $1 AND status = 'valid' AND frozen IS NULL RETURNING *
+                UPDATE account c SET contact = coalesce($2, c.contact), status = coalesce($3, c.status)
+                FROM (SELECT id, status AS status_before, contact AS contact_before FROM account WHERE id = $1 FOR UPDATE) was
+                WHERE c.id = was.id AND c.status = 'valid' AND c.frozen IS NULL RETURNING c.*, status_before, contact_before
             ), event AS (
-                INSERT INTO audit_event (at, event, actor, object, detail)
-                SELECT $4, 'account.' || coalesce($3, 'updated'), 'account:' || id, 'account:' || id,
-                       json_build_object('contact', contact) FROM a
+                INSERT INTO audit_event (at, event, actor, source, object, detail)
+                SELECT $4, 'account.' || coalesce($3, 'updated'), 'account:' || id, $5, 'account:' || id, json_build_object(
+                       'before', json_build_object('status', status_before, 'contact', contact_before),
+                       'after', json_build_object('status', status, 'contact', contact)) FROM a
             )
             SELECT {ACCOUNT_COLUMNS} FROM a""",
         account,
         contact,
         status,
         now,
+        client,
     )
     return account_of(row) if row else None
 
 
 async def change_key(
-    database: Database, account: Account, *, jwk: str, thumbprint: str, spki_sha256: bytes, now: datetime
+    database: Database,
+    account: Account,
+    *,
+    jwk: str,
+    thumbprint: str,
+    spki_sha256: bytes,
+    client: str,
+    now: datetime,
 ) -> AccountId | None:
     """Replace the account's key (RFC 8555 §7.3.5). Returns the id of the account that has the new key already, or None.
 
@@ -132,8 +143,8 @@ async def change_key(
                    UPDATE account SET jwk = $3, thumbprint = $4, spki_sha256 = $5
                    WHERE id = $1 AND thumbprint = $2 AND status = 'valid' AND frozen IS NULL AND NOT {keys.REFUSED.format("$5")} RETURNING id
                )
-               INSERT INTO audit_event (at, event, actor, object, detail)
-               SELECT $6, 'account.key-changed', 'account:' || id, 'account:' || id,
+               INSERT INTO audit_event (at, event, actor, source, object, detail)
+               SELECT $6, 'account.key-changed', 'account:' || id, $7, 'account:' || id,
                       json_build_object('before', $2::text, 'after', $4::text) FROM changed RETURNING true""",
             account.id,
             account.thumbprint,
@@ -141,6 +152,7 @@ async def change_key(
             thumbprint,
             spki_sha256,
             now,
+            client,
         )
     except asyncpg.UniqueViolationError:
         holder: AccountId | None = await database.fetchval(

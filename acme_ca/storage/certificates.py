@@ -8,6 +8,7 @@ from datetime import datetime
 from acme_ca.core import revocation
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
+    Actor,
     Certificate,
     CertificateStatus,
     LintedCertificate,
@@ -48,10 +49,12 @@ def certificate_of(row: Row) -> Certificate:
     )
 
 
-async def store(database: Database, certificate: SignedCertificate, *, now: datetime) -> bool:
+async def store(
+    database: Database, certificate: SignedCertificate, *, now: datetime, source: str = ""
+) -> bool:
     """Keep what was signed and make its order `valid`: one durable statement, with the audit event.
 
-    False: it is stored already (a sweep and the request met).
+    `source`: the address that asked for it. False: it is stored already (a sweep and the request met).
     """
     row = await database.fetchrow_durably(
         """WITH stored AS (
@@ -60,12 +63,13 @@ async def store(database: Database, certificate: SignedCertificate, *, now: date
            ), done AS (
                UPDATE orders SET status = 'valid' WHERE id = (SELECT order_id FROM stored) AND status = 'processing'
            )
-           INSERT INTO audit_event (at, event, actor, object, detail)
-           SELECT $3, 'certificate.issued', coalesce('account:' || account_id, 'server'), 'certificate:' || serial,
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $3, 'certificate.issued', coalesce('account:' || account_id, 'server'), $4, 'certificate:' || serial,
                   json_build_object('order', order_id, 'identifiers', identifiers) FROM stored RETURNING true""",
         certificate.serial,
         certificate.der,
         now,
+        source,
     )
     return row is not None
 
@@ -139,7 +143,7 @@ async def revoke(
     serial: Serial,
     *,
     reason: RevocationReason,
-    actor: str,
+    actor: Actor,
     now: datetime,
     invalid_since: datetime | None = None,
     comment: str | None = None,
@@ -151,22 +155,23 @@ async def revoke(
     before = revocation.origins(reason)
     row = await database.fetchrow_durably(
         """WITH gone AS (
-               UPDATE certificate SET revoked = coalesce(revoked, $2), reason = $3, status_changed = $2,
+               UPDATE certificate c SET revoked = coalesce(revoked, $2), reason = $3, status_changed = $2,
                    invalid_since = coalesce($6, invalid_since), comment = coalesce($7, comment)
-               WHERE serial = $1 AND (reason = ANY ($4) OR (reason IS NULL AND $5))
-               RETURNING serial, issuer_id, shard, spki_sha256
+               FROM (SELECT serial, reason AS before FROM certificate WHERE serial = $1 FOR UPDATE) was
+               WHERE c.serial = was.serial AND (reason = ANY ($4) OR (reason IS NULL AND $5))
+               RETURNING c.serial, issuer_id, shard, spki_sha256, before
            ), ended AS (
                UPDATE account SET status = 'revoked' FROM gone
                WHERE $3 = 1 AND account.spki_sha256 = gone.spki_sha256 AND status = 'valid' RETURNING id
            ), due AS (
                INSERT INTO crl_due (issuer_id, shard, at) SELECT issuer_id, shard, $2 FROM gone
            )
-           INSERT INTO audit_event (at, event, actor, object, detail)
-           SELECT $2, $8, $9, 'certificate:' || serial,
-                  json_strip_nulls(json_build_object('reason', $3::smallint, 'invalid_since', $6::timestamptz, 'comment', $7::text))
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $2, $8, $9, $10, 'certificate:' || serial,
+                  json_strip_nulls(json_build_object('before', before, 'reason', $3::smallint, 'invalid_since', $6::timestamptz, 'comment', $7::text))
            FROM gone
            UNION ALL
-           SELECT $2, 'account.revoked', $9, 'account:' || id, json_build_object('why', 'its key is compromised') FROM ended
+           SELECT $2, 'account.revoked', $9, $10, 'account:' || id, json_build_object('why', 'its key is compromised') FROM ended
            RETURNING true""",
         serial,
         now,
@@ -176,13 +181,14 @@ async def revoke(
         invalid_since,
         comment,
         "certificate.held" if reason is revocation.HOLD else "certificate.revoked",
-        actor,
+        actor.name,
+        actor.source,
     )
     return row is not None
 
 
 async def release(
-    database: Database, serial: Serial, *, actor: str, comment: str | None, now: datetime
+    database: Database, serial: Serial, *, actor: Actor, comment: str | None, now: datetime
 ) -> bool:
     """End a hold: the certificate is good again. False: it is not on hold."""
     row = await database.fetchrow_durably(
@@ -192,13 +198,14 @@ async def release(
            ), due AS (
                INSERT INTO crl_due (issuer_id, shard, at) SELECT issuer_id, shard, $2 FROM back
            )
-           INSERT INTO audit_event (at, event, actor, object, detail)
-           SELECT $2, 'certificate.released', $4, 'certificate:' || serial,
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $2, 'certificate.released', $4, $6, 'certificate:' || serial,
                   json_strip_nulls(json_build_object('comment', $5::text)) FROM back RETURNING true""",
         serial,
         now,
         revocation.HOLD,
-        actor,
+        actor.name,
         comment,
+        actor.source,
     )
     return row is not None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from cryptography import x509
 
 from acme_ca.core.crl import Base, Entry, Newest, Scope
-from acme_ca.core.model import IssuerId, IssuerKind, Serial, serial_text
+from acme_ca.core.model import Actor, IssuerId, IssuerKind, Serial, serial_text
 from acme_ca.storage.database import Database, Row, to_json
 
 
@@ -256,7 +256,7 @@ async def store(
     after: int | None,
     wishes: Sequence[int],
     event: str,
-    actor: str,
+    actor: Actor,
     now: datetime,
     detail: Mapping[str, object],
 ) -> bool:
@@ -279,8 +279,8 @@ async def store(
            ), fulfilled AS (
                DELETE FROM crl_due WHERE id = ANY ($15) AND EXISTS (SELECT FROM stored)
            )
-           INSERT INTO audit_event (at, event, actor, object, detail)
-           SELECT $16, $19, $17, 'crl:' || issuer_id || '/' || shard, $18 FROM stored RETURNING true""",
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $16, $19, $17, $20, 'crl:' || issuer_id || '/' || shard, $18 FROM stored RETURNING true""",
         crl.shard.issuer,
         crl.shard.number,
         crl.number,
@@ -297,9 +297,10 @@ async def store(
         after,
         list(wishes),
         now,
-        actor,
+        actor.name,
         to_json(dict(detail)),
         event,
+        actor.source,
     )
     return row is not None
 
@@ -334,7 +335,7 @@ async def count(database: Database, *, settled: datetime, now: datetime) -> dict
     return {Shard(row["issuer_id"], row["shard"]): row["taken"] for row in rows}
 
 
-async def open_next(database: Database, shard: Shard, *, taken: int, actor: str, now: datetime) -> bool:
+async def open_next(database: Database, shard: Shard, *, taken: int, actor: Actor, now: datetime) -> bool:
     """New certificates belong to the next shard. False: they do not belong to this one any more."""
     row = await database.fetchrow_durably(
         """WITH opened AS (
@@ -342,14 +343,15 @@ async def open_next(database: Database, shard: Shard, *, taken: int, actor: str,
            ), closed AS (
                UPDATE crl SET closed = $3 WHERE issuer_id = $1 AND shard = $2 AND EXISTS (SELECT FROM opened)
            )
-           INSERT INTO audit_event (at, event, actor, object, detail)
-           SELECT $3, 'crl.shard_opened', $4, 'crl:' || id || '/' || open_shard, json_build_object('after', $5::bigint)
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $3, 'crl.shard_opened', $4, $6, 'crl:' || id || '/' || open_shard, json_build_object('after', $5::bigint)
            FROM opened RETURNING true""",
         shard.issuer,
         shard.number,
         now,
-        actor,
+        actor.name,
         taken,
+        actor.source,
     )
     return row is not None
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from acme_ca.core import revocation
-from acme_ca.core.model import IssuerId, IssuerKind, RevocationReason
+from acme_ca.core.model import Actor, IssuerId, IssuerKind, RevocationReason
 from acme_ca.core.states import ISSUER_TRANSITIONS, IssuerState
 from acme_ca.storage.database import Database, to_json
 
@@ -45,7 +45,7 @@ async def all_issuers(database: Database) -> list[IssuerRecord]:
 
 
 async def register(
-    database: Database, issuer: IssuerRecord, *, actor: str, detail: Mapping[str, Any] | None = None
+    database: Database, issuer: IssuerRecord, *, actor: Actor, detail: Mapping[str, Any] | None = None
 ) -> bool:
     """Make a CA certificate known, with its audit event. False: it is known already, and left as it is."""
     row = await database.fetchrow_durably(
@@ -54,8 +54,8 @@ async def register(
                                    activated)
                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING RETURNING id
            )
-           INSERT INTO audit_event (at, event, actor, object, detail)
-           SELECT $10, 'issuer.registered', $12, 'issuer:' || id, $13 FROM made RETURNING true""",
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $10, 'issuer.registered', $12, $14, 'issuer:' || id, $13 FROM made RETURNING true""",
         issuer.id,
         issuer.der,
         issuer.kind,
@@ -67,14 +67,15 @@ async def register(
         issuer.not_after,
         issuer.created,
         issuer.activated,
-        actor,
+        actor.name,
         to_json({"kind": issuer.kind, "state": issuer.state, "key_uri": issuer.key_uri, **(detail or {})}),
+        actor.source,
     )
     return row is not None
 
 
 async def change_state(
-    database: Database, issuer: IssuerId, to: IssuerState, *, actor: str, now: datetime
+    database: Database, issuer: IssuerId, to: IssuerState, *, actor: Actor, now: datetime
 ) -> bool:
     """Along ISSUER_TRANSITIONS; what is revoked is not activated, and the last that signs leaves is not retired. False:
     that, or there is no such issuer, or no such way from its state.
@@ -87,26 +88,30 @@ async def change_state(
                -- Locked: of two who retire one each, the second sees what the first has done.
                SELECT id FROM issuer WHERE kind = 'intermediate' AND state = 'active' AND revoked IS NULL AND not_after > $3
                ORDER BY id FOR UPDATE
+           ), was AS (
+               SELECT id, state AS before FROM issuer WHERE id = $1 AND (SELECT count(*) FROM serving) >= 0 FOR UPDATE
            ), changed AS (
                UPDATE issuer SET state = $2, retired = CASE WHEN $2 = 'retired' THEN $3 END,
                    activated = CASE WHEN $2 <> 'active' THEN activated ELSE greatest($3, (
                        SELECT max(activated) + interval '1 microsecond' FROM issuer WHERE kind = 'intermediate')) END
-               WHERE id = $1 AND state = ANY ($4) AND not_after > $3 AND NOT ($2 = 'active' AND revoked IS NOT NULL)
-                 AND ($2 <> 'retired' OR ARRAY(SELECT id FROM serving) <> ARRAY[$1::text]) RETURNING id
+               FROM was WHERE issuer.id = was.id AND state = ANY ($4) AND not_after > $3 AND NOT ($2 = 'active' AND revoked IS NOT NULL)
+                 AND ($2 <> 'retired' OR ARRAY(SELECT id FROM serving) <> ARRAY[$1::text]) RETURNING issuer.id, before
            )
-           INSERT INTO audit_event (at, event, actor, object, detail)
-           SELECT $3, 'issuer.' || $2, $5, 'issuer:' || id, '{}' FROM changed RETURNING true""",
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $3, 'issuer.' || $2, $5, $6, 'issuer:' || id,
+                  json_build_object('before', before, 'after', $2::text) FROM changed RETURNING true""",
         issuer,
         to,
         now,
         origins,
-        actor,
+        actor.name,
+        actor.source,
     )
     return row is not None
 
 
 async def move_key(
-    database: Database, issuer: IssuerId, from_uri: str, to_uri: str, *, actor: str, now: datetime
+    database: Database, issuer: IssuerId, from_uri: str, to_uri: str, *, actor: Actor, now: datetime
 ) -> bool:
     """The issuer's key is used at another place, for all certificates that share it and those that are yet to be
     installed. False: it is not at `from_uri`.
@@ -119,22 +124,23 @@ async def move_key(
            ), requested AS (
                UPDATE issuer_request SET key_uri = $3 WHERE key_uri = $2 AND EXISTS (SELECT FROM moved)
            ), told AS (
-               INSERT INTO audit_event (at, event, actor, object, detail)
-               SELECT $4, 'issuer.key-moved', $5, 'issuer:' || id, $6 FROM moved RETURNING id
+               INSERT INTO audit_event (at, event, actor, source, object, detail)
+               SELECT $4, 'issuer.key-moved', $5, $7, 'issuer:' || id, $6 FROM moved RETURNING id
            )
            SELECT true FROM told LIMIT 1""",
         issuer,
         from_uri,
         to_uri,
         now,
-        actor,
+        actor.name,
         to_json({"from": from_uri, "to": to_uri}),
+        actor.source,
     )
     return row is not None
 
 
 async def revoke(
-    database: Database, issuer: IssuerId, *, reason: RevocationReason, actor: str, now: datetime
+    database: Database, issuer: IssuerId, *, reason: RevocationReason, actor: Actor, now: datetime
 ) -> bool:
     """Take a CA certificate back, or give it a graver reason (`core.revocation`); the CRL of the CA that signed it, by
     whichever certificate that is known here, is due then, and it is retired: it signs status only.
@@ -145,22 +151,26 @@ async def revoke(
     row = await database.fetchrow_durably(
         """WITH gone AS (
                UPDATE issuer SET revoked = coalesce(revoked, $2), reason = $3, state = 'retired', retired = coalesce(retired, $2)
-               WHERE id = $1 AND parent_id IS NOT NULL AND (reason = ANY ($4) OR (reason IS NULL AND $5))
-               RETURNING id, parent_id
+               FROM (SELECT id, state, reason FROM issuer WHERE id = $1 FOR UPDATE) was
+               WHERE issuer.id = was.id AND parent_id IS NOT NULL
+                 AND (issuer.reason = ANY ($4) OR (issuer.reason IS NULL AND $5))
+               RETURNING issuer.id, parent_id, was.state, was.reason
            ), due AS (
                INSERT INTO crl_due (issuer_id, shard, at)
                SELECT i.id, 0, $2 FROM gone JOIN issuer p ON p.id = gone.parent_id JOIN issuer i USING (spki_sha256)
                WHERE i.kind <> 'cross'
            )
-           INSERT INTO audit_event (at, event, actor, object, detail)
-           SELECT $2, 'issuer.revoked', $6, 'issuer:' || id, json_build_object('reason', $3::smallint)
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $2, 'issuer.revoked', $6, $7, 'issuer:' || id, json_build_object(
+                  'reason', $3::smallint, 'before', json_build_object('state', state, 'reason', reason))
            FROM gone RETURNING true""",
         issuer,
         now,
         reason,
         [one for one in before if one is not None],
         None in before,
-        actor,
+        actor.name,
+        actor.source,
     )
     return row is not None
 
@@ -184,19 +194,20 @@ class IssuerRequest:
     created: datetime
 
 
-async def add_request(database: Database, request: IssuerRequest, *, actor: str) -> None:
+async def add_request(database: Database, request: IssuerRequest, *, actor: Actor) -> None:
     await database.fetchrow_durably(
         """WITH made AS (
                INSERT INTO issuer_request (spki_sha256, csr, key_uri, created) VALUES ($1, $2, $3, $4) RETURNING key_uri
            )
-           INSERT INTO audit_event (at, event, actor, object, detail)
-           SELECT $4, 'issuer.requested', $5, 'key:' || encode($1, 'hex'), json_build_object('key_uri', key_uri)
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $4, 'issuer.requested', $5, $6, 'key:' || encode($1, 'hex'), json_build_object('key_uri', key_uri)
            FROM made RETURNING true""",
         request.spki_sha256,
         request.csr,
         request.key_uri,
         request.created,
-        actor,
+        actor.name,
+        actor.source,
     )
 
 
@@ -208,14 +219,15 @@ async def request_for(database: Database, spki_sha256: bytes) -> IssuerRequest |
 
 
 async def announce(
-    database: Database, *, subject: str, spki_sha256: bytes, parent: IssuerId, actor: str, now: datetime
+    database: Database, *, subject: str, spki_sha256: bytes, parent: IssuerId, actor: Actor, now: datetime
 ) -> None:
     """Write down that a CA certificate is about to be signed: every signature is accounted for, also after a crash."""
     await database.fetchrow_durably(
-        """INSERT INTO audit_event (at, event, actor, object, detail)
-           VALUES ($1, 'issuer.announced', $2, 'issuer:' || $3, $4) RETURNING true""",
+        """INSERT INTO audit_event (at, event, actor, source, object, detail)
+           VALUES ($1, 'issuer.announced', $2, $5, 'issuer:' || $3, $4) RETURNING true""",
         now,
-        actor,
+        actor.name,
         parent,
         to_json({"subject": subject, "spki_sha256": spki_sha256.hex()}),
+        actor.source,
     )

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from acme_ca.core.model import AccountId
+from acme_ca.core.model import AccountId, Actor
 from acme_ca.storage.database import Database
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Blocking:
 
 
 async def block(
-    database: Database, spki_sha256s: Sequence[bytes], *, comment: str, actor: str, now: datetime
+    database: Database, spki_sha256s: Sequence[bytes], *, comment: str, actor: Actor, now: datetime
 ) -> Blocking:
     """Put keys on the list, and end the accounts that have them: one durable statement, an audit event for each."""
     row = await database.fetchrow_durably(
@@ -74,31 +74,33 @@ async def block(
            ), ended AS (
                UPDATE account SET status = 'revoked' WHERE spki_sha256 = ANY ($1) AND status = 'valid' RETURNING id
            ), told AS (
-               INSERT INTO audit_event (at, event, actor, object, detail)
-               SELECT $4, 'key.blocked', $3, 'key:' || encode(spki_sha256, 'hex'), json_build_object('comment', $2) FROM added
+               INSERT INTO audit_event (at, event, actor, source, object, detail)
+               SELECT $4, 'key.blocked', $3, $5, 'key:' || encode(spki_sha256, 'hex'), json_build_object('comment', $2) FROM added
                UNION ALL
-               SELECT $4, 'account.revoked', $3, 'account:' || id, json_build_object('why', 'its key is blocked') FROM ended
+               SELECT $4, 'account.revoked', $3, $5, 'account:' || id, json_build_object('why', 'its key is blocked') FROM ended
            )
            SELECT array(SELECT spki_sha256 FROM added) AS keys, array(SELECT id FROM ended) AS accounts""",
         spki_sha256s,
         comment,
-        actor,
+        actor.name,
         now,
+        actor.source,
     )
     assert row is not None, "a SELECT without FROM gives a row"  # noqa: S101
     return Blocking(keys=tuple(row["keys"]), accounts=tuple(row["accounts"]))
 
 
-async def unblock(database: Database, spki_sha256: bytes, *, actor: str, now: datetime) -> bool:
+async def unblock(database: Database, spki_sha256: bytes, *, actor: Actor, now: datetime) -> bool:
     """Take a key off the list; accounts that ended stay so. False: it was not there."""
     row = await database.fetchrow_durably(
         """WITH gone AS (DELETE FROM blocked_key WHERE spki_sha256 = $1 RETURNING spki_sha256, comment)
-           INSERT INTO audit_event (at, event, actor, object, detail)
-           SELECT $3, 'key.unblocked', $2, 'key:' || encode(spki_sha256, 'hex'), json_build_object('comment', comment)
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $3, 'key.unblocked', $2, $4, 'key:' || encode(spki_sha256, 'hex'), json_build_object('comment', comment)
            FROM gone RETURNING true""",
         spki_sha256,
-        actor,
+        actor.name,
         now,
+        actor.source,
     )
     return row is not None
 

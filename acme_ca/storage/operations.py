@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from acme_ca.core.model import Actor
 from acme_ca.storage.database import Database, to_json
 
 if TYPE_CHECKING:
@@ -17,14 +18,15 @@ NONCE_MARGIN = 300
 
 
 async def record_event(
-    connection: Connection, *, at: datetime, event: str, actor: str, object_: str, detail: Mapping[str, Any]
+    connection: Connection, *, at: datetime, event: str, actor: Actor, object_: str, detail: Mapping[str, Any]
 ) -> None:
     """Write an audit event inside the caller's transaction."""
     await connection.execute(
-        "INSERT INTO audit_event (at, event, actor, object, detail) VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO audit_event (at, event, actor, source, object, detail) VALUES ($1, $2, $3, $4, $5, $6)",
         at,
         event,
-        actor,
+        actor.name,
+        actor.source,
         object_,
         to_json(dict(detail)),
     )

@@ -218,14 +218,23 @@ async def order_ids(
 
 
 async def deactivate_authorization(
-    database: Database, authorization: AuthorizationId, *, now: datetime
+    database: Database, authorization: AuthorizationId, *, client: str, now: datetime
 ) -> bool:
     """End an authorization at its holder's wish (RFC 8555 §7.5.2). False: it had ended before."""
     row = await database.fetchrow_durably(
-        """UPDATE authz SET status = 'deactivated', attempt_due = NULL, error = NULL
-           WHERE id = $1 AND status IN ('pending', 'valid') AND expires > $2 RETURNING true""",
+        """WITH ended AS (
+               UPDATE authz z SET status = 'deactivated', attempt_due = NULL, error = NULL
+               FROM (SELECT id, status AS before FROM authz WHERE id = $1 FOR UPDATE) was
+               WHERE z.id = was.id AND status IN ('pending', 'valid') AND expires > $2
+               RETURNING z.id, account_id, identifier, before, status
+           )
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $2, 'authorization.deactivated', 'account:' || account_id, $3, 'authorization:' || id,
+                  json_build_object('identifier', identifier, 'before', before, 'after', status)
+           FROM ended RETURNING true""",
         authorization,
         now,
+        client,
     )
     return row is not None
 

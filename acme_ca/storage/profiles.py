@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from acme_ca.core.model import Profile, ProfileRef
+from acme_ca.core.model import Actor, Profile, ProfileRef
 from acme_ca.storage.database import Database, from_json
 
 
@@ -49,7 +49,7 @@ async def bodies(database: Database, wanted: Sequence[ProfileRef]) -> dict[Profi
 
 
 async def save(
-    database: Database, profile: Profile, *, built_in: bool, actor: str, now: datetime
+    database: Database, profile: Profile, *, built_in: bool, actor: Actor, now: datetime
 ) -> int | None:
     """Store the profile as the next version of its name, with the audit event, and withdrawn if the last one is.
 
@@ -67,32 +67,33 @@ async def save(
                WHERE l.version IS NULL OR ((l.built_in OR NOT $3) AND l.body - 'version' <> $2::jsonb - 'version')
                ON CONFLICT DO NOTHING RETURNING version, body
            ), told AS (
-               INSERT INTO audit_event (at, event, actor, object, detail)
-               SELECT $4, 'profile.saved', $5, 'profile:' || $1, json_build_object(
-                   'version', version, 'sha256', encode(sha256(convert_to(body::text, 'UTF8')), 'hex')) FROM saved
+               INSERT INTO audit_event (at, event, actor, source, object, detail)
+               SELECT $4, 'profile.saved', $5, $6, 'profile:' || $1, json_build_object(
+                   'before', nullif(version - 1, 0), 'version', version, 'sha256', encode(sha256(convert_to(body::text, 'UTF8')), 'hex')) FROM saved
            )
            SELECT version FROM saved""",
         profile.name,
         profile.model_dump_json(),
         built_in,
         now,
-        actor,
+        actor.name,
+        actor.source,
     )
     return row["version"] if row else None
 
 
-async def withdraw(database: Database, name: str, *, actor: str, now: datetime) -> bool:
+async def withdraw(database: Database, name: str, *, actor: Actor, now: datetime) -> bool:
     """No new order can ask for it from now on. False: there is no such profile, or it was withdrawn before."""
     return await _mark(database, name, withdrawn=now, event="profile.withdrawn", actor=actor, now=now)
 
 
-async def offer(database: Database, name: str, *, actor: str, now: datetime) -> bool:
+async def offer(database: Database, name: str, *, actor: Actor, now: datetime) -> bool:
     """The opposite of `withdraw`."""
     return await _mark(database, name, withdrawn=None, event="profile.offered", actor=actor, now=now)
 
 
 async def _mark(
-    database: Database, name: str, *, withdrawn: datetime | None, event: str, actor: str, now: datetime
+    database: Database, name: str, *, withdrawn: datetime | None, event: str, actor: Actor, now: datetime
 ) -> bool:
     row = await database.fetchrow_durably(
         """WITH marked AS (
@@ -100,12 +101,13 @@ async def _mark(
                WHERE name = $1 AND version = (SELECT max(version) FROM profile WHERE name = $1)
                  AND (withdrawn IS NULL) <> ($2::timestamptz IS NULL) RETURNING version
            )
-           INSERT INTO audit_event (at, event, actor, object, detail)
-           SELECT $3, $4, $5, 'profile:' || $1, json_build_object('version', version) FROM marked RETURNING true""",
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $3, $4, $5, $6, 'profile:' || $1, json_build_object('version', version) FROM marked RETURNING true""",
         name,
         withdrawn,
         now,
         event,
-        actor,
+        actor.name,
+        actor.source,
     )
     return row is not None

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from acme_ca.core.model import AccountId, Certificate, Serial
+from acme_ca.core.model import AccountId, Actor, Certificate, Serial
 from acme_ca.core.renewal import SuggestedWindow
 from acme_ca.storage import certificates
 from acme_ca.storage.database import Database, Row
+
+_WAS = """(SELECT serial, window_start, window_end, explanation_url FROM certificate
+                     WHERE serial = ANY ($1) ORDER BY serial FOR UPDATE) was"""
+_BEFORE = """CASE WHEN was.window_start IS NOT NULL THEN json_build_object(
+                   'start', was.window_start, 'end', was.window_end, 'explanation_url', was.explanation_url) END"""
 
 
 async def find_replaceable(
@@ -38,7 +43,7 @@ async def move_windows(
     window: SuggestedWindow,
     *,
     explanation_url: str | None,
-    actor: str,
+    actor: Actor,
     now: datetime,
 ) -> list[Serial]:
     """Set the renewal window of many certificates: one durable statement, an audit event for each.
@@ -47,41 +52,46 @@ async def move_windows(
     are due earlier by themselves.
     """
     row = await database.fetchrow_durably(
-        """WITH moved AS (
-               UPDATE certificate SET window_start = $2, window_end = $3, explanation_url = $4
-               WHERE serial = ANY ($1) AND not_after > $3 AND (revoked IS NULL OR reason = 6) RETURNING serial
+        f"""WITH moved AS (
+               UPDATE certificate c SET window_start = $2, window_end = $3, explanation_url = $4
+               FROM {_WAS} WHERE c.serial = was.serial AND not_after > $3 AND (revoked IS NULL OR reason = 6)
+               RETURNING c.serial, {_BEFORE} AS before
            ), told AS (
-               INSERT INTO audit_event (at, event, actor, object, detail)
-               SELECT $6, 'certificate.window-moved', $5, 'certificate:' || serial,
-                      json_build_object('start', $2, 'end', $3, 'explanation_url', $4) FROM moved
+               INSERT INTO audit_event (at, event, actor, source, object, detail)
+               SELECT $6, 'certificate.window-moved', $5, $7, 'certificate:' || serial,
+                      json_build_object('before', before, 'start', $2, 'end', $3, 'explanation_url', $4) FROM moved
            )
            SELECT array(SELECT serial FROM moved ORDER BY serial) AS serials""",
         serials,
         window.start,
         window.end,
         explanation_url,
-        actor,
+        actor.name,
         now,
+        actor.source,
     )
     return _serials(row)
 
 
 async def clear_windows(
-    database: Database, serials: Sequence[Serial], *, actor: str, now: datetime
+    database: Database, serials: Sequence[Serial], *, actor: Actor, now: datetime
 ) -> list[Serial]:
     """Undo `move_windows`: the window is computed again. Returns those that had one set."""
     row = await database.fetchrow_durably(
-        """WITH cleared AS (
-               UPDATE certificate SET window_start = NULL, window_end = NULL, explanation_url = NULL
-               WHERE serial = ANY ($1) AND window_start IS NOT NULL RETURNING serial
+        f"""WITH cleared AS (
+               UPDATE certificate c SET window_start = NULL, window_end = NULL, explanation_url = NULL
+               FROM {_WAS} WHERE c.serial = was.serial AND c.window_start IS NOT NULL
+               RETURNING c.serial, {_BEFORE} AS before
            ), told AS (
-               INSERT INTO audit_event (at, event, actor, object)
-               SELECT $3, 'certificate.window-cleared', $2, 'certificate:' || serial FROM cleared
+               INSERT INTO audit_event (at, event, actor, source, object, detail)
+               SELECT $3, 'certificate.window-cleared', $2, $4, 'certificate:' || serial,
+                      json_build_object('before', before) FROM cleared
            )
            SELECT array(SELECT serial FROM cleared ORDER BY serial) AS serials""",
         serials,
-        actor,
+        actor.name,
         now,
+        actor.source,
     )
     return _serials(row)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.core import keys
+from acme_ca.core.model import Actor
 from acme_ca.core.problems import ErrorType
 from acme_ca.storage import keys as key_store
 from acme_ca.storage.database import Database
@@ -22,7 +23,7 @@ pytestmark = IN_SESSION_LOOP
 async def block(ca, key: Key) -> None:
     async with Database.open(ca.dsn, connections=1) as database:
         spki = keys.spki_sha256(key.private.public_key())
-        await key_store.block(database, [spki], comment="leaked", actor="operator", now=NOW)
+        await key_store.block(database, [spki], comment="leaked", actor=Actor("operator"), now=NOW)
 
 
 async def test_an_account_whose_key_is_blocked_ends_at_every_worker_at_once(ca, new_ca):

@@ -13,7 +13,7 @@ from acme_ca.ca import certify
 from acme_ca.ca.certify import Parent
 from acme_ca.ca.constraints import NameConstraints
 from acme_ca.config import ConfigurationError
-from acme_ca.core.model import IssuerKind, RevocationReason
+from acme_ca.core.model import Actor, IssuerKind, RevocationReason
 from acme_ca.core.problems import ErrorType
 from acme_ca.core.renewal import CertId
 from acme_ca.storage import issuers
@@ -100,7 +100,9 @@ async def test_below_a_revoked_issuer_every_certificate_is_to_be_renewed_at_once
         compromised = ca.hierarchy.intermediate.id
         async with Database.open(ca.dsn, connections=1) as database:
             reason, now = RevocationReason.CA_COMPROMISE, datetime.now(UTC)
-            assert await issuers.revoke(database, compromised, reason=reason, actor="operator", now=now)
+            assert await issuers.revoke(
+                database, compromised, reason=reason, actor=Actor("operator"), now=now
+            )
         await ca.application.issuers.refresh()
         after = (await ca.client.request("GET", url)).json["suggestedWindow"]
         assert datetime.fromisoformat(after["end"]) <= datetime.now(UTC)

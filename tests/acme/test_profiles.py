@@ -12,7 +12,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from acme_ca.ca.profiles import BUILT_IN, SECOND, SERVER
 from acme_ca.config import ConfigurationError
-from acme_ca.core.model import Profile
+from acme_ca.core.model import Actor, Profile
 from acme_ca.core.problems import ERROR_NAMESPACE, ErrorType
 from acme_ca.storage import profiles as store
 from acme_ca.storage.database import Database
@@ -34,14 +34,16 @@ def server_with(name: str, **differences) -> Profile:
 async def save(ca, profile: Profile) -> int:
     """As an operator does; the running server is not told."""
     async with Database.open(ca.dsn, connections=1) as database:
-        version = await store.save(database, profile, built_in=False, actor="operator", now=datetime.now(UTC))
+        version = await store.save(
+            database, profile, built_in=False, actor=Actor("operator"), now=datetime.now(UTC)
+        )
     assert version is not None
     return version
 
 
 async def withdraw(ca, name: str) -> None:
     async with Database.open(ca.dsn, connections=1) as database:
-        assert await store.withdraw(database, name, actor="operator", now=datetime.now(UTC))
+        assert await store.withdraw(database, name, actor=Actor("operator"), now=datetime.now(UTC))
     await refresh(ca)
 
 
@@ -154,7 +156,7 @@ async def test_a_withdrawn_profile_is_refused_and_offered_again(ca, account, sav
     assert_problem(await account.new_order(ca.name(), profile=name), INVALID)
     assert await leaf_of(early, ca), "what was ordered before is finished"
     async with Database.open(ca.dsn, connections=1) as database:
-        assert await store.offer(database, name, actor="operator", now=datetime.now(UTC))
+        assert await store.offer(database, name, actor=Actor("operator"), now=datetime.now(UTC))
     assert (await account.new_order(ca.name(), profile=name)).status == 201
 
 

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from acme_ca.core.model import RevocationReason, serial_text
+from acme_ca.core.model import Actor, RevocationReason, serial_text
 from acme_ca.core.problems import ErrorType
-from acme_ca.revocation.revoke import ByOperator, Revocation
+from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage.database import Database
 from tests.support.client import Account, Answer, Order, assert_problem, assert_refused, key_change
 from tests.support.fixtures import IN_SESSION_LOOP
@@ -126,7 +126,7 @@ async def test_a_certificate_on_hold_is_revoked_for_good(ca, account, issued, by
     serial = serial_text(issued.chain[0].serial_number)
     async with Database.open(ca.dsn, connections=1) as database:
         room = Revocation(database=database, clock=lambda: NOW)
-        await room.take_back(serial, by=ByOperator(), reason=RevocationReason.CERTIFICATE_HOLD)
+        await room.take_back(serial, by=Actor("operator"), reason=RevocationReason.CERTIFICATE_HOLD)
         answer = await (account.revoke(issued.der) if by == "account" else issued.revoke(key=issued.key))
         assert answer.status == 200
         assert (await room.find(serial)).reason is RevocationReason.UNSPECIFIED

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from acme_ca.ca.profiles import SERVER
 from acme_ca.core import base64url
-from acme_ca.core.model import RevocationReason, serial_text
+from acme_ca.core.model import Actor, RevocationReason, serial_text
 from acme_ca.core.problems import ErrorType
 from acme_ca.core.renewal import CertId, SuggestedWindow
 from acme_ca.storage import certificates, renewals
@@ -68,10 +68,12 @@ async def test_4_2_a_profiles_renewal_threshold(new_ca):
         pinned = SERVER.model_copy(update={"name": "early", "renewal_threshold": timedelta(days=25)})
         async with Database.open(ca.dsn, connections=1) as database:
             now = datetime.now(UTC)
-            assert await profile_store.save(database, pinned, built_in=False, actor="operator", now=now)
+            assert await profile_store.save(
+                database, pinned, built_in=False, actor=Actor("operator"), now=now
+            )
             order = await (await ca.account()).order(ca.name(), profile="early")
             later = pinned.model_copy(update={"renewal_threshold": timedelta(days=5)})
-            assert await profile_store.save(database, later, built_in=False, actor="operator", now=now)
+            assert await profile_store.save(database, later, built_in=False, actor=Actor("operator"), now=now)
         (leaf, *_) = await order.issue(ca.web)
         window = (await renewal_info(ca, str(CertId.of(leaf)))).json["suggestedWindow"]
     end, second = leaf.not_valid_after_utc, timedelta(seconds=1)
@@ -109,7 +111,7 @@ async def move(ca, issued, window, why):
     serial = serial_text(issued.leaf.serial_number)
     async with Database.open(ca.dsn, connections=1) as database:
         moved = await renewals.move_windows(
-            database, [serial], window, explanation_url=why, actor="operator", now=datetime.now(UTC)
+            database, [serial], window, explanation_url=why, actor=Actor("operator"), now=datetime.now(UTC)
         )
     assert moved == [serial]
 
@@ -134,7 +136,7 @@ async def test_4_2_an_operator_moves_the_window_and_says_why(ca, issued):
     assert len(set(seen)) == 3
     async with Database.open(ca.dsn, connections=1) as database:
         serial = serial_text(issued.leaf.serial_number)
-        await renewals.clear_windows(database, [serial], actor="operator", now=datetime.now(UTC))
+        await renewals.clear_windows(database, [serial], actor=Actor("operator"), now=datetime.now(UTC))
     assert (await renewal_info(ca, issued.cert_id)).json == computed.json
 
 
@@ -153,7 +155,7 @@ async def test_4_2_on_hold_is_not_revoked(ca, issued):
     async with Database.open(ca.dsn, connections=1) as database:
         serial, now = serial_text(issued.leaf.serial_number), datetime.now(UTC)
         reason = RevocationReason.CERTIFICATE_HOLD
-        assert await certificates.revoke(database, serial, reason=reason, actor="operator", now=now)
+        assert await certificates.revoke(database, serial, reason=reason, actor=Actor("operator"), now=now)
     assert (await renewal_info(ca, issued.cert_id)).json == before
 
 

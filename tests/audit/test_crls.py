@@ -287,7 +287,7 @@ async def test_a_ca_certificate_that_waits(world):
         world.estate.database,
         world.shard.issuer,
         reason=RevocationReason.CA_COMPROMISE,
-        actor=OPERATOR.actor,
+        actor=OPERATOR,
         now=world.estate.now,
     )
     assert await world.told() == set()

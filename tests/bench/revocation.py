@@ -34,8 +34,8 @@ from cryptography.x509 import ocsp
 
 from acme_ca.config import CrlSettings
 from acme_ca.core.crl import ENTRY_SIZE
-from acme_ca.core.model import RevocationReason, serial_text
-from acme_ca.revocation.revoke import ByOperator, Revocation
+from acme_ca.core.model import Actor, RevocationReason, serial_text
+from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage import embedded
 from acme_ca.storage.database import Database
 from acme_ca.storage.embedded import EmbeddedPostgres
@@ -295,7 +295,9 @@ async def _visible(server: Server, revocation: Revocation, certificates: int) ->
         serial = serial_of(number)
         certificate = await revocation.find(serial_text(serial))
         url = f"{server.http_base}/crl/{certificate.issuer}/{certificate.shard}.crl"
-        await revocation.take_back(certificate.serial, by=ByOperator(), reason=RevocationReason.SUPERSEDED)
+        await revocation.take_back(
+            certificate.serial, by=Actor("operator"), reason=RevocationReason.SUPERSEDED
+        )
         begin = time.monotonic()
         while not await asker.is_revoked(serial):
             pass

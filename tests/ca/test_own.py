@@ -14,6 +14,7 @@ from acme_ca.ca import profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.own import OwnCertificate
+from acme_ca.core.model import SERVER
 from acme_ca.storage import issuers as issuer_store
 from acme_ca.storage.database import Database
 from tests.support import issuing
@@ -56,7 +57,7 @@ async def own(database_url, hierarchy, clock, tmp_path):
 
 async def register(database: Database, issuer: Issuer) -> None:
     der = issuer.certificate.public_bytes(Encoding.DER)
-    await issuer_store.register(database, issuer_record(issuer.id, der=der), actor="server")
+    await issuer_store.register(database, issuer_record(issuer.id, der=der), actor=SERVER)
 
 
 def served(file):

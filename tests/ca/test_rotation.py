@@ -15,7 +15,7 @@ from acme_ca.ca.issuers import IssuerError
 from acme_ca.ca.keystore import KeyKind, KeyStoreError
 from acme_ca.ca.rotation import Brought, NewIssuer, Rotation
 from acme_ca.ca.served import Issuers
-from acme_ca.core.model import IssuerKind, RevocationReason
+from acme_ca.core.model import Actor, IssuerKind, RevocationReason
 from acme_ca.core.states import IssuerState
 from acme_ca.log import get
 from acme_ca.storage import issuers as store
@@ -51,7 +51,7 @@ class Estate:
             open_key=self.open,
             create_key=self.create,
             base_url="http://ca.example.org",
-            actor="operator",
+            actor=Actor("operator"),
             clock=lambda: self.now,
         )
 
@@ -351,7 +351,7 @@ async def test_of_two_who_retire_the_last_two_at_once_one_is_refused(estate, dat
     async with Database.open(database_url, connections=2) as database:
         retired = await asyncio.gather(
             *(
-                store.change_state(database, id_, IssuerState.RETIRED, actor="operator", now=NOW)
+                store.change_state(database, id_, IssuerState.RETIRED, actor=Actor("operator"), now=NOW)
                 for id_ in (made.id, estate.made.intermediate.id)
             )
         )
@@ -378,7 +378,7 @@ async def test_the_root_of_an_active_issuer_is_not_retired(estate):
 async def test_a_revoked_issuer_is_not_activated(estate):
     made = await estate.acts.create_intermediate(wish(), parent=None)
     assert await store.revoke(
-        estate.database, made.id, reason=RevocationReason.KEY_COMPROMISE, actor="operator", now=NOW
+        estate.database, made.id, reason=RevocationReason.KEY_COMPROMISE, actor=Actor("operator"), now=NOW
     )
     with pytest.raises(IssuerError, match="revoked"):
         await estate.acts.activate(made.id)
@@ -430,7 +430,7 @@ async def test_a_key_that_was_moved_is_at_its_new_place_for_certificates_to_come
     csr = x509.load_der_x509_csr(await estate.acts.request(wish("moving")))
     made = await estate.acts.install(await resigned(estate, csr), [])
     assert await store.move_key(
-        estate.database, made.id, "file:moving.key", "pkcs11:object=moved", actor="operator", now=NOW
+        estate.database, made.id, "file:moving.key", "pkcs11:object=moved", actor=Actor("operator"), now=NOW
     )
     await estate.acts.install(await resigned(estate, csr), [])
     places = {record.key_uri for record in await store.all_issuers(estate.database)}

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.core import keys
+from acme_ca.core.model import Actor
 from acme_ca.core.problems import ErrorType
 from acme_ca.storage import keys as key_store
 from acme_ca.storage.database import Database
@@ -96,7 +97,7 @@ async def test_lesson_4_a_good_key(ca, account, algorithm, use):
 async def blocked(ca, _account: Account, key: Key) -> str:
     async with Database.open(ca.dsn, connections=1) as database:
         spki = keys.spki_sha256(key.private.public_key())
-        await key_store.block(database, [spki], comment="", actor="operator", now=datetime.now(UTC))
+        await key_store.block(database, [spki], comment="", actor=Actor("operator"), now=datetime.now(UTC))
     return "block list"
 
 

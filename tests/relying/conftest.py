@@ -20,9 +20,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from acme_ca.core.model import RevocationReason, serial_text
+from acme_ca.core.model import Actor, RevocationReason, serial_text
 from acme_ca.core.revocation import HOLD
-from acme_ca.revocation.revoke import ByOperator, Revocation
+from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage import embedded
 from acme_ca.storage.database import Database
 from tests.support.acme_client import AcmeClient, PrivateKey
@@ -32,7 +32,7 @@ from tests.support.relying import Party
 from tests.support.responders import HttpResponder
 from tests.support.server import Server, command, running
 
-OPERATOR = ByOperator()
+OPERATOR = Actor("operator")
 PATIENCE = 30.0
 """Seconds."""
 

@@ -7,7 +7,7 @@ import structlog
 from cryptography.x509.ocsp import OCSPCertStatus, OCSPResponseStatus
 
 from acme_ca.ca import profiles
-from acme_ca.core.model import RevocationReason
+from acme_ca.core.model import Actor, RevocationReason
 from acme_ca.revocation.ocsp import Ocsp, OcspRules
 from acme_ca.storage import certificates, issuers
 from acme_ca.storage.database import Database
@@ -91,12 +91,18 @@ async def test_no_answer_outlives_a_change(room, second):
     serial = f"{number:032x}"
     answers = [await room.ask(number)]
     first = RevocationReason.SUPERSEDED if second else RevocationReason.CERTIFICATE_HOLD
-    assert await certificates.revoke(room.database, serial, reason=first, actor="x", now=room.clock.now)
+    assert await certificates.revoke(
+        room.database, serial, reason=first, actor=Actor("x"), now=room.clock.now
+    )
     answers.append(await room.ask(number))
     if second is None:
-        assert await certificates.release(room.database, serial, actor="x", comment=None, now=room.clock.now)
+        assert await certificates.release(
+            room.database, serial, actor=Actor("x"), comment=None, now=room.clock.now
+        )
     else:
-        assert await certificates.revoke(room.database, serial, reason=second, actor="x", now=room.clock.now)
+        assert await certificates.revoke(
+            room.database, serial, reason=second, actor=Actor("x"), now=room.clock.now
+        )
     answers.append(await room.ask(number))
     assert len(set(answers)) == 3
     said = [assert_says(answer, room.issuer) for answer in answers]
@@ -155,6 +161,6 @@ async def test_a_new_responder_signs_anew(room):
 
 async def test_another_issuers_certificate_is_unknown(room):
     other = records.issuer_record()
-    await issuers.register(room.database, other, actor="x")
+    await issuers.register(room.database, other, actor=Actor("x"))
     number = await room.certificate(issuer_id=other.id)
     assert assert_says(await room.ask(number), room.issuer).status is OCSPCertStatus.UNKNOWN

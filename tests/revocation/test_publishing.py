@@ -17,7 +17,7 @@ from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import issuer
 from acme_ca.ca.served import record_of
 from acme_ca.core.crl import BACKDATING, ENTRY_SIZE
-from acme_ca.core.model import IssuerKind, RevocationReason
+from acme_ca.core.model import Actor, IssuerKind, RevocationReason
 from acme_ca.core.states import IssuerState
 from acme_ca.revocation.crl import PAUSE, ROOT_PAUSE
 from acme_ca.storage import crls, issuers
@@ -442,7 +442,7 @@ async def test_a_roots_crl_lists_its_intermediates(world, hierarchy, root_key):
         world.database,
         hierarchy.intermediate.id,
         reason=RevocationReason.CA_COMPROMISE,
-        actor="operator",
+        actor=Actor("operator"),
         now=world.now,
     )
     world.now += SECOND
@@ -478,7 +478,7 @@ async def test_an_intermediate_that_has_cas_below_it_lists_these_too(world):
         state=IssuerState.ACTIVE,
         now=world.now,
     )
-    await issuers.register(world.database, record, actor="operator")
+    await issuers.register(world.database, record, actor=Actor("operator"))
     await world.database.execute("UPDATE issuer SET open_shard = 1 WHERE id = $1", above.id)
     await world.revoke(serial := await world.issue(shard))
     await world.room.revoke_issuer(child.id, by=OPERATOR, reason=RevocationReason.CA_COMPROMISE)

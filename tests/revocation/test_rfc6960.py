@@ -16,9 +16,9 @@ from cryptography.x509 import ocsp
 from cryptography.x509.ocsp import OCSPCertStatus, OCSPResponseStatus
 
 from acme_ca.app import OCSP_RENEWAL_INTERVAL
-from acme_ca.core.model import RevocationReason, Serial, serial_text
+from acme_ca.core.model import Actor, RevocationReason, Serial, serial_text
 from acme_ca.http import MAX_BODY
-from acme_ca.revocation.revoke import ByOperator, Revocation
+from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage.database import Database
 from tests.support.application import at_work
 from tests.support.client import Answer
@@ -37,7 +37,7 @@ from tests.support.ocsp import (
 pytestmark = IN_SESSION_LOOP
 
 RESPONSE = "application/ocsp-response"
-OPERATOR = ByOperator("test")
+OPERATOR = Actor("operator:test")
 SUPERSEDED = RevocationReason.SUPERSEDED
 BOTH = pytest.mark.parametrize("listener", ["client", "plain"])
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import ValidationError
 
 from acme_ca.ca import crls as signing
-from acme_ca.core.model import IssuerKind, RevocationReason, serial_text
+from acme_ca.core.model import SERVER, Actor, IssuerKind, RevocationReason, serial_text
 from acme_ca.core.problems import Problem
 from acme_ca.core.root_list import RootList
 from acme_ca.revocation.freshness import PAUSE, Freshness
@@ -66,7 +66,7 @@ async def revoke_intermediate(world, hierarchy):
 
 
 async def test_a_list_goes_out_and_a_crl_comes_in(world, roots, hierarchy, signed, shard):
-    assert await roots.upload(await signed(), actor="operator") == shard.issuer
+    assert await roots.upload(await signed(), actor=Actor("operator")) == shard.issuer
     first = await world.full(shard)
     assert serials(first) == set()
     assert first.next_update_utc == world.now + RULES.root_lifetime
@@ -76,7 +76,7 @@ async def test_a_list_goes_out_and_a_crl_comes_in(world, roots, hierarchy, signe
     (revoked,) = (await roots.list_for(shard.issuer)).revoked
     assert (revoked.serial, revoked.reason) == (serial, "cACompromise")
     assert "Intermediate" in revoked.subject
-    await roots.upload(await signed(), actor="operator")
+    await roots.upload(await signed(), actor=Actor("operator"))
     assert serials(await world.full(shard)) == {serial}
     assert number(await world.full(shard)) > number(first)
     assert await world.queue() == 0
@@ -90,12 +90,12 @@ async def test_what_was_installed_below_a_cross_certificate_of_the_root_is_liste
     """Relying parties see one CA: it signed the intermediate, and its CRL has to say so."""
     root = (await issuer_store.all_issuers(world.database))[0]
     cross = replace(root, id="c" * 32, der=b"the root, signed by another", kind=IssuerKind.CROSS)
-    await issuer_store.register(world.database, cross, actor="server")
+    await issuer_store.register(world.database, cross, actor=SERVER)
     await world.database.execute("UPDATE issuer SET parent_id = $1 WHERE kind = 'intermediate'", cross.id)
     serial = await revoke_intermediate(world, hierarchy)
     assert await world.queue() == 1
     assert [revoked.serial for revoked in (await roots.list_for(shard.issuer)).revoked] == [serial]
-    await roots.upload(await signed(), actor="operator")
+    await roots.upload(await signed(), actor=Actor("operator"))
     assert serials(await world.full(shard)) == {serial}
     assert await world.queue() == 0
 
@@ -103,10 +103,10 @@ async def test_what_was_installed_below_a_cross_certificate_of_the_root_is_liste
 async def test_its_number_is_above_the_last_whatever_the_clock_beside_the_key_says(
     world, roots, signed, shard
 ):
-    await roots.upload(await signed(), actor="operator")
+    await roots.upload(await signed(), actor=Actor("operator"))
     last = number(await world.full(shard))
     world.now -= DAY
-    await roots.upload(await signed(), actor="operator")
+    await roots.upload(await signed(), actor=Actor("operator"))
     assert number(await world.full(shard)) == last + 1
 
 
@@ -114,15 +114,15 @@ async def test_a_crl_from_before_a_revocation_is_refused(world, roots, hierarchy
     before = await signed()
     serial = await revoke_intermediate(world, hierarchy)
     with pytest.raises(Problem, match=f"does not list {serial}"):
-        await roots.upload(before, actor="operator")
+        await roots.upload(before, actor=Actor("operator"))
     assert await world.queue() == 1
 
 
 async def test_the_same_crl_twice_is_refused(roots, signed):
     der = await signed()
-    await roots.upload(der, actor="operator")
+    await roots.upload(der, actor=Actor("operator"))
     with pytest.raises(Problem, match="not above"):
-        await roots.upload(der, actor="operator")
+        await roots.upload(der, actor=Actor("operator"))
 
 
 async def test_a_crl_whose_time_is_wrong_is_refused(world, roots, signed):
@@ -130,7 +130,7 @@ async def test_a_crl_whose_time_is_wrong_is_refused(world, roots, signed):
     for moment, said in ((now - MAX_AHEAD - DAY, "still to come"), (now + RULES.root_lifetime, "has passed")):
         world.now = moment
         with pytest.raises(Problem, match=said):
-            await roots.upload(der, actor="operator")
+            await roots.upload(der, actor=Actor("operator"))
 
 
 def crl_of(root, key, *extensions, name=None, number_=1):
@@ -163,7 +163,7 @@ def scope(*urls, user=False, cas=False, indirect=False):
 )
 async def test_what_is_no_crl_is_refused(roots, content, said):
     with pytest.raises(Problem, match=said):
-        await roots.upload(content, actor="operator")
+        await roots.upload(content, actor=Actor("operator"))
 
 
 async def test_a_crl_of_another_is_refused(roots, hierarchy, root_key):
@@ -174,9 +174,9 @@ async def test_a_crl_of_another_is_refused(roots, hierarchy, root_key):
         crl_of(hierarchy.intermediate.certificate, hierarchy.intermediate.key),
     ):
         with pytest.raises(Problem, match="No root"):
-            await roots.upload(der, actor="operator")
+            await roots.upload(der, actor=Actor("operator"))
     with pytest.raises(Problem, match="no CRL"):
-        await roots.upload(crl_of(root, root_key) + b"\0", actor="operator")
+        await roots.upload(crl_of(root, root_key) + b"\0", actor=Actor("operator"))
 
 
 async def test_a_crl_that_is_not_all_of_it_is_refused(roots, hierarchy, root_key, shard):
@@ -188,17 +188,17 @@ async def test_a_crl_that_is_not_all_of_it_is_refused(roots, hierarchy, root_key
         ([scope(indirect=True)], "issuingDistributionPoint"),
     ):
         with pytest.raises(Problem, match=said):
-            await roots.upload(crl_of(root, root_key, *extensions, number_=5), actor="operator")
+            await roots.upload(crl_of(root, root_key, *extensions, number_=5), actor=Actor("operator"))
     for number_, said in ((0, "no number"), (1 << 62, "too large")):
         with pytest.raises(Problem, match=said):
-            await roots.upload(crl_of(root, root_key, number_=number_), actor="operator")
+            await roots.upload(crl_of(root, root_key, number_=number_), actor=Actor("operator"))
 
 
 async def test_a_crl_made_by_other_means_is_taken(world, roots, hierarchy, root_key, shard):
     """Without a scope it is about all that the root issues."""
     root = hierarchy.root.certificate
-    await roots.upload(crl_of(root, root_key, number_=7), actor="operator")
-    await roots.upload(crl_of(root, root_key, scope(cas=True), number_=8), actor="operator")
+    await roots.upload(crl_of(root, root_key, number_=7), actor=Actor("operator"))
+    await roots.upload(crl_of(root, root_key, scope(cas=True), number_=8), actor=Actor("operator"))
     assert number(await world.full(shard)) == 8
 
 
@@ -220,12 +220,12 @@ async def test_lists_that_were_changed_on_the_way(roots, hierarchy):
 
 
 async def test_what_expired_since_the_last_crl_is_listed_once_more(world, roots, hierarchy, signed, shard):
-    await roots.upload(await signed(), actor="operator")
+    await roots.upload(await signed(), actor=Actor("operator"))
     serial = await revoke_intermediate(world, hierarchy)
     world.now = hierarchy.intermediate.not_after + DAY
     for expected in ({serial}, set()):
         world.now += SECOND
-        await roots.upload(await signed(), actor="operator")
+        await roots.upload(await signed(), actor=Actor("operator"))
         assert serials(await world.full(shard)) == expected
 
 
@@ -268,7 +268,7 @@ async def test_crls_that_get_old_are_noticed(world, freshness):
 
 
 async def test_a_roots_crl_that_nears_its_end_is_noticed(world, freshness, roots, signed, shard):
-    await roots.upload(await signed(), actor="operator")
+    await roots.upload(await signed(), actor=Actor("operator"))
     for passed, state in (
         (timedelta(0), "ok"),
         (RULES.root_lifetime - RULES.root_warning - DAY, "ok"),

@@ -10,10 +10,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.core.crl import History
-from acme_ca.core.model import RevocationReason, serial_text
+from acme_ca.core.model import Actor, RevocationReason, serial_text
 from acme_ca.core.problems import ErrorType
 from acme_ca.revocation.crl_files import CrlFiles
-from acme_ca.revocation.revoke import ByOperator, Revocation
+from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage import crls
 from acme_ca.storage.crls import Shard
 from acme_ca.storage.database import Database
@@ -90,9 +90,9 @@ async def test_a_hold_comes_and_goes(working, fetching):
     serial = serial_text(leaf.serial_number)
     async with Database.open(working.dsn, connections=1) as database:
         room = Revocation(database=database, clock=lambda: NOW)
-        await room.take_back(serial, by=ByOperator(), reason=RevocationReason.CERTIFICATE_HOLD)
+        await room.take_back(serial, by=Actor("operator"), reason=RevocationReason.CERTIFICATE_HOLD)
         await fetching.until(lambda crl: serial in serials(crl))
-        await room.release(serial, by=ByOperator())
+        await room.release(serial, by=Actor("operator"))
         await fetching.until(lambda crl: serial not in serials(crl))
 
 

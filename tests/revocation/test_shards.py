@@ -7,7 +7,7 @@ import pytest
 import structlog
 
 from acme_ca.core.crl import ENTRY_SIZE
-from acme_ca.core.model import RevocationReason
+from acme_ca.core.model import SERVER, Actor, RevocationReason
 from acme_ca.core.states import IssuerState
 from acme_ca.revocation.shards import SETTLED, SETTLED_AFTER_CLOSING, Shards
 from acme_ca.storage import crls, issuers
@@ -142,7 +142,7 @@ async def state_of(world, shard):
 
 
 async def test_the_end_of_a_shard_waits_for_what_is_still_to_be_recorded(world, shard):
-    await crls.open_next(world.database, shard, taken=1, actor="server", now=world.now)
+    await crls.open_next(world.database, shard, taken=1, actor=SERVER, now=world.now)
     for wait, found in ((timedelta(0), 0), (SETTLED_AFTER_CLOSING - SECOND, 0), (SECOND, 1), (SECOND, 0)):
         world.now += wait
         ends = await crls.find_ends(world.database, settled=SETTLED_AFTER_CLOSING, now=world.now)
@@ -195,12 +195,14 @@ async def test_counting_reads_no_more_than_what_is_new(world, shard):
 async def test_a_revoked_issuer_is_retired_and_stays_so(world, shard, hierarchy):
     issuer = hierarchy.intermediate.id
     await issuers.revoke(
-        world.database, issuer, reason=RevocationReason.CA_COMPROMISE, actor="operator", now=world.now
+        world.database, issuer, reason=RevocationReason.CA_COMPROMISE, actor=Actor("operator"), now=world.now
     )
     record = next(one for one in await issuers.all_issuers(world.database) if one.id == issuer)
     assert (record.state, record.retired, record.revoked) == (IssuerState.RETIRED, world.now, world.now)
     for state in (IssuerState.ACTIVE, IssuerState.STAGED):
-        assert not await issuers.change_state(world.database, issuer, state, actor="operator", now=world.now)
+        assert not await issuers.change_state(
+            world.database, issuer, state, actor=Actor("operator"), now=world.now
+        )
     serial = await world.issue(shard)
     await world.revoke(serial)
     world.now += SECOND

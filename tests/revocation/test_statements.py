@@ -6,15 +6,15 @@ from datetime import timedelta
 
 import pytest
 
-from acme_ca.core.model import RevocationReason
+from acme_ca.core.model import SERVER, Actor, RevocationReason
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.revocation import HOLD, KEY_COMPROMISE, REASONS_AFTER
-from acme_ca.revocation.revoke import ByOperator, Revocation
+from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage import certificates, issuers
 from tests.support import records
 from tests.support.records import DAY, ISSUER, NOW
 
-OPERATOR = ByOperator("test")
+OPERATOR = Actor("operator:test")
 SUPERSEDED = RevocationReason.SUPERSEDED
 
 
@@ -47,8 +47,8 @@ async def test_the_statement_goes_by_the_table(database, before, reason):
     """All pairs."""
     serial = await records.certificate(database, shard=3)
     if before is not None:
-        assert await certificates.revoke(database, serial, reason=before, actor="x", now=NOW)
-    done = await certificates.revoke(database, serial, reason=reason, actor="x", now=NOW + DAY)
+        assert await certificates.revoke(database, serial, reason=before, actor=Actor("x"), now=NOW)
+    done = await certificates.revoke(database, serial, reason=reason, actor=Actor("x"), now=NOW + DAY)
     assert done is (reason in REASONS_AFTER[before])
     found = await certificates.find(database, serial)
     assert found.reason is (reason if done else before)
@@ -60,8 +60,8 @@ async def test_the_statement_goes_by_the_table(database, before, reason):
 async def test_only_a_hold_is_released(database, before):
     serial = await records.certificate(database)
     if before is not None:
-        await certificates.revoke(database, serial, reason=before, actor="x", now=NOW, comment="why")
-    done = await certificates.release(database, serial, actor="operator", comment=None, now=NOW + DAY)
+        await certificates.revoke(database, serial, reason=before, actor=Actor("x"), now=NOW, comment="why")
+    done = await certificates.release(database, serial, actor=Actor("operator"), comment=None, now=NOW + DAY)
     assert done is (before is HOLD)
     found = await certificates.find(database, serial)
     assert (found.reason, found.comment) == ((None, None) if done or before is None else (before, "why"))
@@ -72,10 +72,10 @@ async def test_of_a_release_and_a_revocation_at_once_the_revocation_stands(datab
     """Whichever comes first: a release that comes second finds no hold."""
     for _ in range(10):
         serial = await records.certificate(database)
-        await certificates.revoke(database, serial, reason=HOLD, actor="x", now=NOW)
+        await certificates.revoke(database, serial, reason=HOLD, actor=Actor("x"), now=NOW)
         await asyncio.gather(
-            certificates.release(database, serial, actor="x", comment=None, now=NOW),
-            certificates.revoke(database, serial, reason=SUPERSEDED, actor="x", now=NOW),
+            certificates.release(database, serial, actor=Actor("x"), comment=None, now=NOW),
+            certificates.revoke(database, serial, reason=SUPERSEDED, actor=Actor("x"), now=NOW),
         )
         assert (await certificates.find(database, serial)).reason is SUPERSEDED
 
@@ -133,14 +133,12 @@ async def test_what_was_recorded_and_not_signed_is_revoked(database, room):
 
 async def test_an_intermediate_is_revoked_in_its_parents_crl(database):
     root, child = "f" * 32, "e" * 32
-    await issuers.register(
-        database, records.issuer_record(root, kind=issuers.IssuerKind.ROOT), actor="server"
-    )
-    await issuers.register(database, records.issuer_record(child, parent_id=root), actor="server")
+    await issuers.register(database, records.issuer_record(root, kind=issuers.IssuerKind.ROOT), actor=SERVER)
+    await issuers.register(database, records.issuer_record(child, parent_id=root), actor=SERVER)
     superseded, compromised = SUPERSEDED, RevocationReason.CA_COMPROMISE
 
     async def revoke(issuer, reason):
-        return await issuers.revoke(database, issuer, reason=reason, actor="operator", now=NOW)
+        return await issuers.revoke(database, issuer, reason=reason, actor=Actor("operator"), now=NOW)
 
     assert not await revoke(root, superseded), "nobody signed it but itself"
     assert await revoke(child, superseded)

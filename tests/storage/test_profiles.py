@@ -8,7 +8,7 @@ import pytest
 
 from acme_ca.ca import profiles
 from acme_ca.ca.profiles import BUILT_IN, SERVER
-from acme_ca.core.model import Profile, ProfileRef
+from acme_ca.core.model import Actor, Profile, ProfileRef
 from acme_ca.storage import profiles as store
 from acme_ca.storage.database import Database
 from tests.support import records
@@ -26,7 +26,7 @@ def server_with(**differences) -> Profile:
 
 
 async def save(database, profile, *, built_in=False) -> int | None:
-    return await store.save(database, profile, built_in=built_in, actor="operator", now=NOW)
+    return await store.save(database, profile, built_in=built_in, actor=Actor("operator"), now=NOW)
 
 
 async def newest(database, name="server") -> store.ProfileVersion:
@@ -83,7 +83,7 @@ async def test_what_an_operator_changed_is_left_alone(database, monkeypatch):
 
 async def test_what_an_operator_withdrew_stays_withdrawn(database, monkeypatch):
     await profiles.register(database, now=NOW)
-    assert await store.withdraw(database, "server", actor="operator", now=NOW)
+    assert await store.withdraw(database, "server", actor=Actor("operator"), now=NOW)
     monkeypatch.setitem(BUILT_IN, "server", server_with(validity="7 days"))
     await profiles.register(database, now=NOW + DAY)
     found = await newest(database)
@@ -116,13 +116,13 @@ async def test_of_parallel_saves_each_gets_a_version_of_its_own_or_none(database
 
 async def test_withdrawn_and_offered_again(database):
     await save(database, SERVER)
-    assert not await store.offer(database, "server", actor="operator", now=NOW)
-    assert await store.withdraw(database, "server", actor="operator", now=NOW)
-    assert not await store.withdraw(database, "server", actor="operator", now=NOW)
+    assert not await store.offer(database, "server", actor=Actor("operator"), now=NOW)
+    assert await store.withdraw(database, "server", actor=Actor("operator"), now=NOW)
+    assert not await store.withdraw(database, "server", actor=Actor("operator"), now=NOW)
     assert (await newest(database)).withdrawn == NOW
-    assert await store.offer(database, "server", actor="operator", now=NOW)
+    assert await store.offer(database, "server", actor=Actor("operator"), now=NOW)
     assert (await newest(database)).withdrawn is None
-    assert not await store.withdraw(database, "nonesuch", actor="operator", now=NOW)
+    assert not await store.withdraw(database, "nonesuch", actor=Actor("operator"), now=NOW)
     told = ["profile.saved", "profile.withdrawn", "profile.offered"]
     assert await events(database) == [(event, "operator") for event in told]
 

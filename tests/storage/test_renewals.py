@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from acme_ca.core.model import SERVER, AccountId, EabKey, EabKeyId, Serial
+from acme_ca.core.model import SERVER, AccountId, Actor, EabKey, EabKeyId, Serial
 from acme_ca.core.renewal import SuggestedWindow
 from acme_ca.storage import certificates, eab, renewals
 from tests.support import records
@@ -22,12 +22,12 @@ async def database(database_url):
 
 async def move(database, *serials, window=WINDOW, why=WHY):
     return await renewals.move_windows(
-        database, serials, window, explanation_url=why, actor="operator", now=NOW
+        database, serials, window, explanation_url=why, actor=Actor("operator"), now=NOW
     )
 
 
 async def clear(database, *serials):
-    return await renewals.clear_windows(database, serials, actor="operator", now=NOW)
+    return await renewals.clear_windows(database, serials, actor=Actor("operator"), now=NOW)
 
 
 async def shown(database, serial):

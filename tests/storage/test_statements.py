@@ -99,11 +99,15 @@ async def test_no_act_unless_the_signer_may(database, owner, spoilt):
     if spoilt == "nonce":
         await spend(database, owner, credential.nonce)
     if spoilt == "account ended":
-        await accounts.update(database, owner.id, contact=None, status=AccountStatus.DEACTIVATED, now=NOW)
+        await accounts.update(
+            database, owner.id, contact=None, status=AccountStatus.DEACTIVATED, client="192.0.2.1", now=NOW
+        )
     if spoilt == "account frozen":
         assert await accounts.freeze(database, owner.id, reason="", actor=Actor("operator"), now=NOW)
     if spoilt == "key changed":
-        await accounts.change_key(database, owner, jwk="{}", thumbprint="n", spki_sha256=b"n", now=NOW)
+        await accounts.change_key(
+            database, owner, jwk="{}", thumbprint="n", spki_sha256=b"n", client="192.0.2.1", now=NOW
+        )
     if spoilt == "unknown account":
         credential = replace(credential, account=AccountId("0" * 32))
     authorization, kind = order.authorizations[0], ChallengeType.HTTP_01
@@ -208,12 +212,21 @@ async def test_an_eab_key_is_used_up_by_as_many_accounts_as_it_may_make(database
 
 async def test_a_deactivated_account_stays_as_it_is(database, owner):
     """Lesson 15."""
-    ended = await accounts.update(database, owner.id, contact=None, status=AccountStatus.DEACTIVATED, now=NOW)
+    ended = await accounts.update(
+        database, owner.id, contact=None, status=AccountStatus.DEACTIVATED, client="192.0.2.1", now=NOW
+    )
     assert ended is not None
     assert ended.status is AccountStatus.DEACTIVATED
-    assert await accounts.update(database, owner.id, contact=("mailto:a@b.c",), status=None, now=NOW) is None
+    assert (
+        await accounts.update(
+            database, owner.id, contact=("mailto:a@b.c",), status=None, client="192.0.2.1", now=NOW
+        )
+        is None
+    )
     with pytest.raises(Problem):
-        await accounts.change_key(database, owner, jwk="{}", thumbprint="n", spki_sha256=b"n", now=NOW)
+        await accounts.change_key(
+            database, owner, jwk="{}", thumbprint="n", spki_sha256=b"n", client="192.0.2.1", now=NOW
+        )
     assert (
         await database.fetchval("SELECT count(*) FROM audit_event WHERE event = 'account.deactivated'") == 1
     )
@@ -222,7 +235,7 @@ async def test_a_deactivated_account_stays_as_it_is(database, owner):
 async def test_a_key_in_use_names_its_holder(database, owner):
     other = await records.account(database)
     holder = await accounts.change_key(
-        database, owner, jwk="{}", thumbprint=other.thumbprint, spki_sha256=b"x", now=NOW
+        database, owner, jwk="{}", thumbprint=other.thumbprint, spki_sha256=b"x", client="192.0.2.1", now=NOW
     )
     assert holder == other.id
 
@@ -249,7 +262,7 @@ async def claimed_with(database: Database, owner, draft, key: bytes) -> Serial:
 
 async def compromise(database: Database, owner, draft, key: bytes) -> None:
     serial = await claimed_with(database, owner, draft, key)
-    assert await certificates.revoke(database, serial, reason=1, actor="operator", now=NOW)
+    assert await certificates.revoke(database, serial, reason=1, actor=Actor("operator"), now=NOW)
 
 
 async def create_with(database: Database, key: bytes) -> AccountId:
@@ -271,13 +284,15 @@ async def status_of(database: Database, account: AccountId) -> AccountStatus:
 async def test_no_account_gets_a_key_that_is_refused(database, owner, draft, how, wish):
     """In the very statement that would give it: nothing can come between a check and it."""
     if how == "blocked":
-        await keys.block(database, [KEY], comment="", actor="operator", now=NOW)
+        await keys.block(database, [KEY], comment="", actor=Actor("operator"), now=NOW)
     else:
         await compromise(database, owner, draft, KEY)
     act = (
         create_with(database, KEY)
         if wish == "newAccount"
-        else accounts.change_key(database, owner, jwk="{}", thumbprint="n", spki_sha256=KEY, now=NOW)
+        else accounts.change_key(
+            database, owner, jwk="{}", thumbprint="n", spki_sha256=KEY, client="192.0.2.1", now=NOW
+        )
     )
     with pytest.raises(Problem) as refused:
         await act
@@ -288,7 +303,7 @@ async def test_no_account_gets_a_key_that_is_refused(database, owner, draft, how
 
 async def test_an_account_whose_key_is_blocked_ends(database, owner):
     account = await create_with(database, KEY)
-    done = await keys.block(database, [KEY], comment="leaked", actor="operator", now=NOW)
+    done = await keys.block(database, [KEY], comment="leaked", actor=Actor("operator"), now=NOW)
     assert done.accounts == (account,)
     assert await status_of(database, account) is AccountStatus.REVOKED
     assert await status_of(database, owner.id) is AccountStatus.VALID
@@ -301,7 +316,7 @@ async def test_an_account_whose_key_is_revoked_as_compromised_ends(database, own
     """A certificate's key may become an account's, as long as it is good."""
     serial = await claimed_with(database, owner, draft, KEY)
     account = await create_with(database, KEY)
-    assert await certificates.revoke(database, serial, reason=reason, actor="key:x", now=NOW)
+    assert await certificates.revoke(database, serial, reason=reason, actor=Actor("key:x"), now=NOW)
     assert await status_of(database, account) is (AccountStatus.REVOKED if ends else AccountStatus.VALID)
     assert await status_of(database, owner.id) is AccountStatus.VALID
     event = "SELECT count(*) FROM audit_event WHERE event = 'account.revoked' AND actor = 'key:x'"
@@ -311,13 +326,16 @@ async def test_an_account_whose_key_is_revoked_as_compromised_ends(database, own
 async def test_blocking_is_done_once_and_told_once(database):
     wanted = [KEY, KEY, b"l" * 32]
     first, again = [
-        await keys.block(database, wanted, comment=f"{n}", actor="operator", now=NOW) for n in range(2)
+        await keys.block(database, wanted, comment=f"{n}", actor=Actor("operator"), now=NOW) for n in range(2)
     ]
     assert (sorted(first.keys), again.keys) == ([KEY, b"l" * 32], ())
     assert [found.comment for found in await keys.blocked(database, now=NOW)] == ["0", "0"]
     events = "SELECT count(*) FROM audit_event WHERE event = 'key.blocked'"
     assert await database.fetchval(events) == 2
-    assert [await keys.unblock(database, KEY, actor="operator", now=NOW) for _ in range(2)] == [True, False]
+    assert [await keys.unblock(database, KEY, actor=Actor("operator"), now=NOW) for _ in range(2)] == [
+        True,
+        False,
+    ]
     unblocked = "SELECT object FROM audit_event WHERE event = 'key.unblocked'"
     assert await database.fetchval(unblocked) == f"key:{KEY.hex()}"
     assert await create_with(database, KEY)
@@ -331,7 +349,7 @@ async def test_living_certificates_with_a_key(database, owner, draft, fate, livi
     """On hold is alive: it may be released. Expired or revoked is not."""
     serial = await claimed_with(database, owner, draft, KEY)
     await database.execute(f"UPDATE certificate SET status_changed = $1{fate}", NOW)
-    await keys.block(database, [KEY], comment="", actor="operator", now=NOW)
+    await keys.block(database, [KEY], comment="", actor=Actor("operator"), now=NOW)
     found = await certificates.living_with_keys(database, [b"x" * 32, KEY], now=NOW)
     assert [one.serial for one in found] == ([serial] if living else [])
     assert [one.living for one in await keys.blocked(database, now=NOW)] == [int(living)]
@@ -424,7 +442,7 @@ async def test_a_deactivated_authorization_does_not_come_back(database, owner):
     order = await records.order(database, owner, "a.example")
     authorization = order.authorizations[0]
     assert await records.answer(database, owner, authorization, ChallengeType.DNS_01, due=NOW + DAY, now=NOW)
-    assert await orders.deactivate_authorization(database, authorization, now=NOW)
+    assert await orders.deactivate_authorization(database, authorization, client="192.0.2.1", now=NOW)
     attempt = records.attempt(authorization, "a.example", ChallengeType.DNS_01)
     assert not await orders.settle(database, attempt, Outcome(problem=None), valid_until=NOW + DAY, now=NOW)
     assert (await read_order(database, owner, order.id)).status is OrderStatus.INVALID
@@ -484,13 +502,15 @@ async def test_no_claim_unless_all_is_in_order(database, owner, draft, spoilt):
     if spoilt != "pending":
         await records.validate(database, owner, order)
     if spoilt == "deactivated":
-        await orders.deactivate_authorization(database, order.authorizations[1], now=NOW)
+        await orders.deactivate_authorization(database, order.authorizations[1], client="192.0.2.1", now=NOW)
     if spoilt == "account ended":
-        await accounts.update(database, owner.id, contact=None, status=AccountStatus.DEACTIVATED, now=NOW)
+        await accounts.update(
+            database, owner.id, contact=None, status=AccountStatus.DEACTIVATED, client="192.0.2.1", now=NOW
+        )
     if spoilt == "account frozen":
         assert await accounts.freeze(database, owner.id, reason="", actor=Actor("operator"), now=NOW)
     if spoilt == "blocked":
-        await keys.block(database, [KEY], comment="", actor="operator", now=NOW)
+        await keys.block(database, [KEY], comment="", actor=Actor("operator"), now=NOW)
     if spoilt == "compromised":
         await compromise(database, owner, draft, KEY)
     key = owner.thumbprint.encode() if spoilt == "account key" else KEY
@@ -552,7 +572,7 @@ async def test_a_crash_after_recording_leaves_what_can_be_resumed_and_revoked(da
     assert await orders.unsigned(database, before=NOW, limit=9) == []
     assert await orders.unsigned(database, before=NOW + DAY, limit=9) == [(order.id, recorded)]
     assert await certificates.revoke(
-        database, recorded.serial, reason=RevocationReason.KEY_COMPROMISE, actor="operator", now=NOW
+        database, recorded.serial, reason=RevocationReason.KEY_COMPROMISE, actor=Actor("operator"), now=NOW
     )
     signed = certificates.SignedCertificate(serial=recorded.serial, der=b"der")
     stored = await asyncio.gather(*(certificates.store(database, signed, now=NOW) for _ in range(5)))
@@ -571,7 +591,7 @@ async def test_of_parallel_revocations_one_succeeds(database, owner, draft):
     revoked = await asyncio.gather(
         *(
             certificates.revoke(
-                database, recorded.serial, reason=RevocationReason.UNSPECIFIED, actor="x", now=NOW
+                database, recorded.serial, reason=RevocationReason.UNSPECIFIED, actor=Actor("x"), now=NOW
             )
             for _ in range(9)
         )

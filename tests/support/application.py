@@ -29,7 +29,7 @@ from acme_ca.ca.issuers import Issuer, issuer
 from acme_ca.ca.keystore import KeyKind, KeyUnavailable, PrivateKey, generate
 from acme_ca.ca.served import record_of
 from acme_ca.config import Settings
-from acme_ca.core.model import IssuerId, IssuerKind
+from acme_ca.core.model import Actor, IssuerId, IssuerKind
 from acme_ca.core.states import IssuerState
 from acme_ca.server import weakkeys
 from acme_ca.storage import issuers
@@ -145,7 +145,7 @@ class Ca:
             now=datetime.now(UTC),
         )
         async with Database.open(self.dsn, connections=1) as database:
-            assert await issuers.register(database, record, actor="operator")
+            assert await issuers.register(database, record, actor=Actor("operator"))
         await self.application.issuers.refresh()
         return await self.application.issuers.find(record.id)
 
@@ -153,7 +153,7 @@ class Ca:
         async with Database.open(self.dsn, connections=1) as database:
             retired = IssuerState.RETIRED
             assert await issuers.change_state(
-                database, issuer.id, retired, actor="operator", now=datetime.now(UTC)
+                database, issuer.id, retired, actor=Actor("operator"), now=datetime.now(UTC)
             )
         await self.application.issuers.refresh()
 

@@ -19,10 +19,10 @@ from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyStoreError, PrivateKey
 from acme_ca.ca.served import record_of
 from acme_ca.core.crl import History
-from acme_ca.core.model import IssuerId, IssuerKind, RevocationReason, Serial, serial_text
+from acme_ca.core.model import SERVER, Actor, IssuerId, IssuerKind, RevocationReason, Serial, serial_text
 from acme_ca.core.states import IssuerState
 from acme_ca.revocation.crl import CrlRules, Publisher
-from acme_ca.revocation.revoke import ByOperator, Revocation
+from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage import crls, issuers
 from acme_ca.storage.crls import Files, Shard
 from acme_ca.storage.database import Database
@@ -32,7 +32,7 @@ from tests.support.records import DAY
 HOUR = timedelta(hours=1)
 RULES = CrlRules(refresh=HOUR, lifetime=7 * DAY, delta_lifetime=DAY, delta_base=DAY, root_lifetime=180 * DAY)
 BASE_URL = "http://ca.test"
-OPERATOR = ByOperator()
+OPERATOR = Actor("operator")
 
 
 @dataclass
@@ -88,7 +88,7 @@ class Estate:
                 state=IssuerState.ACTIVE,
                 now=self.now,
             )
-            await issuers.register(self.database, record, actor="server")
+            await issuers.register(self.database, record, actor=SERVER)
             self.issuers[issuer.id] = issuer
         return Shard(hierarchy.intermediate.id, 0)
 

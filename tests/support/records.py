@@ -18,6 +18,7 @@ from acme_ca.core import identifiers
 from acme_ca.core.model import (
     Account,
     AccountId,
+    Actor,
     Attempt,
     Authorization,
     AuthorizationId,
@@ -57,7 +58,7 @@ def new_id() -> str:
 async def stocked(dsn: str) -> AsyncIterator[Database]:
     """A database with an issuer and the built-in profiles."""
     async with Database.open(dsn, connections=10) as database:
-        await issuers.register(database, issuer_record(), actor="server")
+        await issuers.register(database, issuer_record(), actor=Actor("server"))
         await profiles.register(database, now=NOW)
         await operations.nonce_epoch(database, EPOCH)
         yield database

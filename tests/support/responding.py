@@ -16,7 +16,7 @@ from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.profiles import BUILT_IN
 from acme_ca.ca.responders import Responders
-from acme_ca.core.model import IssuerId
+from acme_ca.core.model import SERVER, IssuerId
 from acme_ca.storage import issuers as issuer_store
 from acme_ca.storage.database import Database
 from tests.support.issuing import NOW
@@ -75,7 +75,7 @@ class Place:
         self.served.issuers = list(issuers)
         for issuer in issuers:
             record = issuer_record(issuer.id, der=issuer.certificate.public_bytes(Encoding.DER))
-            await issuer_store.register(self.database, record, actor="server")
+            await issuer_store.register(self.database, record, actor=SERVER)
 
     @property
     def files(self) -> list[Path]:
