@@ -138,7 +138,7 @@ def _digest(secret: str) -> bytes:
 
 
 def _missing() -> Problem:
-    return _refused(Code.CREDENTIALS_MISSING, "Show a token: Authorization: Bearer acmeca_…")
+    return _refused(Code.CREDENTIALS_MISSING, "Show a token, in the header Authorization: Bearer TOKEN.")
 
 
 def _refused(code: Code, detail: str) -> Problem:

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import socket
+import tempfile
 import time
 from dataclasses import dataclass, field
 
@@ -30,7 +32,8 @@ class SlowApplication:
     background_fails: bool = False
 
     def __post_init__(self) -> None:
-        self.https, self.http = self._web(), self._web()
+        self.https, self.http, self.local = self._web(), self._web(), self._web()
+        self.issuers = ()
 
     def _web(self) -> web.Application:
         application = web.Application()
@@ -85,7 +88,9 @@ async def serve(tls: ServerTls, *, grace: float = 5.0, application: SlowApplicat
     life, held = os.pipe()
     told, readiness = os.pipe()
     service = Service(tls, WorkerEnds(0, life, readiness), grace=grace, log=log.get())
-    task = asyncio.create_task(service.run(application, listeners.keep_only(0)))
+    local = socket.socket(socket.AF_UNIX)
+    local.bind(f"{tempfile.mkdtemp()}/admin.sock")
+    task = asyncio.create_task(service.run(application, listeners.keep_only(0), local))
     assert await asyncio.to_thread(os.read, told, 1) == b"\0"
     return Served(application, https, http, task, held, readiness)
 

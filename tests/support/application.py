@@ -20,6 +20,7 @@ from structlog.testing import LogCapture
 from yarl import URL
 
 from acme_ca import http
+from acme_ca.admin.access import Role
 from acme_ca.app import Application, prepare
 from acme_ca.ca import certify
 from acme_ca.ca.certify import Parent
@@ -34,6 +35,7 @@ from acme_ca.core.states import IssuerState
 from acme_ca.server import weakkeys
 from acme_ca.storage import issuers
 from acme_ca.storage.database import Database
+from tests.support.admin import Operator, operator
 from tests.support.client import Account, Client, Order
 from tests.support.dns import DnsServer
 from tests.support.responders import HttpResponder
@@ -100,6 +102,10 @@ class Ca:
 
     async def account(self, **payload: Any) -> Account:
         return await self.client.register(**payload)
+
+    async def operator(self, role: Role = Role.ADMINISTRATOR, **token: Any) -> Operator:
+        """Somebody with a new token of the admin API."""
+        return await operator(self.client, self.dsn, role, **token)
 
     async def ready(self, account: Account, names: int = 1) -> Order:
         """An order of the account that awaits its CSR."""

@@ -1,0 +1,5 @@
+"""A running CA, and operators who ask for things."""
+
+from tests.support.fixtures import account, ca, hierarchy, hierarchy_place, new_ca, outside, stranger
+
+__all__ = ["account", "ca", "hierarchy", "hierarchy_place", "new_ca", "outside", "stranger"]

@@ -1,0 +1,132 @@
+"""What every route does with a request: bodies, queries, paths; and what its answers carry."""
+
+import json
+
+import pytest
+import pytest_asyncio
+
+from acme_ca.admin.paging import read_cursor, write_cursor
+from acme_ca.core.codes import Code
+from acme_ca.core.problems import Problem
+from tests.support.admin import assert_refused
+from tests.support.fixtures import IN_SESSION_LOOP
+
+pytestmark = IN_SESSION_LOOP
+
+GOOD = {"name": "somebody", "role": "viewer"}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def administrator(ca):
+    return await ca.operator()
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "name"),
+        ({**GOOD, "role": "king"}, "role"),
+        ({**GOOD, "role": None}, "role"),
+        ({**GOOD, "name": 7}, "name"),
+        ({**GOOD, "name": "x" * 65}, "name"),
+        ({**GOOD, "name": "a\nb"}, "name"),
+        ({**GOOD, "services": "covina"}, "services"),
+        ({**GOOD, "services": ["covina", 1]}, "services.1"),
+        ({**GOOD, "expires_in": "soon"}, "expires_in"),
+        ({**GOOD, "expires_in": "0 days"}, "expires_in"),
+        ({**GOOD, "expires_in": "11 years"}, "expires_in"),
+        ({**GOOD, "certificate_name": "-"}, "certificate_name"),
+        ({**GOOD, "certificate_name": "\ud800"}, None),
+        ({**GOOD, "surprise": 1}, "surprise"),
+        ({**GOOD, "services": ["a\0b"]}, "body"),
+        ([], "body"),
+        ("name", "body"),
+        (None, "name"),
+        (b"\xff", None),
+        (b'{"name": ', None),
+        (b"{" * 10_000, None),
+        (b'{"name": "\\ud800", "role": "viewer"}', None),
+    ],
+)
+async def test_a_bad_body_is_refused_with_the_fields_name(ca, administrator, body, field):
+    before = await ca.sql("SELECT count(*) FROM api_token")
+    answer = await administrator.ask("POST", "/tokens", body)
+    document = assert_refused(answer, answer.json["code"], status=400)
+    assert document["code"] in {Code.FIELD_INVALID, Code.NOT_JSON}
+    if field is not None:
+        assert field in [error["field"] for error in document["errors"]], document
+    assert await ca.sql("SELECT count(*) FROM api_token") == before
+
+
+async def test_all_that_is_wrong_is_said_at_once(administrator):
+    answer = await administrator.ask("POST", "/tokens", {"name": "", "role": "x", "more": 1})
+    assert {error["field"] for error in answer.json["errors"]} == {"name", "role", "more"}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"limit": 0},
+        {"limit": 1001},
+        {"limit": "ten"},
+        {"limit": 10**30},
+        {"cursor": "%00"},
+        {"cursor": "x"},
+        {"cursor": write_cursor("2026-01-01T00:00:00+00:00")},
+        {"cursor": write_cursor(1, "x")},
+        {"cursor": write_cursor("2026-01-01T00:00:00", "x")},
+        {"cursor": write_cursor("yesterday", "x")},
+        {"cursor": write_cursor("2026-01-01T00:00:00+00:00", "\0")},
+        {"cursor": write_cursor("2026-01-01T00:00:00+00:00", "\ud800")},
+        {"cursor": "x" * 501},
+        {"surprise": 1},
+        {"all": "perhaps"},
+        {"limit": ["1", "2"]},
+        {"all": "\0"},
+    ],
+)
+async def test_a_bad_query_is_refused(administrator, query):
+    assert_refused(await administrator.ask("GET", "/tokens", **query), Code.FIELD_INVALID, status=400)
+
+
+@pytest.mark.parametrize("id_", ["0", "%00", "%0a", "a%2fb", "%27%3b--", "%25", "_", "x" * 3000, "%ed%a0%80"])
+async def test_an_unknown_id_is_not_found(administrator, id_):
+    answer = await administrator.ask("GET", f"/tokens/{id_}")
+    assert answer.status == 404, answer
+    assert answer.content_type == "application/problem+json"
+
+
+async def test_a_body_that_is_too_large_or_of_another_kind_is_refused(administrator):
+    assert (await administrator.ask("POST", "/tokens", b" " * 70_000)).status == 413
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert (await administrator.ask("POST", "/tokens", b"name=x", headers=form)).status == 415
+    assert_refused(await administrator.ask("GET", "/tokens", {}), Code.FIELD_INVALID, status=400)
+    assert (await administrator.ask("DELETE", "/tokens")).status == 405
+
+
+async def test_answers_are_kept_by_nobody_and_both_prefixes_are_the_same(administrator):
+    one, another = [
+        await administrator.ask("GET", "/tokens", prefix=prefix) for prefix in ("/api/v1", "/api")
+    ]
+    assert one.headers["Cache-Control"] == "no-store"
+    assert one.headers["X-Content-Type-Options"] == "nosniff"
+    assert "Replay-Nonce" not in one.headers
+    assert one.json["items"][0]["id"] == another.json["items"][0]["id"]
+
+
+async def test_pages_neither_lose_nor_repeat(new_ca):
+    async with new_ca() as ca:
+        administrator = await ca.operator()
+        names = [f"robot-{number}" for number in range(7)]
+        for name in names:
+            await administrator.post("/tokens", {"name": name, "role": "viewer"}, status=201)
+        found = await administrator.pages("/tokens", limit=2)
+        assert [token["name"] for token in found] == [*reversed(names), administrator.name]
+
+
+async def test_a_cursor_is_what_it_was():
+    assert read_cursor(write_cursor("a", 1), str, int) == ("a", 1)
+    for cursor in ("", "!", write_cursor("a"), write_cursor(1, "a"), write_cursor("a", 2**63)):
+        with pytest.raises(Problem):
+            read_cursor(cursor, str, int)
+    assert json.loads(json.dumps(write_cursor("ä"))) == write_cursor("ä")
