@@ -36,6 +36,7 @@ from acme_ca.acme.urls import (
 from acme_ca.admin import frame
 from acme_ca.admin.approvals import Approvals
 from acme_ca.admin.authentication import Doorkeeper
+from acme_ca.admin.described import add_description
 from acme_ca.admin.rooms import Admin
 from acme_ca.admin.routes import ROUTES
 from acme_ca.ca import profiles
@@ -339,6 +340,7 @@ class _Composition:
             (certified, doorkeeper.by_certificate),
         ):
             frame.add_routes(application, admin, ROUTES, identify=identify)
+            add_description(application, ROUTES, server=self._settings.public_url)
         return Application(
             https=https,
             http=plain,

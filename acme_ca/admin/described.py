@@ -1,0 +1,37 @@
+"""Where the API is described: /api/openapi.json for programs, /api/docs for people. No login: it says nothing of this CA."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable, Sequence
+
+from aiohttp import web
+
+from acme_ca.admin import openapi, page
+from acme_ca.admin.frame import JSON, Route
+
+_POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+
+def add_description(application: web.Application, routes: Sequence[Route], *, server: str) -> None:
+    """`server`: the public URL."""
+    document = openapi.document(routes, server=server)
+    for path, content, media_type in (
+        ("/api/openapi.json", json.dumps(document), JSON),
+        ("/api/docs", page.html(document), "text/html"),
+        ("/api/docs.css", page.STYLE, "text/css"),
+    ):
+        application.router.add_get(path, _file(content.encode(), media_type))
+
+
+def _file(content: bytes, media_type: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+    headers = {
+        "Content-Security-Policy": _POLICY,
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+    }
+
+    async def handle(_request: web.Request) -> web.Response:
+        return web.Response(body=content, content_type=media_type, charset="utf-8", headers=headers)
+
+    return handle
