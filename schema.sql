@@ -163,16 +163,57 @@ CREATE TABLE approved_scope (
 
 -- ------------------------------------------------------------------ rate limits
 
--- How far each bucket is from full: it is full again at `full_at`. Unlogged: after a crash all are full.
+-- How far each bucket is from full: it is full again at `full_at` (acme_ca/core/limits.py). Unlogged: after a crash all
+-- are full. Those that are full are deleted.
 CREATE UNLOGGED TABLE bucket (
-    key          text        COLLATE "C" NOT NULL PRIMARY KEY,  -- 'account-orders:ID'
+    key          text        COLLATE "C" NOT NULL PRIMARY KEY,  -- 'orders-per-account:ID'
     full_at      timestamptz NOT NULL
 ) WITH (fillfactor = 50);
-CREATE INDEX bucket_full ON bucket USING brin (full_at);
+
+-- Take a token from each bucket, or from none of them. `refused` is the place of the first that has none, and `free_at`
+-- when it has one again; both are NULL when all had. A token comes back every `intervals`; `slacks` is how far from full
+-- a bucket may be for one more to be taken. From those that are not to be spent nothing is taken: one must be there.
+-- Keys come sorted, so that two callers never wait for each other. All or none without an exception: the statement goes
+-- on, and PostgreSQL writes no error into its log each time that a client asks too often.
+CREATE FUNCTION spend(keys text[], intervals interval[], slacks interval[], spends boolean[], moment timestamptz,
+                      OUT refused integer, OUT free_at timestamptz) LANGUAGE plpgsql AS $$
+DECLARE
+    deepest timestamptz;
+BEGIN
+    FOR i IN 1 .. cardinality(keys) LOOP
+        IF spends[i] THEN
+            INSERT INTO bucket AS b (key, full_at) VALUES (keys[i], moment + intervals[i])
+            ON CONFLICT (key) DO UPDATE SET full_at = greatest(moment, b.full_at) + intervals[i]
+            WHERE b.full_at <= moment + slacks[i];
+            CONTINUE WHEN FOUND;
+        END IF;
+        SELECT b.full_at INTO free_at FROM bucket b WHERE b.key = keys[i];
+        CONTINUE WHEN NOT spends[i] AND coalesce(free_at <= moment + slacks[i], true);
+        refused := i;
+        -- of a clock that was wrong, or of a limit that was larger: it is empty from now on, and no more than that
+        deepest := moment + slacks[i] + intervals[i];
+        IF free_at > deepest + interval '5 minutes' THEN
+            UPDATE bucket b SET full_at = deepest WHERE b.key = keys[i];
+            free_at := deepest;
+        END IF;
+        free_at := free_at - slacks[i];
+        FOR j IN 1 .. i - 1 LOOP
+            UPDATE bucket b SET full_at = b.full_at - intervals[j] WHERE b.key = keys[j] AND spends[j];
+        END LOOP;
+        RETURN;
+    END LOOP;
+    free_at := NULL;
+END $$;
+
+-- Refusals since the database was started anew after a crash, for the metrics.
+CREATE UNLOGGED TABLE limit_refusal (
+    kind         text        COLLATE "C" NOT NULL PRIMARY KEY,  -- acme_ca.core.limits.LimitKind, or 'paused'
+    refusals     bigint      NOT NULL
+);
 
 CREATE TABLE limit_override (
     kind         text        COLLATE "C" NOT NULL,       -- acme_ca.core.limits.LimitKind
-    subject      text        COLLATE "C" NOT NULL,       -- the account, EAB key, name, … that it is for
+    subject      text        COLLATE "C" NOT NULL,       -- the account, EAB key, network, names, … that it is for
     amount       integer     NOT NULL CHECK (amount > 0),
     period       integer     NOT NULL CHECK (period > 0),      -- seconds
     reason       text        NOT NULL,
@@ -181,13 +222,14 @@ CREATE TABLE limit_override (
     PRIMARY KEY (kind, subject)
 );
 
--- Validations of an account that failed for a name again and again since the last that succeeded.
+-- Validations of an account that failed for a name again and again, none a day after the one before, since the last that
+-- succeeded. A row goes with the next success, a day after the last failure, or when the pause is lifted.
 CREATE TABLE pause (
     account_id   text        COLLATE "C" NOT NULL REFERENCES account (id),
     identifier   text        COLLATE "C" NOT NULL,
-    failures     integer     NOT NULL CHECK (failures >= 0),
+    failures     integer     NOT NULL CHECK (failures > 0),
     failed       timestamptz NOT NULL,                   -- the last time
-    paused       timestamptz,                            -- NULL: not yet, or not any more
+    paused       timestamptz,                            -- since when the account cannot order the name; NULL: it can
     PRIMARY KEY (account_id, identifier)
 );
 

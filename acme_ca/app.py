@@ -20,9 +20,11 @@ from acme_ca.acme import endpoints
 from acme_ca.acme.accounts import AccountRules, Accounts
 from acme_ca.acme.authentication import Authenticator
 from acme_ca.acme.authorizations import AuthorizationRules, Authorizations
+from acme_ca.acme.limits import LimitRules, Limits
 from acme_ca.acme.nonces import Nonces
 from acme_ca.acme.orders import OrderRules, Orders
 from acme_ca.acme.renewals import Renewals
+from acme_ca.acme.unpausing import Unpausing
 from acme_ca.acme.urls import (
     KEY_CHANGE,
     NEW_ACCOUNT,
@@ -72,6 +74,7 @@ from acme_ca.revocation.revoke import Revocation
 from acme_ca.revocation.shards import Shards
 from acme_ca.storage import database as store
 from acme_ca.storage import issuers as issuer_store
+from acme_ca.storage import limits as limit_store
 from acme_ca.storage import operations
 from acme_ca.storage.database import Database
 from acme_ca.tasks import Background, Loop
@@ -80,6 +83,7 @@ from acme_ca.validation.validator import Validator
 ATTEMPT_MARGIN = 15.0
 """Seconds that a validation may take beyond its own limits before another process takes it for dead."""
 NONCE_SECRET_BYTES = 32
+UNPAUSE_SECRET_BYTES = 32
 CRL_INTERVAL = 1.0
 """Seconds at most from a revocation to its CRL, and again until every worker serves that."""
 OCSP_RENEWAL_INTERVAL = 5.0
@@ -90,6 +94,8 @@ PROFILES_INTERVAL = 2.0
 """Seconds until every worker has noticed that an operator saved or withdrew a profile."""
 POLICIES_INTERVAL = 2.0
 """Seconds until every worker has noticed that an operator changed a policy, a restriction, or approved a name."""
+LIMITS_INTERVAL = 2.0
+"""Seconds until every worker has noticed that an operator changed an override."""
 EXPIRY_INTERVAL = 6 * 3600.0
 """Seconds. A few lines a day: none is missed for long when a lease outlives its process."""
 
@@ -372,12 +378,20 @@ class _Composition:
         )
 
     def _web(self, decorate: http.Decorate) -> web.Application:
-        middleware = http.edge(log=self._log, new_request_id=lambda: os.urandom(8).hex(), decorate=decorate)
+        middleware = http.edge(
+            log=self._log,
+            new_request_id=lambda: os.urandom(8).hex(),
+            decorate=decorate,
+            trusted_proxies=self._settings.trusted_proxies,
+        )
         return web.Application(middlewares=[middleware], client_max_size=http.MAX_BODY)
 
     async def _acme(self) -> endpoints.Acme:
         nonces = await self._nonces()
-        authorizations = self._authorizations()
+        unpausing = await self._unpausing()
+        limits = self._limits(unpausing)
+        await limits.refresh()
+        authorizations = self._authorizations(limits)
         renewals = Renewals(
             database=self._database, issuers=self._issuers, profiles=self._profiles, clock=utc_now
         )
@@ -397,6 +411,7 @@ class _Composition:
             accounts=Accounts(
                 database=self._database,
                 urls=self._urls,
+                limits=limits,
                 rules=AccountRules(
                     eab_required=settings.wants_every_account_bound,
                     terms_of_service=settings.terms_of_service,
@@ -406,10 +421,12 @@ class _Composition:
                 clock=utc_now,
                 new_id=new_id,
             ),
-            orders=self._orders(authorizations, renewals),
+            orders=self._orders(authorizations, renewals, limits),
             authorizations=authorizations,
             renewals=renewals,
             revocation=Revocation(database=self._database, clock=utc_now),
+            limits=limits,
+            unpausing=unpausing,
             issuers=self._issuers,
             profiles=self._profiles,
             database=self._database,
@@ -429,13 +446,33 @@ class _Composition:
             random_bytes=os.urandom,
         )
 
-    def _authorizations(self) -> Authorizations:
+    async def _unpausing(self) -> Unpausing:
+        secret = await operations.shared_secret(self._database, "unpause", os.urandom(UNPAUSE_SECRET_BYTES))
+        return Unpausing(database=self._database, urls=self._urls, secret=secret, clock=utc_now)
+
+    def _limits(self, unpausing: Unpausing) -> Limits:
+        settings = self._settings
+        return Limits(
+            database=self._database,
+            rules=LimitRules(
+                limits=settings.limits.of_kinds(),
+                grouping=settings.grouping,
+                failures_before_pause=settings.limits.failures_before_pause,
+                help_url=settings.limits.help_url,
+            ),
+            unpausing=unpausing,
+            clock=utc_now,
+            log=self._log,
+        )
+
+    def _authorizations(self, limits: Limits) -> Authorizations:
         validation = self._settings.validation
         return Authorizations(
             database=self._database,
             validator=self._validator,
             urls=self._urls,
             policies=self._policies,
+            limits=limits,
             rules=AuthorizationRules(
                 challenges=validation.challenges,
                 lifetime=timedelta(seconds=validation.authorization_lifetime),
@@ -449,7 +486,7 @@ class _Composition:
             log=self._log,
         )
 
-    def _orders(self, authorizations: Authorizations, renewals: Renewals) -> Orders:
+    def _orders(self, authorizations: Authorizations, renewals: Renewals, limits: Limits) -> Orders:
         settings = self._settings
         return Orders(
             database=self._database,
@@ -461,6 +498,7 @@ class _Composition:
             weak_keys=self._weak_keys,
             authorizations=authorizations,
             renewals=renewals,
+            limits=limits,
             rules=OrderRules(
                 max_identifiers=settings.max_identifiers,
                 lifetime=timedelta(seconds=settings.validation.authorization_lifetime),
@@ -532,6 +570,7 @@ class _Composition:
             Loop(name="issuers", interval=ISSUERS_INTERVAL, work=self._issuers.refresh),
             Loop(name="profiles", interval=PROFILES_INTERVAL, work=self._profiles.refresh),
             Loop(name="policies", interval=POLICIES_INTERVAL, work=self._policies.refresh),
+            Loop(name="limits", interval=LIMITS_INTERVAL, work=acme.limits.refresh),
             Loop(name="crl-files", interval=CRL_INTERVAL, work=crl_files.look),
             Loop(name="crl", interval=CRL_INTERVAL, work=publisher.publish_due, lease="crl"),
             Loop(name="crl-shards", interval=10, work=shards.tend, lease="crl-shards"),
@@ -568,6 +607,10 @@ class _Composition:
         while await operations.delete_dead(
             self._database, dead_before=dead_before, evidence_before=evidence_before
         ):
+            pass
+        while await limit_store.delete_full(self._database, now=now):
+            pass
+        while await limit_store.delete_old_pauses(self._database, now=now):
             pass
 
 

@@ -10,11 +10,13 @@ import ipaddress
 import os
 import re
 from collections.abc import Iterable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -36,6 +38,7 @@ from pydantic_settings import (
 
 from acme_ca.core import identifiers
 from acme_ca.core.identifiers import Network
+from acme_ca.core.limits import Grouping, Limit, LimitKind
 from acme_ca.core.model import ChallengeType
 from acme_ca.core.names import NameRuleText
 from acme_ca.core.policy import NamePolicy
@@ -145,6 +148,25 @@ Paths = Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)]
 NameRuleList = Annotated[tuple[NameRuleText, ...], NoDecode, BeforeValidator(_split)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=10 * 365 * 86400)]
+
+
+def _limit(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return Limit.parse(value) if value.strip() else None
+
+
+LimitText = Annotated[Limit | None, NoDecode, BeforeValidator(_limit)]
+"""`300/3h`; empty: no limit."""
+
+
+def _absolute_url(value: str) -> str:
+    if urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname:
+        raise ValueError(f"{value!r} is not an http or https URL")
+    return value
+
+
+AbsoluteUrl = Annotated[str, AfterValidator(_absolute_url)]
 
 
 class Section(BaseModel):
@@ -272,6 +294,38 @@ class AdminSettings(Section):
     """How long an act waits for the second person."""
 
 
+class LimitSettings(Section):
+    """How much anyone may ask for: `300/3h` is 300 at once, and 300 in each 3 hours. Empty: any number."""
+
+    orders_per_account: LimitText = Limit(10_000, timedelta(hours=1))
+    """Orders, and authorizations asked for without one."""
+    orders_per_eab_key: LimitText = None
+    """As before, of all accounts of an EAB key."""
+    orders_per_network: LimitText = None
+    """As before, from one network."""
+    certificates_per_eab_key: LimitText = None
+    """Certificates of all accounts of an EAB key."""
+    certificates_per_name_set: LimitText = Limit(300, timedelta(days=1))
+    """Certificates for exactly the same names, whoever asks."""
+    certificates_per_registered_name: LimitText = None
+    """Certificates for names under one: the name right below a domain of `policy.allowed_domains`, else the last two labels."""
+    accounts_per_network: LimitText = Limit(10_000, timedelta(hours=1))
+    """New accounts from one network."""
+    network_v4: Annotated[int, Field(ge=8, le=32)] = 32
+    """Bits of an IPv4 address that make its network."""
+    network_v6: Annotated[int, Field(ge=16, le=128)] = 48
+    """Bits of an IPv6 address that make its network."""
+    failures_before_pause: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    """Failed validations of an account for a name, none of them a day after the one before, until it is paused for that name; 0: never."""
+    help_url: AbsoluteUrl | None = None
+    """URL of a page about your limits, for those who meet one."""
+
+    def of_kinds(self) -> dict[LimitKind, Limit]:
+        """Those that are on."""
+        limits = {kind: getattr(self, kind.setting) for kind in LimitKind}
+        return {kind: limit for kind, limit in limits.items() if limit is not None}
+
+
 class TestSettings(Section):
     """Misbehaviour on request, for tests of clients. Refused without `--dev`."""
 
@@ -311,9 +365,11 @@ class Settings(BaseSettings):
     """Where EAB is required: names that accounts without an EAB key may have all the same, as `suffix:dev.vcc.internal`."""
     weak_keys_files: Paths = ()
     """Published lists of weak keys: the form of Debian's openssl-blacklist, or SHA-256 of keys in hexadecimal."""
-    terms_of_service: str | None = None
+    trusted_proxies: Networks = ()
+    """Networks of proxies whose X-Forwarded-For is believed; nobody else's is."""
+    terms_of_service: AbsoluteUrl | None = None
     """URL. When set, newAccount must agree to it."""
-    website: str | None = None
+    website: AbsoluteUrl | None = None
     default_profile: str = "server"
     max_identifiers: Annotated[int, Field(ge=1, le=100)] = 100
     max_contacts: Annotated[int, Field(ge=0, le=100)] = 10
@@ -333,6 +389,7 @@ class Settings(BaseSettings):
     ocsp: OcspSettings = OcspSettings()
     services: ServiceSettings = ServiceSettings()
     admin: AdminSettings = AdminSettings()
+    limits: LimitSettings = LimitSettings()
     test: TestSettings = TestSettings()
 
     @classmethod
@@ -377,15 +434,6 @@ class Settings(BaseSettings):
             raise ValueError("it is not of the form postgresql://user:password@host:port/database")
         return value
 
-    @field_validator("terms_of_service", "website")
-    @classmethod
-    def _absolute_url(cls, value: str | None) -> str | None:
-        if value is not None and (
-            urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname
-        ):
-            raise ValueError(f"{value!r} is not an http or https URL")
-        return value
-
     @model_validator(mode="before")
     @classmethod
     def _dev_defaults(cls, value: Any) -> Any:
@@ -420,6 +468,15 @@ class Settings(BaseSettings):
     def tls_file(self) -> Path:
         """The server's own TLS key and chain."""
         return self.data / "tls" / "server.pem"
+
+    @property
+    def grouping(self) -> Grouping:
+        """What counts as one network and one registered name."""
+        return Grouping(
+            v4_prefix=self.limits.network_v4,
+            v6_prefix=self.limits.network_v6,
+            domains=self.policy.allowed_domains,
+        )
 
     @property
     def caa_identities(self) -> tuple[str, ...]:

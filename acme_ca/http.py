@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -13,11 +15,14 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
+from acme_ca.core.identifiers import Network
 from acme_ca.core.problems import ErrorType, Problem, malformed
 from acme_ca.storage.database import DatabaseUnavailable
 
 MAX_BODY = 64 * 1024
 """Bytes."""
+CLIENT = web.RequestKey("client", str)
+"""The address that asks: see `client_of`."""
 ACCOUNT = web.RequestKey("account", str)
 PROBLEM = web.RequestKey("problem", str)
 PRINCIPAL = web.RequestKey("principal", str)
@@ -129,8 +134,46 @@ def protocol_of(server: web.Server) -> Callable[[], ProblemProtocol]:
     return make
 
 
+def client_of(request: web.Request, trusted_proxies: Sequence[Network]) -> str:
+    """The address that asks. Of what X-Forwarded-For says is believed what trusted proxies have put there: the last
+    address that is none of theirs, or the farthest proxy's before something that is no address (lesson 15).
+    """
+    client = request.remote or ""
+    if not trusted_proxies:
+        return client
+    said = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
+    while said and _is_in(client, trusted_proxies):
+        if (before := _address(said.pop())) is None:
+            break
+        client = before
+    return client
+
+
+def _is_in(client: str, networks: Sequence[Network]) -> bool:
+    text = _address(client)
+    return text is not None and any(ipaddress.ip_address(text) in network for network in networks)
+
+
+def _address(text: str) -> str | None:
+    """As proxies write it: with or without a port. An IPv4 address inside an IPv6 one is that IPv4 address."""
+    match = _FORWARDED.fullmatch(text.strip())
+    try:
+        address = ipaddress.ip_address((match[1] or match[2]) if match else text.strip())
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return str(mapped or address)
+
+
+_FORWARDED = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+):\d+", re.ASCII)
+
+
 def edge(
-    *, log: structlog.typing.FilteringBoundLogger, new_request_id: Callable[[], str], decorate: Decorate
+    *,
+    log: structlog.typing.FilteringBoundLogger,
+    new_request_id: Callable[[], str],
+    decorate: Decorate,
+    trusted_proxies: Sequence[Network] = (),
 ) -> Middleware:
     """The one middleware. `decorate` adds what all answers of an application carry."""
 
@@ -138,6 +181,7 @@ def edge(
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
         request_id = new_request_id()
+        client = request[CLIENT] = client_of(request, trusted_proxies)
         response = await _answer(request, handler, log, request_id)
         decorate(request, response)
         response.headers["X-Request-Id"] = request_id
@@ -145,7 +189,7 @@ def edge(
         log.info(
             "request",
             request=request_id,
-            client=request.remote,
+            client=client,
             method=request.method,
             path=request.path,
             status=response.status,

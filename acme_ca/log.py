@@ -40,6 +40,7 @@ _SECRET_NAMES = frozenset(
 _SECRET_ENDINGS = ("password", "passphrase", "_secret", "_token", "hmac_key", "private_key", "database_url")
 _SECRET_TEXT = re.compile(
     r"(?<=://)[^/\s@]+(?=@)"  # user and password of a URL
+    r"|(?<=/acme/unpause/)[\w-]+"  # whoever has the link may lift a pause
     r"|(?<=-----)BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY|\Z)"
     r"|(?i:(?<=bearer )\S+|(?<=password=)\S+|(?<=password': )\S+)",
     re.DOTALL,
@@ -126,6 +127,7 @@ def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
                 or "ASSWORD" in value
                 or "PRIVATE KEY" in value
                 or "earer " in value
+                or "/unpause/" in value
             ):
                 event[name] = _SECRET_TEXT.sub(REDACTED, value)
         elif value.__class__ not in _PLAIN:

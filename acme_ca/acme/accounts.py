@@ -9,6 +9,7 @@ from datetime import datetime
 from acme_ca.acme import jws, messages
 from acme_ca.acme.authentication import AccountRequest, KeyRequest, check_standing
 from acme_ca.acme.jws import Binding, Jwk
+from acme_ca.acme.limits import Limits
 from acme_ca.acme.urls import Urls
 from acme_ca.core.codes import Code
 from acme_ca.core.model import Account, AccountId, EabKeyId
@@ -34,6 +35,7 @@ class Accounts:
         *,
         database: Database,
         urls: Urls,
+        limits: Limits,
         rules: AccountRules,
         weak_keys: WeakKeys,
         clock: Callable[[], datetime],
@@ -42,6 +44,7 @@ class Accounts:
         self._database = database
         self._weak_keys = weak_keys
         self._urls = urls
+        self._limits = limits
         self._rules = rules
         self._clock = clock
         self._new_id = new_id
@@ -59,8 +62,11 @@ class Accounts:
         contact = messages.contacts(wish.contact, most=self._rules.max_contacts)
         self._weak_keys.check(request.key.key, ErrorType.BAD_PUBLIC_KEY)
         binding, hmac_key = await self._binding(wish.binding, request)
+        identity = AccountId(self._new_id())
+        # By itself: in the durable transaction a bucket would be locked until the disk has it, one account after another.
+        await self._limits.pay(self._limits.of_account(request.client), account=identity)
         account = Account(
-            id=AccountId(self._new_id()),
+            id=identity,
             status=AccountStatus.VALID,
             jwk=request.key.text,
             thumbprint=request.key.thumbprint,

@@ -14,10 +14,12 @@ from weakref import WeakValueDictionary
 import structlog
 
 from acme_ca.acme import messages
+from acme_ca.acme.limits import Limits
 from acme_ca.acme.urls import Urls
 from acme_ca.ca.policies import Policies
 from acme_ca.core import base64url
 from acme_ca.core.identifiers import Identifier
+from acme_ca.core.limits import Requester
 from acme_ca.core.model import (
     Account,
     AccountId,
@@ -72,6 +74,7 @@ class Authorizations:
         validator: Validator,
         urls: Urls,
         policies: Policies,
+        limits: Limits,
         rules: AuthorizationRules,
         clock: Callable[[], datetime],
         random_bytes: Callable[[int], bytes],
@@ -82,6 +85,7 @@ class Authorizations:
         self._validator = validator
         self._urls = urls
         self._policies = policies
+        self._limits = limits
         self._rules = rules
         self._clock = clock
         self._random_bytes = random_bytes
@@ -155,7 +159,10 @@ class Authorizations:
             challenges=frozenset(ChallengeType),
             expires=now + self._rules.lifetime,
         )
-        await orders.create_authorization(self._database, authorization, now=now)
+        charges = self._limits.of_authorization(Requester.of(account, client, policy.restrictions))
+        objection = await orders.create_authorization(self._database, authorization, charges=charges, now=now)
+        if objection is not None:
+            raise await self._limits.problem(objection, account=account.id)
         return authorization
 
     # ------------------------------------------------------------ what their holder may do
@@ -235,7 +242,14 @@ class Authorizations:
         # However late it is used again, it outlives the order that uses it.
         valid_until = now + self._rules.lifetime + self._rules.reuse
         try:
-            settled = await orders.settle(self._database, attempt, outcome, valid_until=valid_until, now=now)
+            settled = await orders.settle(
+                self._database,
+                attempt,
+                outcome,
+                valid_until=valid_until,
+                failures_before_pause=self._limits.rules.failures_before_pause,
+                now=now,
+            )
         except DatabaseUnavailable as error:  # the attempt falls due and is made again
             self._log.error("validation not recorded", authz=attempt.authorization_id, reason=str(error))
             return None

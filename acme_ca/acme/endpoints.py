@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from aiohttp import web
@@ -22,9 +23,11 @@ from acme_ca.acme.authentication import (
     not_found,
 )
 from acme_ca.acme.authorizations import Authorizations
+from acme_ca.acme.limits import Limits
 from acme_ca.acme.nonces import Nonces
 from acme_ca.acme.orders import Orders
 from acme_ca.acme.renewals import Renewals
+from acme_ca.acme.unpausing import Unpausing
 from acme_ca.acme.urls import Urls
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
@@ -40,7 +43,7 @@ from acme_ca.core.model import (
 from acme_ca.core.problems import Problem, malformed, unauthorized
 from acme_ca.core.renewal import parse_cert_id
 from acme_ca.core.states import AuthorizationStatus, OrderStatus
-from acme_ca.http import ACCOUNT, json_response, meet_expectation, read_body
+from acme_ca.http import ACCOUNT, CLIENT, json_response, meet_expectation, read_body
 from acme_ca.revocation.revoke import ByAccount, ByKey, Revocation
 from acme_ca.storage import orders as order_store
 from acme_ca.storage.database import Database
@@ -67,6 +70,8 @@ class Acme:
     authorizations: Authorizations
     renewals: Renewals
     revocation: Revocation
+    limits: Limits
+    unpausing: Unpausing
     issuers: Issuers
     profiles: Profiles
     database: Database
@@ -286,6 +291,28 @@ async def renewal_info(acme: Acme, request: web.Request) -> web.Response:
     return json_response(body, headers=headers)
 
 
+# ---------------------------------------------------------------- pauses
+
+PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+async def unpause_page(acme: Acme, request: web.Request) -> web.Response:
+    """For a person, who was sent here by the refusal: the link is the credential."""
+    return _page(await acme.unpausing.page(request.match_info["token"]))
+
+
+async def unpause(acme: Acme, request: web.Request) -> web.Response:
+    return _page(await acme.unpausing.lift(request.match_info["token"], source=request[CLIENT]))
+
+
+def _page(html: str) -> web.Response:
+    return web.Response(text=html, content_type="text/html", headers=PAGE_HEADERS)
+
+
 # ---------------------------------------------------------------- directory and nonces
 
 
@@ -331,7 +358,10 @@ def add_routes(application: web.Application, acme: Acme) -> None:
         application.router.add_post(route.path, _signed(acme, route), expect_handler=meet_expectation)
     for path, endpoint in ((urls.DIRECTORY, directory), (urls.NEW_NONCE, new_nonce)):
         application.router.add_get(path, _unsigned(acme, endpoint), allow_head=False)
-    application.router.add_get(f"{urls.RENEWAL_INFO}/{{cert_id}}", _renewal_info(acme))
+    application.router.add_get(f"{urls.RENEWAL_INFO}/{{cert_id}}", partial(renewal_info, acme))
+    page = f"{urls.UNPAUSE}{{token:[A-Za-z0-9_-]+}}"
+    application.router.add_get(page, partial(unpause_page, acme))
+    application.router.add_post(page, partial(unpause, acme))
     for path in dict.fromkeys(route.path for route in ROUTES):
         application.router.add_route("OPTIONS", path, _preflight)
     application.router.add_head(urls.DIRECTORY, _unsigned(acme, directory))
@@ -352,8 +382,9 @@ def _signed(acme: Acme, route: Route) -> Callable[[web.Request], Awaitable[web.R
             resource_id=parameters.get("id", ""),
             acts=route.acts,
         )
-        client = request.remote or ""
-        signed = await acme.authenticator.authenticate(await read_body(request), target, client=client)
+        signed = await acme.authenticator.authenticate(
+            await read_body(request), target, client=request[CLIENT]
+        )
         if signed.account is not None:
             request[ACCOUNT] = signed.account.id
         try:
@@ -369,13 +400,6 @@ def _signed(acme: Acme, route: Route) -> Callable[[web.Request], Awaitable[web.R
 def _unsigned(acme: Acme, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(_request: web.Request) -> web.Response:
         return await endpoint(acme, None, {})
-
-    return handle
-
-
-def _renewal_info(acme: Acme) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def handle(request: web.Request) -> web.Response:
-        return await renewal_info(acme, request)
 
     return handle
 

@@ -13,6 +13,7 @@ import structlog
 
 from acme_ca.acme import messages
 from acme_ca.acme.authorizations import Authorizations
+from acme_ca.acme.limits import Limits
 from acme_ca.acme.messages import NewOrder
 from acme_ca.acme.renewals import Renewals, already_replaced
 from acme_ca.ca import lint, profiles
@@ -24,6 +25,7 @@ from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
 from acme_ca.core import csr, keys
 from acme_ca.core.identifiers import Identifier
+from acme_ca.core.limits import Requester
 from acme_ca.core.model import (
     Account,
     AccountId,
@@ -42,6 +44,7 @@ from acme_ca.core.weakkeys import WeakKeys
 from acme_ca.storage import certificates, orders
 from acme_ca.storage import keys as key_store
 from acme_ca.storage.database import Database, DatabaseUnavailable
+from acme_ca.storage.limits import Paused, Refused
 from acme_ca.storage.orders import Unordered
 from acme_ca.storage.signers import Credential, Signer
 
@@ -76,6 +79,7 @@ class Orders:
         weak_keys: WeakKeys,
         authorizations: Authorizations,
         renewals: Renewals,
+        limits: Limits,
         rules: OrderRules,
         clock: Callable[[], datetime],
         new_id: Callable[[], str],
@@ -90,6 +94,7 @@ class Orders:
         self._weak_keys = weak_keys
         self._authorizations = authorizations
         self._renewals = renewals
+        self._limits = limits
         self._rules = rules
         self._clock = clock
         self._new_id = new_id
@@ -131,16 +136,25 @@ class Orders:
             )
             for identifier in wish.identifiers
         ]
+        requester = Requester.of(account, client, policy.restrictions)
         signer, made = await orders.create_order(
             self._database,
             credential,
             order,
             proposals,
             profile=profile,
+            charges=self._limits.of_order(requester, wish.identifiers, renewal=wish.replaces is not None),
             now=now,
             reusable_since=now - self._rules.reuse,
         )
-        return signer, _unordered(made) if isinstance(made, Unordered) else made
+        return signer, made if isinstance(made, Order) else await self._unordered(made, credential.account)
+
+    async def _unordered(self, why: Unordered | Refused | Paused, account: AccountId) -> Problem:
+        return (
+            _unordered(why)
+            if isinstance(why, Unordered)
+            else await self._limits.problem(why, account=account)
+        )
 
     def _check_profile(self, profile: Profile, wish: NewOrder, now: datetime) -> None:
         """One that was asked for must fit all of the order; the default is nobody's wish, and only its names are refused
@@ -188,24 +202,35 @@ class Orders:
         profile = await self._profiles.find(order.profile)
         keys.check_certificate_key(request.public_key, profile)
         self._weak_keys.check(request.public_key, ErrorType.BAD_CSR)
-        processing, recorded = await self._record(order, profile, request.public_key, policy.names)
+        requester = Requester.of(account, client, policy.restrictions)
+        processing, recorded = await self._record(order, requester, profile, request.public_key, policy.names)
         if self._rules.delay_issuance:
             self._hold_back(processing, recorded, client)
             return processing
         return await self._issue(processing, recorded, client)
 
     async def _record(
-        self, order: Order, profile: Profile, public_key: PublicKey, policy: NamePolicy
+        self,
+        order: Order,
+        requester: Requester,
+        profile: Profile,
+        public_key: PublicKey,
+        policy: NamePolicy,
     ) -> tuple[Order, RecordedCertificate]:
         """Win the order, under the issuer that it pins; under the active one, when that has been retired meanwhile."""
         spki_sha256 = keys.spki_sha256(public_key)
+        charges = self._limits.of_certificate(
+            requester, order.identifiers, renewal=order.replaces is not None
+        )
         for _ in range(2):
             order, issuer = await self._with_issuer(order)
             _check_issuer(issuer, order.identifiers)
             linted = self._prepare(order, profile, public_key, issuer, policy)
             recorded = await orders.claim_and_record(
-                self._database, order, linted, spki_sha256=spki_sha256, now=self._clock()
+                self._database, order, linted, spki_sha256=spki_sha256, charges=charges, now=self._clock()
             )
+            if isinstance(recorded, Refused):
+                raise await self._limits.problem(recorded, account=order.account_id)
             if recorded is not None:
                 return replace(order, status=OrderStatus.PROCESSING, serial=recorded.serial), recorded
             await self._issuers.refresh()  # perhaps it was retired a moment ago

@@ -21,6 +21,7 @@ ORDER = "/acme/order/"
 AUTHZ = "/acme/authz/"
 CHALLENGE = "/acme/chall/"
 CERTIFICATE = "/acme/cert/"
+UNPAUSE = "/acme/unpause/"
 
 _ID = re.compile(ID, re.ASCII)
 
@@ -63,6 +64,9 @@ class Urls:
     def certificate(self, serial: Serial, chain: int = 0) -> str:
         """`chain`: which; 0 for the one that the certificate was issued under, others are alternates."""
         return f"{self._base}{CERTIFICATE}{serial}" + (f"/{chain}" if chain else "")
+
+    def unpause(self, token: str) -> str:
+        return f"{self._base}{UNPAUSE}{token}"
 
     def account_id(self, url: str) -> AccountId | None:
         """The inverse of `account`: exactly that text, or None (lesson 11)."""

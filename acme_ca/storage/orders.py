@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import Any
 
 from acme_ca.core.identifiers import Identifier
+from acme_ca.core.limits import Charge
 from acme_ca.core.model import (
     AccountId,
     Attempt,
@@ -25,8 +26,11 @@ from acme_ca.core.model import (
     RecordedCertificate,
     Serial,
 )
+from acme_ca.core.problems import ErrorType
 from acme_ca.core.states import AuthorizationStatus, OrderStatus, authorization_status, order_status
+from acme_ca.storage import limits
 from acme_ca.storage.database import Database, Row, from_json, to_json
+from acme_ca.storage.limits import Paused, Refused
 from acme_ca.storage.signers import ACTING, SIGNER_COLUMNS, Credential, Signer, signer_of
 
 ORDER_SOURCE = """
@@ -100,14 +104,15 @@ class Unordered(Enum):
     """Another living order replaces the same certificate."""
 
 
-_CREATE_ORDER = f"""{ACTING}, entitled AS (
+def _create_order(admitted: str) -> str:
+    return f"""{ACTING}, {limits.PAUSED.format(identifiers="$7::text[]")}, entitled AS (
     SELECT acting.id FROM acting JOIN signer s ON s.id = acting.id
-    WHERE (cardinality($20::text[]) = 0 AND cardinality($21::text[]) = 0)
+    WHERE ((cardinality($20::text[]) = 0 AND cardinality($21::text[]) = 0)
        OR EXISTS (SELECT FROM eab_key k WHERE k.id = s.eab_key_id AND k.revoked IS NULL
-                  AND (k.id = ANY ($20) OR k.service = ANY ($21)))
-), proposed AS (
-    SELECT p.* FROM entitled, unnest($6::text[], $7::text[], $8::text[], $9::text[])
-    WITH ORDINALITY AS p (id, identifier, token, offered, place)
+                  AND (k.id = ANY ($20) OR k.service = ANY ($21)))) AND NOT EXISTS (SELECT FROM paused)
+), {admitted}, proposed AS (
+    SELECT p.* FROM admitted, unnest($6::text[], $7::text[], $8::text[], $9::text[])
+    WITH ORDINALITY AS p (id, identifier, token, offered, place) WHERE admitted.refused IS NULL
 ), chosen AS (
     SELECT p.*, held.id AS held_id FROM proposed p LEFT JOIN LATERAL (
         SELECT z.id FROM authz z
@@ -121,14 +126,19 @@ _CREATE_ORDER = f"""{ACTING}, entitled AS (
 ), ordered AS (
     INSERT INTO orders (id, account_id, status, identifiers, authzs, expires, not_before, not_after, profile,
                         profile_version, issuer_id, created, replaces)
-    SELECT $13, entitled.id, 'pending', $7::text[],
+    SELECT $13, admitted.id, 'pending', $7::text[],
            (SELECT array_agg(coalesce(held_id, id) ORDER BY place) FROM chosen), $12, $14, $15, $16, $17, $18, $11, $19
-    FROM entitled
+    FROM admitted WHERE refused IS NULL
     ON CONFLICT (replaces) WHERE replaces IS NOT NULL AND status <> 'invalid' DO NOTHING
     RETURNING authzs
 )
-SELECT {SIGNER_COLUMNS}, ordered.authzs, EXISTS (SELECT FROM entitled) AS entitled, (SELECT bool_and(held_id IS NOT NULL) FROM chosen) AS ready
+SELECT {SIGNER_COLUMNS}, ordered.authzs, EXISTS (SELECT FROM entitled) AS entitled, {limits.REFUSAL_COLUMNS},
+       (SELECT array_agg(identifier) FROM paused) AS paused, (SELECT bool_and(held_id IS NOT NULL) FROM chosen) AS ready
 FROM signer a LEFT JOIN ordered ON true"""
+
+
+_CREATE_ORDER = _create_order(limits.all_admitted("entitled"))
+_CREATE_LIMITED_ORDER = _create_order(limits.admitted("entitled", first=23, moment=11))
 
 
 async def create_order(
@@ -138,15 +148,16 @@ async def create_order(
     authorizations: Sequence[Authorization],
     *,
     profile: Profile,
+    charges: Sequence[Charge] = (),
     now: datetime,
     reusable_since: datetime,
-) -> tuple[Signer, Order | Unordered]:
+) -> tuple[Signer, Order | Unordered | Refused | Paused]:
     """Store a new order of the signer, of a profile that the signer may use. `authorizations` are proposals, one for each
     identifier, in their order: where the account holds a valid one that was validated after `reusable_since`, and by a
-    challenge of the profile, the order takes that and the proposal is dropped.
+    challenge of the profile, the order takes that and the proposal is dropped. `charges` are paid, or there is no order.
     """
     row = await database.fetchrow(
-        _CREATE_ORDER,
+        _CREATE_LIMITED_ORDER if charges else _CREATE_ORDER,
         *credential.parameters,
         [authorization.id for authorization in authorizations],
         [str(authorization.identifier) for authorization in authorizations],
@@ -165,13 +176,19 @@ async def create_order(
         profile.allowed_eab_keys,
         profile.allowed_services,
         list(profile.challenges),
+        *(limits.parameters(charges) if charges else ()),
     )
     assert row is not None, "a LEFT JOIN on a constant row gives a row"  # noqa: S101
     signer = signer_of(row)
     if row["authzs"] is None:
-        return signer, Unordered.REPLACED if row["entitled"] else Unordered.NOT_ENTITLED
+        return signer, _why_unordered(row, charges)
     status = OrderStatus.READY if row["ready"] else OrderStatus.PENDING
     return signer, replace(order, status=status, authorizations=tuple(row["authzs"]))
+
+
+def _why_unordered(row: Row, charges: Sequence[Charge]) -> Unordered | Refused | Paused:
+    limited = limits.paused_of(row) or limits.refusal_of(row, charges)
+    return limited or (Unordered.REPLACED if row["entitled"] else Unordered.NOT_ENTITLED)
 
 
 async def release_replaced(database: Database, cert_id: str, *, now: datetime) -> None:
@@ -185,11 +202,25 @@ async def release_replaced(database: Database, cert_id: str, *, now: datetime) -
     )
 
 
-async def create_authorization(database: Database, authorization: Authorization, *, now: datetime) -> None:
-    """Store a pre-authorization (RFC 8555 §7.4.1)."""
-    await database.execute(
-        """INSERT INTO authz (id, account_id, identifier, status, expires, token, offered, created)
-           VALUES ($1, $2, $3, 'pending', $4, $5, $6, $7)""",
+def _create_authorization(admitted: str) -> str:
+    return f"""WITH acting AS (SELECT $2::text AS id), {limits.PAUSED.format(identifiers="ARRAY[$3::text]")},
+    wanted AS (SELECT acting.id FROM acting WHERE NOT EXISTS (SELECT FROM paused)), {admitted}, made AS (
+        INSERT INTO authz (id, account_id, identifier, status, expires, token, offered, created)
+        SELECT $1, id, $3, 'pending', $4, $5, $6, $7 FROM admitted WHERE refused IS NULL
+    )
+    SELECT {limits.REFUSAL_COLUMNS}, (SELECT array_agg(identifier) FROM paused) AS paused"""
+
+
+_CREATE_AUTHORIZATION = _create_authorization(limits.all_admitted("wanted"))
+_CREATE_LIMITED_AUTHORIZATION = _create_authorization(limits.admitted("wanted", first=8, moment=7))
+
+
+async def create_authorization(
+    database: Database, authorization: Authorization, *, charges: Sequence[Charge] = (), now: datetime
+) -> Refused | Paused | None:
+    """Store a pre-authorization (RFC 8555 §7.4.1), and pay the `charges`; or neither, and say why."""
+    row = await database.fetchrow(
+        _CREATE_LIMITED_AUTHORIZATION if charges else _CREATE_AUTHORIZATION,
         authorization.id,
         authorization.account_id,
         str(authorization.identifier),
@@ -197,7 +228,10 @@ async def create_authorization(database: Database, authorization: Authorization,
         authorization.token,
         list(authorization.offered),
         now,
+        *(limits.parameters(charges) if charges else ()),
     )
+    assert row is not None, "a SELECT without FROM gives a row"  # noqa: S101
+    return limits.paused_of(row) or limits.refusal_of(row, charges)
 
 
 async def order_ids(
@@ -286,32 +320,56 @@ async def answer(
     return signer_of(row), found, row["begun"]
 
 
+def _settle(status: str, then: str = "") -> str:
+    return f"""WITH settled AS (
+               UPDATE authz SET status = '{status}', error = $3, attempt_due = NULL,
+                   validated = CASE WHEN $3::json IS NULL THEN $5::timestamptz END,
+                   expires = CASE WHEN $3::json IS NULL THEN $6 ELSE expires END
+               WHERE id = $1 AND challenge = $2 AND status = 'pending' AND expires > $5
+                 AND NOT EXISTS (SELECT FROM account a WHERE a.id = account_id AND a.frozen IS NOT NULL)
+               RETURNING account_id, identifier
+           ), kept AS (
+               INSERT INTO validation (authz_id, account_id, identifier, challenge, at, error, record)
+               SELECT $1, account_id, identifier, $2, $5, $3, $4 FROM authz WHERE id = $1
+           ){then}
+           SELECT true FROM settled"""
+
+
+_SUCCEED = _settle("valid", f", {limits.FORGIVEN}")
+_FAIL = _settle("invalid")
+_FAIL_COUNTING = _settle("invalid", f", {limits.COUNTED}")
+
+
 async def settle(
-    database: Database, attempt: Attempt, outcome: Outcome, *, valid_until: datetime, now: datetime
+    database: Database,
+    attempt: Attempt,
+    outcome: Outcome,
+    *,
+    valid_until: datetime,
+    failures_before_pause: int = 0,
+    now: datetime,
 ) -> bool:
-    """Record a validation and end the challenge and its authorization accordingly.
+    """Record a validation and end the challenge and its authorization accordingly. When the account has failed for the
+    name `failures_before_pause` times in a row, it is paused for it; 0: never.
 
     False: the authorization had been settled, deactivated or had expired before, or its account is frozen, and the
     attempt made again when that is lifted; the record is kept all the same.
     """
+    failed = outcome.problem is not None
+    # The server's own trouble is not the client's.
+    counts = (
+        failures_before_pause and outcome.problem and outcome.problem.type is not ErrorType.SERVER_INTERNAL
+    )
+    statement = (_FAIL_COUNTING if counts else _FAIL) if failed else _SUCCEED
     row = await database.fetchrow(
-        """WITH settled AS (
-               UPDATE authz SET status = CASE WHEN $3::json IS NULL THEN 'valid' ELSE 'invalid' END,
-                   validated = CASE WHEN $3::json IS NULL THEN $5::timestamptz END,
-                   expires = CASE WHEN $3::json IS NULL THEN $6 ELSE expires END, error = $3, attempt_due = NULL
-               WHERE id = $1 AND challenge = $2 AND status = 'pending' AND expires > $5
-                 AND NOT EXISTS (SELECT FROM account a WHERE a.id = account_id AND a.frozen IS NOT NULL) RETURNING true AS done
-           ), kept AS (
-               INSERT INTO validation (authz_id, account_id, identifier, challenge, at, error, record)
-               SELECT $1, account_id, identifier, $2, $5, $3, $4 FROM authz WHERE id = $1
-           )
-           SELECT done FROM settled""",
+        statement,
         attempt.authorization_id,
         attempt.challenge,
         to_json(outcome.problem.document()) if outcome.problem else None,
         to_json(outcome.record),
         now,
         valid_until,
+        *((failures_before_pause, now - limits.FORGOTTEN_AFTER) if counts else ()),
     )
     return row is not None
 
@@ -384,20 +442,7 @@ async def put_back_attempts(
 # ---------------------------------------------------------------- finalize
 
 
-async def claim_and_record(
-    database: Database, order: Order, certificate: LintedCertificate, *, spki_sha256: bytes, now: datetime
-) -> RecordedCertificate | None:
-    """Win the order for this certificate and write down what will be signed: one durable statement.
-
-    Exactly one caller gets a RecordedCertificate, and only while every authorization of the order is valid, its account
-    is not frozen, its issuer is active, and the key belongs to no account (RFC 8555 §11.1), is not blocked and was not revoked as compromised.
-    None: one of these does not hold (any more).
-    """
-    prepared = certificate.prepared
-    row = await database.fetchrow_durably(
-        """WITH claimed AS (
-               UPDATE orders o SET status = 'processing', serial = $2
-               WHERE o.id = $1 AND o.status = 'pending' AND o.expires > $3 AND o.issuer_id = $9
+_CLAIMABLE = """o.id = $1 AND o.status = 'pending' AND o.expires > $3 AND o.issuer_id = $9
                  AND EXISTS (SELECT FROM issuer i WHERE i.id = o.issuer_id AND i.state = 'active' AND i.revoked IS NULL)
                  AND (SELECT bool_and(z.status = 'valid' AND z.expires > $3) IS TRUE AND count(z.status) = cardinality(o.authzs)
                       FROM unnest(o.authzs) AS wanted (id), LATERAL (
@@ -407,13 +452,45 @@ async def claim_and_record(
                  AND NOT EXISTS (SELECT FROM blocked_key WHERE spki_sha256 = $4)
                  AND NOT EXISTS (SELECT FROM certificate WHERE spki_sha256 = $4 AND reason = 1)
                  -- FOR SHARE: who freezes the account at this very moment goes first, or waits for this certificate
-                 AND EXISTS (SELECT FROM account a WHERE a.id = o.account_id AND a.status = 'valid' AND a.frozen IS NULL FOR SHARE)
-               RETURNING o.*
-           )
-           INSERT INTO certificate (serial, issuer_id, account_id, order_id, profile, profile_version, identifiers,
-                                    spki_sha256, not_before, not_after, recorded, tbs, shard)
-           SELECT $2, issuer_id, account_id, id, profile, profile_version, identifiers, $4, $5, $6, $3, $7, $8
-           FROM claimed RETURNING true""",
+                 AND EXISTS (SELECT FROM account a WHERE a.id = o.account_id AND a.status = 'valid' AND a.frozen IS NULL FOR SHARE)"""
+_RECORDED = """recorded AS (
+               INSERT INTO certificate (serial, issuer_id, account_id, order_id, profile, profile_version, identifiers,
+                                        spki_sha256, not_before, not_after, recorded, tbs, shard)
+               SELECT $2, issuer_id, account_id, id, profile, profile_version, identifiers, $4, $5, $6, $3, $7, $8
+               FROM claimed RETURNING true AS done
+           )"""
+_CLAIM = f"""WITH claimed AS (
+               UPDATE orders o SET status = 'processing', serial = $2 WHERE {_CLAIMABLE} RETURNING o.*
+           ), {_RECORDED}
+           SELECT done, NULL::integer AS refused FROM recorded"""
+# The lock makes sure that of several who claim an order at once one pays.
+_CLAIM_LIMITED = f"""WITH claimable AS MATERIALIZED (
+               SELECT o.id FROM orders o WHERE {_CLAIMABLE} FOR UPDATE OF o
+           ), {limits.admitted("claimable", first=10, moment=3)}, claimed AS (
+               UPDATE orders o SET status = 'processing', serial = $2 FROM admitted
+               WHERE o.id = admitted.id AND admitted.refused IS NULL RETURNING o.*
+           ), {_RECORDED}
+           SELECT recorded.done, admitted.refused, admitted.free_at AS limit_free_at FROM admitted LEFT JOIN recorded ON true"""
+
+
+async def claim_and_record(
+    database: Database,
+    order: Order,
+    certificate: LintedCertificate,
+    *,
+    spki_sha256: bytes,
+    charges: Sequence[Charge] = (),
+    now: datetime,
+) -> RecordedCertificate | Refused | None:
+    """Win the order for this certificate and write down what will be signed: one durable statement.
+
+    Exactly one caller gets a RecordedCertificate, and only while every authorization of the order is valid, its account
+    is not frozen, its issuer is active, and the key belongs to no account (RFC 8555 §11.1), is not blocked and was not
+    revoked as compromised. That one pays the `charges`. None: one of these does not hold (any more).
+    """
+    prepared = certificate.prepared
+    row = await database.fetchrow_durably(
+        _CLAIM_LIMITED if charges else _CLAIM,
         order.id,
         prepared.serial,
         now,
@@ -423,10 +500,14 @@ async def claim_and_record(
         prepared.tbs,
         prepared.request.shard,
         prepared.request.issuer,
+        *(limits.parameters(charges) if charges else ()),
     )
     if row is None:
         return None
-    return RecordedCertificate(serial=prepared.serial, issuer=prepared.request.issuer, tbs=prepared.tbs)
+    refused = limits.refusal_of(row, charges)
+    return refused or RecordedCertificate(
+        serial=prepared.serial, issuer=prepared.request.issuer, tbs=prepared.tbs
+    )
 
 
 async def fail(database: Database, order: OrderId, error: dict[str, Any]) -> None:
