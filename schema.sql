@@ -366,7 +366,7 @@ CREATE INDEX orders_evidence ON orders (expires) WHERE status = 'valid';
 CREATE TABLE certificate (
     serial       text        COLLATE "C" NOT NULL PRIMARY KEY CHECK (length(serial) = 32),
     issuer_id    text        COLLATE "C" NOT NULL REFERENCES issuer (id),
-    account_id   text        COLLATE "C" REFERENCES account (id),   -- NULL: the server's own
+    account_id   text        COLLATE "C" REFERENCES account (id),   -- NULL: the server's own, or an operator's
     order_id     text        COLLATE "C" UNIQUE,                     -- one certificate for one order
     profile      text        COLLATE "C" NOT NULL,
     profile_version integer  NOT NULL,
@@ -387,13 +387,16 @@ CREATE TABLE certificate (
     window_end   timestamptz,
     explanation_url text,                                -- why (§4.2)
     service      text        COLLATE "C",                -- of the account's EAB key, or whom an operator issued it for
+    requested_by text        COLLATE "C",                -- 'operator:…' who had it issued, where no order asked for it
     FOREIGN KEY (profile, profile_version) REFERENCES profile (name, version),
+    CONSTRAINT certificate_of_one_way CHECK (requested_by IS NULL OR (account_id IS NULL AND order_id IS NULL)),
     CONSTRAINT certificate_tbs_or_der CHECK ((tbs IS NULL) <> (der IS NULL)),
     CONSTRAINT certificate_reason_with_date CHECK ((revoked IS NULL) = (reason IS NULL)),
     CONSTRAINT certificate_revoked_is_changed CHECK (revoked IS NULL OR status_changed IS NOT NULL),
     CONSTRAINT certificate_window_whole CHECK ((window_start IS NULL) = (window_end IS NULL) AND window_start < window_end)
 ) WITH (fillfactor = 60);
 CREATE INDEX certificate_account ON certificate (account_id, recorded);
+CREATE INDEX certificate_service ON certificate (service, recorded) WHERE service IS NOT NULL;
 -- What CRLs are made of.
 CREATE INDEX certificate_status ON certificate (issuer_id, shard, not_after) WHERE status_changed IS NOT NULL;
 -- In the order in which the audit reads them.

@@ -204,7 +204,7 @@ def _issued_once(record: CertificateRecord) -> Iterator[str]:
 
 def _issued_to(record: CertificateRecord) -> Iterator[str]:
     told = (record.order_id, list(record.identifiers))
-    actor = "server" if record.account_id is None else f"account:{record.account_id}"
+    actor = f"account:{record.account_id}" if record.account_id else record.requested_by or "server"
     for event in record.events:
         says = (event.detail.get("order"), event.detail.get("identifiers"))
         if event.event == "certificate.issued" and (event.actor, says) != (actor, told):

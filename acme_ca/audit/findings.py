@@ -40,6 +40,8 @@ class Findings:
     certificates: int = 0
     own: int = 0
     """Certificates of the server itself: no order asks for them."""
+    operators: int = 0
+    """Certificates that operators had issued, without an order."""
     unsigned: int = 0
     """Recorded, and not (or never) signed."""
     unproved: int = 0
@@ -51,6 +53,7 @@ class Findings:
         self.found += others.found
         self.certificates += others.certificates
         self.own += others.own
+        self.operators += others.operators
         self.unsigned += others.unsigned
         self.unproved += others.unproved
         self.crls += others.crls

@@ -29,6 +29,11 @@ def _examine(record: CertificateRecord, background: Background, into: Findings) 
         return
     _add(into, Severity.ERROR, record, signed.judge(record, record.der, background))
     _add(into, Severity.ERROR, record, evidence.judge_events(record))
+    if record.requested_by is not None:
+        into.operators += 1
+        _add(into, Severity.ERROR, record, _not_for_operators(record))
+        _add(into, Severity.NOTE, record, _refused_today(record, background))
+        return
     if record.order_id is None and record.account_id is None:
         into.own += 1
         _add(into, Severity.ERROR, record, _not_for_the_server(record))
@@ -61,8 +66,15 @@ def _judge_order(record: CertificateRecord, background: Background, into: Findin
 
 
 def _not_for_the_server(record: CertificateRecord) -> evidence.Found:
-    if record.profile.name not in profiles.OWN:
+    if record.profile.name not in profiles.FOR_ITSELF:
         yield "order.missing", "no order asked for it, and its profile is not one of the server itself"
+
+
+def _not_for_operators(record: CertificateRecord) -> evidence.Found:
+    if not record.requested_by or not record.requested_by.startswith("operator"):
+        yield "operator.unknown", "no order asked for it, and who did is no operator"
+    if record.profile.name in profiles.FOR_ITSELF:
+        yield "operator.profile", "an operator had it issued, of a profile of the server itself"
 
 
 def _valid_unsigned(record: CertificateRecord) -> evidence.Found:

@@ -130,12 +130,22 @@ BUILT_IN: dict[str, Profile] = {
             ocsp=False,
             ca_issuers=False,  # who asks for status has the issuer
         ),
+        _like_server(
+            "operator",
+            "Operators who log in to this server's API with a certificate.",
+            offered=False,
+            validity=timedelta(days=30),
+            max_validity=timedelta(days=90),
+            extended_key_usages=[_CLIENT],
+        ),
     )
 }
 
 
 OWN = frozenset(name for name, profile in BUILT_IN.items() if not profile.offered)
 """What the server itself works with: no operator changes them."""
+FOR_ITSELF = OWN - {"operator"}
+"""Of these the server alone has certificates."""
 
 
 class UnworkableProfile(Exception):  # noqa: N818  the name says it
@@ -187,6 +197,7 @@ class Profiles:
         self._versions: dict[ProfileRef, Profile | None] = {}
         self._newest: dict[str, Profile] = {}
         self._offered: dict[str, Profile] = {}
+        self._withdrawn: frozenset[str] = frozenset()
 
     async def refresh(self) -> None:
         found = await store.versions(self._database)
@@ -201,6 +212,7 @@ class Profiles:
         self._offered = {
             name: profile for name, profile in self._newest.items() if profile.offered and not withdrawn[name]
         }
+        self._withdrawn = frozenset(name for name, is_so in withdrawn.items() if is_so)
 
     def _read(self, ref: ProfileRef, body: Mapping[str, Any]) -> Profile | None:
         """None: a later release has written it. What this one knew before stays in use beside it."""
@@ -225,6 +237,19 @@ class Profiles:
                 "This CA does not offer the profile: ask for one of meta.profiles in its directory.",
             )
         return self._offered[name]
+
+    async def choose_unordered(self, name: str) -> Profile:
+        """For an operator, who may also have what no client can order; but not what the server keeps for itself. Raises
+        Problem (`invalidProfile`).
+        """
+        if name not in self._newest or name in self._withdrawn:
+            await self.refresh()
+        if name not in self._newest or name in self._withdrawn or name in FOR_ITSELF:
+            raise Problem(
+                ErrorType.INVALID_PROFILE,
+                "There is no such profile, it is withdrawn, or it is the server's own: acme-ca profile list shows them.",
+            )
+        return self._newest[name]
 
     async def find(self, ref: ProfileRef) -> Profile:
         """The version that an order pins. Raises Problem (`serverInternal`) when this process cannot read it."""

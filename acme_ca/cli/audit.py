@@ -157,7 +157,7 @@ def _tell(scope: Scope, total: Findings, *, as_json: bool) -> None:
         f"{total.certificates} certificates, recorded before {scope.until:%Y-%m-%d %H:%M:%S} UTC; errors: {errors}, notes: {notes}."
     )
     out.print(
-        f"Of these {total.own} of the server itself, {total.unsigned} not signed, "
+        f"Of these {total.own} of the server itself, {total.operators} of operators, {total.unsigned} not signed, "
         f"{total.unproved} older than the evidence that is kept. {total.crls} CRLs."
     )
 
@@ -169,6 +169,7 @@ def _document(scope: Scope, total: Findings) -> dict[str, Any]:
         "issuer": scope.issuer,
         "certificates": total.certificates,
         "own": total.own,
+        "operators": total.operators,
         "unsigned": total.unsigned,
         "unproved": total.unproved,
         "crls": total.crls,

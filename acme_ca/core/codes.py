@@ -31,6 +31,7 @@ class Code(StrEnum):
     NOT_JSON = "not-json", "The body is no JSON object."
     NOT_FOUND = "not-found", "There is no such thing."
     CONFLICT = "conflict", "The thing is in a state in which this cannot be done."
+    SERVICE_NOT_APPROVED = "service-not-approved", "The service waits for approval, or is retired."
     EXISTS = "exists", "There is one with this name already."
     APPROVAL_BY_ANOTHER = "approval-by-another", "Who asked for an act cannot approve it."
 
@@ -41,6 +42,7 @@ class Code(StrEnum):
         "name-not-in-profile",
         "The profile is not for this name, or wants another beside it.",
     )
+    NAME_NOT_OF_SERVICE = "name-not-of-service", "The service's domains do not have the name."
     NAME_NOT_OF_ISSUER = "name-not-of-issuer", "The name constraints of the issuer forbid the name."
     NO_CHALLENGE = "no-challenge", "No challenge that is offered can prove the name."
 

@@ -8,7 +8,9 @@ usual key usages, a key identifier, the TLS feature. E-mail address and user id 
 
 from __future__ import annotations
 
+import binascii
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +34,7 @@ MAX_SIZE = 32 * 1024
 SHOWN = 5
 """Names that a sentence lists."""
 
+_PEM = re.compile(r"-----BEGIN ((?:NEW )?CERTIFICATE REQUEST)-----\s([^-]*)-----END \1-----", re.ASCII)
 _HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
 _NAMES_OF_PERSONS = (NameOID.EMAIL_ADDRESS, NameOID.USER_ID)
 _MICROSOFT_EXTENSION_REQUEST = x509.ObjectIdentifier("1.3.6.1.4.1.311.2.1.14")
@@ -62,6 +65,15 @@ def parse_csr(der: bytes) -> CertificateRequest:
     _check_subject(subject)
     _check_extensions(extensions)
     return CertificateRequest(public_key=public_key, identifiers=_names(subject, extensions))
+
+
+def read_text(text: str) -> bytes:
+    """The DER of a request in PEM, or in base64 without the lines around. Raises `Problem` (`badCSR`)."""
+    pem = _PEM.fullmatch(text.strip())
+    try:
+        return binascii.a2b_base64("".join((pem[2] if pem else text).split()), strict_mode=True)
+    except ValueError:
+        raise _bad("it is neither a CERTIFICATE REQUEST in PEM (RFC 7468 §7) nor DER in base64") from None
 
 
 def check_names(request: CertificateRequest, order_identifiers: Iterable[Identifier]) -> None:

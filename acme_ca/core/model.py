@@ -617,6 +617,10 @@ class Certificate:
     """Its renewal window, where an operator set one."""
     explanation_url: str | None = None
     """Where people read why (RFC 9773 §4.2)."""
+    service: str | None = None
+    """Of the account's EAB key, or the one that an operator issued it for."""
+    requested_by: str | None = None
+    """`operator:NAME` who had it issued, where no order asked for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

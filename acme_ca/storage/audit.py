@@ -96,6 +96,8 @@ class CertificateRecord:
     issuer: IssuerId
     account_id: AccountId | None
     order_id: OrderId | None
+    requested_by: str | None
+    """The operator who had it issued, where no order asked for it."""
     profile: ProfileRef
     identifiers: tuple[str, ...]
     """As the row spells them."""
@@ -125,7 +127,7 @@ class CertificateRecord:
 # the index of the audit events' objects is not.
 _CERTIFICATES = f"""
     SELECT c.*, o.*, z.authorizations, e.events, a.account_key_since, k.compromised_since, b.blocked_since FROM (
-        SELECT serial, issuer_id, account_id, order_id, profile, profile_version, identifiers, spki_sha256, not_before,
+        SELECT serial, issuer_id, account_id, order_id, requested_by, profile, profile_version, identifiers, spki_sha256, not_before,
                not_after, shard, recorded, der, revoked, reason, invalid_since
         FROM certificate
         WHERE (recorded, serial) > ($1, $2) AND recorded < $3 AND ($4::text IS NULL OR issuer_id = $4)
@@ -442,6 +444,7 @@ def _certificate_of(row: Row) -> CertificateRecord:
         issuer=row["issuer_id"],
         account_id=row["account_id"],
         order_id=row["order_id"],
+        requested_by=row["requested_by"],
         profile=ProfileRef.model_construct(name=row["profile"], version=row["profile_version"]),
         identifiers=tuple(row["identifiers"]),
         spki_sha256=row["spki_sha256"],

@@ -19,11 +19,14 @@ from acme_ca.core.model import (
     SignedCertificate,
 )
 from acme_ca.core.renewal import SuggestedWindow
+from acme_ca.core.services import ServiceId
+from acme_ca.storage import keys
 from acme_ca.storage.database import Database, Row
 
 COLUMNS = """
     c.serial, c.issuer_id, c.account_id AS certificate_account, c.identifiers, c.der, c.not_before, c.not_after, c.revoked,
-    c.profile, c.profile_version, c.shard, c.reason, c.invalid_since, c.comment, c.window_start, c.window_end, c.explanation_url"""
+    c.profile, c.profile_version, c.shard, c.reason, c.invalid_since, c.comment, c.window_start, c.window_end, c.explanation_url,
+    c.service, c.requested_by"""
 
 
 def certificate_of(row: Row) -> Certificate:
@@ -46,6 +49,8 @@ def certificate_of(row: Row) -> Certificate:
         comment=row["comment"],
         moved=moved,
         explanation_url=row["explanation_url"],
+        service=row["service"],
+        requested_by=row["requested_by"],
     )
 
 
@@ -59,12 +64,12 @@ async def store(
     row = await database.fetchrow_durably(
         """WITH stored AS (
                UPDATE certificate SET der = $2, tbs = NULL WHERE serial = $1 AND der IS NULL
-               RETURNING serial, order_id, account_id, identifiers
+               RETURNING serial, order_id, account_id, identifiers, requested_by
            ), done AS (
                UPDATE orders SET status = 'valid' WHERE id = (SELECT order_id FROM stored) AND status = 'processing'
            )
            INSERT INTO audit_event (at, event, actor, source, object, detail)
-           SELECT $3, 'certificate.issued', coalesce('account:' || account_id, 'server'), $4, 'certificate:' || serial,
+           SELECT $3, 'certificate.issued', coalesce('account:' || account_id, requested_by, 'server'), $4, 'certificate:' || serial,
                   json_build_object('order', order_id, 'identifiers', identifiers) FROM stored RETURNING true""",
         certificate.serial,
         certificate.der,
@@ -97,6 +102,76 @@ async def record_own(
         request.shard,
     )
     return RecordedCertificate(serial=prepared.serial, issuer=request.issuer, tbs=prepared.tbs)
+
+
+async def record_for_operator(
+    database: Database,
+    certificate: LintedCertificate,
+    *,
+    spki_sha256: bytes,
+    service: ServiceId | None,
+    requested_by: str,
+    now: datetime,
+) -> RecordedCertificate | None:
+    """Write down a certificate that an operator asks for, before it is signed; only while its issuer is active, its
+    profile not withdrawn, the service approved, and the key belongs to no account, is not blocked and was not revoked
+    as compromised. None: one of these does not hold (any more).
+    """
+    prepared = certificate.prepared
+    request = prepared.request
+    row = await database.fetchrow_durably(
+        f"""INSERT INTO certificate (serial, issuer_id, profile, profile_version, identifiers, spki_sha256, not_before,
+                                     not_after, recorded, tbs, shard, service, requested_by)
+            SELECT $1, i.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM issuer i
+            WHERE i.id = $2 AND i.state = 'active' AND i.revoked IS NULL
+              AND NOT EXISTS (SELECT FROM profile p WHERE p.name = $3 AND p.withdrawn IS NOT NULL)
+              AND ($12::text IS NULL OR EXISTS (SELECT FROM service s WHERE s.id = $12 AND s.state = 'approved'))
+              AND NOT EXISTS (SELECT FROM account WHERE spki_sha256 = $6) AND NOT {keys.REFUSED.format("$6")}
+            RETURNING true""",
+        prepared.serial,
+        request.issuer,
+        request.profile.name,
+        request.profile.version,
+        [str(identifier) for identifier in request.identifiers],
+        spki_sha256,
+        prepared.not_before,
+        prepared.not_after,
+        now,
+        prepared.tbs,
+        request.shard,
+        service,
+        requested_by,
+    )
+    if row is None:
+        return None
+    return RecordedCertificate(serial=prepared.serial, issuer=request.issuer, tbs=prepared.tbs)
+
+
+async def leave_unsigned(database: Database, serial: Serial, *, actor: Actor, now: datetime) -> None:
+    """The signature could not be had, and nobody will try again: the audit tells of it. A key store may have signed and
+    not been heard, so what was recorded stays and can be revoked.
+    """
+    await database.fetchrow_durably(
+        """INSERT INTO audit_event (at, event, actor, source, object)
+           SELECT $2, 'certificate.unsigned', $3, $4, 'certificate:' || serial
+           FROM certificate WHERE serial = $1 AND der IS NULL RETURNING true""",
+        serial,
+        now,
+        actor.name,
+        actor.source,
+    )
+
+
+async def newest_of_service(database: Database, service: ServiceId, *, now: datetime) -> list[Certificate]:
+    """Of each set of names the newest certificate that the service has, signed, and neither expired nor revoked."""
+    rows = await database.fetch(
+        f"""SELECT DISTINCT ON (c.identifiers, c.profile) {COLUMNS} FROM certificate c
+            WHERE c.service = $1 AND c.der IS NOT NULL AND c.not_after > $2 AND c.revoked IS NULL
+            ORDER BY c.identifiers, c.profile, c.recorded DESC""",
+        service,
+        now,
+    )
+    return [certificate_of(row) for row in rows]
 
 
 async def find(database: Database, serial: Serial) -> Certificate | None:

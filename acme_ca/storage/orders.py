@@ -455,8 +455,10 @@ _CLAIMABLE = """o.id = $1 AND o.status = 'pending' AND o.expires > $3 AND o.issu
                  AND EXISTS (SELECT FROM account a WHERE a.id = o.account_id AND a.status = 'valid' AND a.frozen IS NULL FOR SHARE)"""
 _RECORDED = """recorded AS (
                INSERT INTO certificate (serial, issuer_id, account_id, order_id, profile, profile_version, identifiers,
-                                        spki_sha256, not_before, not_after, recorded, tbs, shard)
-               SELECT $2, issuer_id, account_id, id, profile, profile_version, identifiers, $4, $5, $6, $3, $7, $8
+                                        spki_sha256, not_before, not_after, recorded, tbs, shard,
+                                        service)
+               SELECT $2, issuer_id, account_id, id, profile, profile_version, identifiers, $4, $5, $6, $3, $7, $8,
+                      (SELECT k.service FROM account a JOIN eab_key k ON k.id = a.eab_key_id WHERE a.id = claimed.account_id)
                FROM claimed RETURNING true AS done
            )"""
 _CLAIM = f"""WITH claimed AS (
