@@ -6,10 +6,12 @@ from collections.abc import Callable
 from datetime import datetime
 
 from acme_ca.core.codes import Code
-from acme_ca.core.model import Actor
+from acme_ca.core.model import Actor, EabKey, EabKeyId, Restrictions
+from acme_ca.core.policy import NameRules
 from acme_ca.core.problems import Problem, malformed
 from acme_ca.core.services import RegisteredService, Service, ServiceId
 from acme_ca.core.states import ServiceState
+from acme_ca.lifecycle.eab import HMAC_KEY_BYTES, KEY_ID_BYTES
 from acme_ca.storage import services
 from acme_ca.storage.database import Database
 from acme_ca.storage.services import Retirement
@@ -18,21 +20,59 @@ from acme_ca.storage.services import Retirement
 class Services:
     """`approval_required`: a service waits for an administrator before it may have certificates."""
 
-    def __init__(self, *, database: Database, approval_required: bool, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        approval_required: bool,
+        clock: Callable[[], datetime],
+        random_bytes: Callable[[int], bytes],
+    ) -> None:
         self._database = database
         self._approval_required = approval_required
         self._clock = clock
+        self._random_bytes = random_bytes
 
-    async def register(self, service: Service, *, actor: Actor) -> RegisteredService:
-        """Raises Problem (`exists`): ids are never given twice."""
-        state = ServiceState.PENDING if self._approval_required else ServiceState.APPROVED
-        made = await services.register(self._database, service, state, actor=actor, now=self._clock())
+    async def register(
+        self, service: Service, *, with_eab_key: bool = False, wait: bool = False, actor: Actor
+    ) -> tuple[RegisteredService, EabKey | None]:
+        """`wait`: for approval, whatever the setting says. Raises Problem (`exists`): ids are never given twice."""
+        waits = wait or self._approval_required
+        state = ServiceState.PENDING if waits else ServiceState.APPROVED
+        key = self._key_for(service, state) if with_eab_key else None
+        made = await services.register(
+            self._database, service, state, eab_key=key, actor=actor, now=self._clock()
+        )
         if made is None:
             raise conflict(
                 f"There is a service {service.service_id} already: change that, or choose another id.",
                 Code.EXISTS,
             )
-        return made
+        return made, key
+
+    async def make_eab_key(self, service: str, *, actor: Actor) -> tuple[RegisteredService, EabKey]:
+        """One more, for the domains that the service has now. Raises Problem: `not-found`, `conflict`."""
+        found = await self.find(service)
+        if found.state is ServiceState.RETIRED:
+            raise conflict("The service is retired: approve it first.", Code.SERVICE_NOT_APPROVED)
+        key = self._key_for(found.service, found.state)
+        if not await services.add_eab_key(self._database, found, key, actor=actor):
+            raise _overtaken()
+        return found, key
+
+    def _key_for(self, service: Service, state: ServiceState) -> EabKey:
+        """It makes accounts once the service is approved, and these get certificates for its domains only."""
+        now = self._clock()
+        return EabKey(
+            id=EabKeyId(self._random_bytes(KEY_ID_BYTES).hex()),
+            hmac_key=self._random_bytes(HMAC_KEY_BYTES),
+            owner=service.owner,
+            service=service.service_id,
+            contact=service.contacts,
+            restrictions=Restrictions(names=NameRules(allow=service.name_rules)),
+            created=now,
+            approved=None if state is ServiceState.PENDING else now,
+        )
 
     async def find(self, service: str) -> RegisteredService:
         """Raises Problem (`not-found`)."""
@@ -53,7 +93,7 @@ class Services:
             return before
         changed = await services.change(self._database, before, service, actor=actor, now=self._clock())
         if changed is None:
-            raise conflict("Somebody else changed the service just now: look at it, and try again.")
+            raise _overtaken()
         return changed
 
     async def approve(self, service: str, *, actor: Actor) -> RegisteredService:
@@ -77,3 +117,7 @@ class Services:
 
 def conflict(detail: str, code: Code = Code.CONFLICT) -> Problem:
     return malformed(detail, status=409, code=code)
+
+
+def _overtaken() -> Problem:
+    return conflict("Somebody else changed the service just now: look at it, and try again.")

@@ -125,7 +125,7 @@ async def record_for_operator(
             SELECT $1, i.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM issuer i
             WHERE i.id = $2 AND i.state = 'active' AND i.revoked IS NULL
               AND NOT EXISTS (SELECT FROM profile p WHERE p.name = $3 AND p.withdrawn IS NOT NULL)
-              AND ($12::text IS NULL OR EXISTS (SELECT FROM service s WHERE s.id = $12 AND s.state = 'approved'))
+              AND ($12::text IS NULL OR EXISTS (SELECT FROM service s WHERE s.id = $12 AND s.state = 'approved' FOR SHARE))
               AND NOT EXISTS (SELECT FROM account WHERE spki_sha256 = $6) AND NOT {keys.REFUSED.format("$6")}
             RETURNING true""",
         prepared.serial,

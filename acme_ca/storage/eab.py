@@ -20,7 +20,13 @@ _COLUMNS = """id, hmac_key, owner, service, contact, max_accounts, accounts, res
 
 
 async def create(database: Database, key: EabKey, *, actor: Actor) -> None:
-    await database.fetchrow_durably(
+    async with database.transaction() as connection:
+        await add(connection, key, actor=actor)
+
+
+async def add(connection: Connection, key: EabKey, *, actor: Actor) -> None:
+    """`create`, inside the caller's transaction."""
+    await connection.fetchrow(
         f"""WITH made AS (
                INSERT INTO eab_key ({_COLUMNS}, changed) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $9)
            )

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from acme_ca.core import services
-from acme_ca.core.model import AccountId, Actor, EabKeyId
+from acme_ca.core.model import AccountId, Actor, EabKey, EabKeyId
 from acme_ca.core.services import RegisteredService, Service, ServiceId
 from acme_ca.core.states import ServiceState
+from acme_ca.storage import eab
 from acme_ca.storage.database import Database, Row, from_json, to_json
 
 _COLUMNS = "s.id, s.body, s.state, s.created, s.changed, s.approved, s.retired"
@@ -31,27 +32,54 @@ def _body_of(service: Service) -> str:
 
 
 async def register(
-    database: Database, service: Service, state: ServiceState, *, actor: Actor, now: datetime
+    database: Database,
+    service: Service,
+    state: ServiceState,
+    *,
+    eab_key: EabKey | None = None,
+    actor: Actor,
+    now: datetime,
 ) -> RegisteredService | None:
-    """Store a new service, with the audit event. None: there is one with this id, also if it was retired."""
-    row = await database.fetchrow_durably(
-        f"""WITH s AS (
-                INSERT INTO service (id, body, state, created, changed, approved)
-                VALUES ($1, $2, $3, $4, $4, CASE WHEN $3 = 'approved' THEN $4::timestamptz END)
-                ON CONFLICT DO NOTHING RETURNING *
-            ), told AS (
-                INSERT INTO audit_event (at, event, actor, source, object, detail)
-                SELECT $4, 'service.registered', $5, $6, 'service:' || id, json_build_object('state', state, 'service', body) FROM s
-            )
-            SELECT {_COLUMNS} FROM s""",
-        service.service_id,
-        _body_of(service),
-        state,
-        now,
-        actor.name,
-        actor.source,
-    )
+    """Store a new service, with its first EAB key and the audit events: all or nothing. None: there is one with this id,
+    also if it was retired.
+    """
+    async with database.transaction() as connection:
+        row = await connection.fetchrow(
+            f"""WITH s AS (
+                    INSERT INTO service (id, body, state, created, changed, approved)
+                    VALUES ($1, $2, $3, $4, $4, CASE WHEN $3 = 'approved' THEN $4::timestamptz END)
+                    ON CONFLICT DO NOTHING RETURNING *
+                ), told AS (
+                    INSERT INTO audit_event (at, event, actor, source, object, detail)
+                    SELECT $4, 'service.registered', $5, $6, 'service:' || id,
+                           json_build_object('state', state, 'service', body) FROM s
+                )
+                SELECT {_COLUMNS} FROM s""",
+            service.service_id,
+            _body_of(service),
+            state,
+            now,
+            actor.name,
+            actor.source,
+        )
+        if row is not None and eab_key is not None:
+            await eab.add(connection, eab_key, actor=actor)
     return _service_of(row) if row else None
+
+
+async def add_eab_key(database: Database, service: RegisteredService, key: EabKey, *, actor: Actor) -> bool:
+    """Another EAB key of the service, made for what it was when it was read. False: it was changed or retired since."""
+    async with database.transaction() as connection:
+        # locked until the key is there, for `retire` to find
+        unchanged = await connection.fetchval(
+            """SELECT true FROM service WHERE id = $1 AND state = $2 AND changed = $3 AND state <> 'retired' FOR SHARE""",
+            service.service.service_id,
+            service.state,
+            service.changed,
+        )
+        if unchanged:
+            await eab.add(connection, key, actor=actor)
+    return unchanged is True
 
 
 async def find(database: Database, service: str) -> RegisteredService | None:
@@ -150,35 +178,60 @@ class Retirement:
 
 async def retire(database: Database, service: ServiceId, *, actor: Actor, now: datetime) -> Retirement | None:
     """The service gets no more certificates: its EAB keys are revoked, and what they made is frozen, in the same
-    statement. None: there is no such service, or it is retired already.
+    transaction. None: there is no such service, or it is retired already.
+
+    Three statements: the second must see the key that was made while the first waited for the service's row, the third
+    the account of whoever used a key up while the second waited for the key's.
     """
-    row = await database.fetchrow_durably(
-        f"""WITH s AS (
-                UPDATE service SET state = 'retired', retired = $2, changed = $2
-                WHERE id = $1 AND state = ANY ($3) RETURNING *
-            ), keys AS (
-                UPDATE eab_key SET revoked = $2, changed = $2 FROM s
-                WHERE eab_key.service = s.id AND eab_key.revoked IS NULL RETURNING eab_key.id
-            ), frozen AS (
-                UPDATE account SET frozen = $2 FROM keys
-                WHERE account.eab_key_id = keys.id AND account.frozen IS NULL AND account.status = 'valid'
-                RETURNING account.id, keys.id AS key
-            ), told AS (
-                INSERT INTO audit_event (at, event, actor, source, object, detail)
-                SELECT $2::timestamptz, 'service.retired', $4, $5, 'service:' || id, '{{}}'::json FROM s
-                UNION ALL
-                SELECT $2, 'eab-key.revoked', $4, $5, 'eab_key:' || id, json_build_object('why', 'its service is retired') FROM keys
-                UNION ALL
-                SELECT $2, 'account.frozen', $4, $5, 'account:' || id, json_build_object('eab_key', key) FROM frozen
-            )
-            SELECT {_COLUMNS}, array(SELECT id FROM keys ORDER BY id) AS keys, array(SELECT id FROM frozen ORDER BY id) AS accounts
-            FROM s""",
-        service,
-        now,
-        services.origins(ServiceState.RETIRED),
-        actor.name,
-        actor.source,
+    async with database.transaction() as connection:
+        row = await connection.fetchrow(
+            f"""WITH s AS (
+                    UPDATE service SET state = 'retired', retired = $2, changed = $2
+                    WHERE id = $1 AND state = ANY ($3) RETURNING *
+                ), told AS (
+                    INSERT INTO audit_event (at, event, actor, source, object)
+                    SELECT $2, 'service.retired', $4, $5, 'service:' || id FROM s
+                )
+                SELECT {_COLUMNS} FROM s""",
+            service,
+            now,
+            services.origins(ServiceState.RETIRED),
+            actor.name,
+            actor.source,
+        )
+        if row is None:
+            return None
+        ended = await connection.fetch(
+            """WITH ended AS (
+                   UPDATE eab_key SET revoked = $2, changed = $2 WHERE service = $1 AND revoked IS NULL RETURNING id
+               ), told AS (
+                   INSERT INTO audit_event (at, event, actor, source, object, detail)
+                   SELECT $2, 'eab-key.revoked', $3, $4, 'eab_key:' || id,
+                          json_build_object('reason', 'its service is retired') FROM ended
+               )
+               SELECT id FROM ended ORDER BY id""",
+            service,
+            now,
+            actor.name,
+            actor.source,
+        )
+        frozen = await connection.fetch(
+            """WITH frozen AS (
+                   UPDATE account SET frozen = $2 WHERE eab_key_id = ANY ($1) AND frozen IS NULL AND status = 'valid'
+                   RETURNING id, eab_key_id
+               ), told AS (
+                   INSERT INTO audit_event (at, event, actor, source, object, detail)
+                   SELECT $2, 'account.frozen', $3, $4, 'account:' || id,
+                          json_build_object('reason', 'its EAB key is revoked', 'eab_key', eab_key_id) FROM frozen
+               )
+               SELECT id FROM frozen ORDER BY id""",
+            [key["id"] for key in ended],
+            now,
+            actor.name,
+            actor.source,
+        )
+    return Retirement(
+        service=_service_of(row),
+        eab_keys=tuple(key["id"] for key in ended),
+        accounts=tuple(account["id"] for account in frozen),
     )
-    if row is None:
-        return None
-    return Retirement(service=_service_of(row), eab_keys=tuple(row["keys"]), accounts=tuple(row["accounts"]))

@@ -283,7 +283,7 @@ async def test_lesson_2_the_name_policy_holds_for_operators(ca, with_request):
 async def test_lesson_2_the_policy_of_the_service_holds(desk):
     service, other = await desk.service("a.example"), await desk.service("a.example")
     rules = NameRules.model_validate({"deny": ["exact:a.example"]})
-    await policy_store.save(desk.database, scope_of_service(service), rules, actor=ALICE, now=utc_now())
+    await policy_store.put(desk.database, scope_of_service(service), rules, actor=ALICE, now=utc_now())
     await desk.room._policies.refresh()
     problem = await refused(desk, Wish(names=names("a.example"), key=NewKey(), service=service))
     assert problem.subproblems[0].code is Code.NAME_DENIED
@@ -368,7 +368,7 @@ async def test_a_profile_for_services_wants_one_of_them(new_ca):
     async with new_ca() as ca, opened(ca) as desk:
         mine, other = await desk.service("a.example"), await desk.service("a.example")
         house = Profile(**SERVER.model_dump() | {"name": "house", "allowed_services": [mine]})
-        await profile_store.save(desk.database, house, built_in=False, actor="operator", now=utc_now())
+        await profile_store.save(desk.database, house, built_in=False, actor=ALICE, now=utc_now())
         for service in (None, other):
             wish = Wish(names=names("a.example"), key=NewKey(), profile="house", service=service)
             assert (await refused(desk, wish)).code is Code.PROFILE_NOT_ALLOWED
@@ -378,7 +378,7 @@ async def test_a_profile_for_services_wants_one_of_them(new_ca):
 
 async def test_a_withdrawn_profile_is_not_issued(new_ca):
     async with new_ca() as ca, opened(ca) as desk:
-        await profile_store.withdraw(desk.database, "client", actor="operator", now=utc_now())
+        await profile_store.withdraw(desk.database, "client", actor=ALICE, now=utc_now())
         wish = Wish(names=names("a.example"), key=NewKey(), profile="client")
         # this process may not have noticed yet: the statement does
         assert (await refused(desk, wish)).status == 409
@@ -509,9 +509,7 @@ async def test_not_renewed(desk, what):
         "key compromised": RevocationReason.KEY_COMPROMISE,
     }
     if what in reasons:
-        await certificates.revoke(
-            desk.database, serial, reason=reasons[what], actor=ALICE, now=utc_now()
-        )
+        await certificates.revoke(desk.database, serial, reason=reasons[what], actor=ALICE, now=utc_now())
     elif what == "unknown":
         serial = Serial("0" * 32)
     elif what == "the server's own":

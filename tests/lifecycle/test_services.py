@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -12,6 +14,7 @@ from acme_ca.core.problems import Problem
 from acme_ca.core.services import Service
 from acme_ca.core.states import SERVICE_TRANSITIONS, ServiceState
 from acme_ca.lifecycle.services import Services
+from acme_ca.storage import eab
 from acme_ca.storage import services as store
 from acme_ca.storage.database import Database
 from tests.support import records
@@ -27,7 +30,12 @@ async def database(database_url):
 
 
 def registry(database: Database, *, approval_required: bool = False, now=NOW) -> Services:
-    return Services(database=database, approval_required=approval_required, clock=lambda: now)
+    return Services(
+        database=database,
+        approval_required=approval_required,
+        clock=lambda: now,
+        random_bytes=os.urandom,
+    )
 
 
 def service(service_id: str = "orders", **fields) -> Service:
@@ -65,7 +73,8 @@ async def account_of(database, key: str) -> str:
 
 
 async def test_a_service_is_registered_and_found(database):
-    made = await registry(database).register(service(tags=["prod"]), actor=ALICE)
+    made, key = await registry(database).register(service(tags=["prod"]), actor=ALICE)
+    assert key is None
     assert made.state is ServiceState.APPROVED
     assert (made.created, made.changed, made.approved, made.retired) == (NOW, NOW, NOW, None)
     assert await registry(database).find("orders") == made
@@ -77,7 +86,7 @@ async def test_a_service_is_registered_and_found(database):
 
 async def test_where_approval_is_required_it_waits(database):
     room = registry(database, approval_required=True)
-    made = await room.register(service(), actor=ALICE)
+    made, _ = await room.register(service(), actor=ALICE)
     assert (made.state, made.approved) == (ServiceState.PENDING, None)
     assert (await room.approve("orders", actor=ALICE)).state is ServiceState.APPROVED
 
@@ -135,7 +144,7 @@ async def test_what_is_the_same_is_no_change(database):
 
 
 async def test_a_change_upon_a_change_that_was_not_seen_is_refused(database):
-    made = await registry(database).register(service(), actor=ALICE)
+    made, _ = await registry(database).register(service(), actor=ALICE)
     await registry(database, now=NOW + timedelta(hours=1)).change(service(version="2"), actor=ALICE)
     assert (
         await store.change(database, made, service(version="3"), actor=ALICE, now=NOW + timedelta(hours=2))
@@ -205,7 +214,7 @@ async def test_a_retired_service_takes_its_keys_and_accounts_along(database):
         "account.frozen",
         "operator:alice",
         "192.0.2.7",
-        {"eab_key": "first"},
+        {"reason": "its EAB key is revoked", "eab_key": "first"},
     )
     assert [event for event, *_ in await events(database, "eab_key:first")] == ["eab-key.revoked"]
 
@@ -227,6 +236,58 @@ async def test_retired_by_many_at_once_it_is_told_once(database):
     )
     assert sum(not isinstance(outcome, Problem) for outcome in outcomes) == 1
     assert [event for event, *_ in await events(database, "service:orders")].count("service.retired") == 1
+
+
+# ---------------------------------------------------------------- EAB keys
+
+
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_key_comes_with_the_registration_and_is_for_the_domains(database, waits):
+    wish = service(domains=["a.example", "*.b.example"], contacts=["trade@example.org"])
+    _, key = await registry(database).register(wish, with_eab_key=True, wait=waits, actor=ALICE)
+    stored = await eab.find(database, key.id)
+    assert stored == key
+    assert (key.owner, key.service, key.contact) == ("Trade", "orders", ("trade@example.org",))
+    assert [str(rule) for rule in key.restrictions.names.allow] == [
+        "exact:a.example",
+        "wildcard:*.b.example",
+    ]
+    assert (key.approved is None) is waits
+    assert (await events(database, f"eab_key:{key.id}"))[0][:2] == ("eab-key.created", "operator:alice")
+
+
+async def test_for_a_service_that_is_there_no_key_is_made(database):
+    await registry(database).register(service(), actor=ALICE)
+    with pytest.raises(Problem):
+        await registry(database).register(service(), with_eab_key=True, actor=ALICE)
+    assert await eab.all_keys(database) == []
+
+
+async def test_a_further_key_is_for_the_domains_of_now_and_none_for_a_retired_service(database):
+    room = registry(database)
+    await room.register(service(domains=["a.example"]), actor=ALICE)
+    await room.change(service(domains=["b.example"]), actor=ALICE)
+    _, key = await room.make_eab_key("orders", actor=ALICE)
+    assert [str(rule) for rule in key.restrictions.names.allow] == ["exact:b.example"]
+    found = await room.find("orders")
+    await room.retire("orders", actor=ALICE)
+    with pytest.raises(Problem, match="retired"):
+        await room.make_eab_key("orders", actor=ALICE)
+    assert not await store.add_eab_key(database, found, replace(key, id="late"), actor=ALICE)
+    assert [one.id for one in await eab.all_keys(database)] == [key.id]
+
+
+async def test_no_key_outlives_a_service_that_retires_meanwhile(database):
+    for number in range(20):
+        name = f"s{number}"
+        await registry(database).register(service(name), actor=ALICE)
+        await asyncio.gather(
+            registry(database).retire(name, actor=ALICE),
+            registry(database).make_eab_key(name, actor=ALICE),
+            return_exceptions=True,
+        )
+    living = [key for key in await eab.all_keys(database) if key.revoked is None]
+    assert living == []
 
 
 # ---------------------------------------------------------------- lists
