@@ -1,0 +1,51 @@
+"""An outsider's tool reads the OpenAPI document and asks for all that it promises, and for what it forbids."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.server import running
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "allow_header_conformance",
+    "unsupported_method",
+)
+EXAMPLES = 12
+"""Of each route, beside those that cover each constraint of each field once."""
+
+
+@pytest.mark.timeout(600)
+def test_the_api_keeps_to_its_description(tmp_path):
+    with running(tmp_path) as server:
+        made = server.operate("token", "create", "--name", "tool", "--role", "administrator", "--json")
+        done = subprocess.run(
+            [
+                Path(sys.executable).with_name("schemathesis"),
+                "run",
+                f"https://localhost:{server.https_port}/api/openapi.json",
+                "--phases=coverage,fuzzing",
+                f"--checks={','.join(CHECKS)}",
+                f"--max-examples={EXAMPLES}",
+                "--seed=1",
+                "--generation-database=none",
+                f"--tls-verify={server.root}",
+                f"--header=Authorization: Bearer {json.loads(made)['token']}",
+                # Acts on the token that the tool itself shows, or that make every further answer wait.
+                "--warnings=off",
+                "--no-color",
+            ],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
+        assert "request failed" not in server.log(), "no unexpected exception either"
