@@ -46,7 +46,7 @@ from acme_ca.ca.authority import Authority
 from acme_ca.ca.crls import CrlSigner
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import Issuer
-from acme_ca.ca.keystore import KeyUnavailable
+from acme_ca.ca.keystore import KeyUnavailable, PrivateKey
 from acme_ca.ca.lint import LintError
 from acme_ca.ca.own import OwnCertificate
 from acme_ca.ca.policies import Policies
@@ -241,8 +241,9 @@ class Application:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, settings: Settings, *, weak_keys: WeakKeys, dsn: str, open_key: OpenKey, log: Logger
+        cls, settings: Settings, *, weak_keys: WeakKeys, dsn: str, open_key: OpenKey | None, log: Logger
     ) -> AsyncIterator[Application]:
+        """`open_key` None: for those who sign nothing."""
         async with Database.open(dsn, connections=settings.database_connections) as database:
             issuers = Issuers(database=database, open_key=open_key, clock=utc_now, log=log)
             await issuers.refresh()
@@ -256,7 +257,7 @@ class Application:
                 weak_keys=weak_keys,
                 database=database,
                 validator=_validator(settings, log),
-                open_key=open_key,
+                open_key=open_key or _no_keys,
                 known=known,
                 policies=policies,
                 log=log,
@@ -625,6 +626,10 @@ def _policies(settings: Settings, database: Database, logger: Logger) -> Policie
         clock=utc_now,
         log=logger,
     )
+
+
+def _no_keys(uri: str) -> PrivateKey:
+    raise KeyUnavailable(f"The key {uri} is not opened here: the password of the CA keys is missing.")
 
 
 def _undecorated(_request: web.Request, _response: web.StreamResponse) -> None: ...

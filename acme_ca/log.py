@@ -74,6 +74,15 @@ def get(**bound: Any) -> Logger:
     return logger
 
 
+def quiet() -> Logger:
+    """For a command that serves itself: what went wrong, and nothing of what is usual."""
+    logger: Logger = structlog.wrap_logger(
+        structlog.BytesLogger(sys.stderr.buffer),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
+    )
+    return logger
+
+
 def _shared() -> list[Processor]:
     return [
         structlog.processors.add_log_level,

@@ -8,10 +8,11 @@ from typing import Annotated, NoReturn
 import typer
 
 from acme_ca import __version__, server
+from acme_ca.admin.access import Role
 from acme_ca.ca.certify import is_loopback
-from acme_ca.cli import audit, backup, blocklist, ca, ceremony, cert, crl, eab, key, profile, token
+from acme_ca.cli import audit, backup, blocklist, ca, ceremony, cert, crl, eab, key, profile, remote, token
 from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
-from acme_ca.config import ConfigurationError
+from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import datadir, hierarchy
 from acme_ca.server.hierarchy import KeyType
 
@@ -148,7 +149,18 @@ def init(
             "The intermediate does not say where the root's CRL is: "
             f"ACME_CA_PUBLIC_HTTP_URL is {settings.public_http_url}, which others cannot reach."
         )
+    out.print(_first_token(settings))
     out.print("Next: acme-ca serve")
+
+
+def _first_token(settings: Settings) -> str:
+    """The one that all others are made with over the network."""
+    try:
+        with remote.own(settings, make=True) as api:
+            made = api.post("/tokens", {"name": "admin", "role": Role.ADMINISTRATOR})
+    except (ConfigurationError, remote.Refused) as error:
+        return f"No token of the admin API was made ({error}) Make one when it serves: acme-ca token create"
+    return f"Token of the admin API (administrator; shown only now): {made['token']}"
 
 
 # ---------------------------------------------------------------- version

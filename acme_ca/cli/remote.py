@@ -28,9 +28,9 @@ from rich.table import Table
 
 from acme_ca import http, log
 from acme_ca.app import Application
-from acme_ca.ca.keystore import KeyUnavailable, PrivateKey
-from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings
-from acme_ca.config import ConfigurationError, Settings, ca_password
+from acme_ca.ca.served import OpenKey
+from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
+from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import adminsocket, database, hierarchy, weakkeys
 
 SERVER = "ACME_CA_SERVER"
@@ -177,15 +177,20 @@ def part(text: str) -> str:
 # ---------------------------------------------------------------- commands
 
 
-def command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make a command of a function `(api, …)`: options for the way to the server and for JSON are added."""
+def command(
+    app: typer.Typer, name: str, *, keys: bool = False
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function `(api, …)`: options for the way to the server and for JSON are added.
+
+    `keys`: it needs keys of the CA, so their password must be known when no server runs.
+    """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def run(**arguments: Any) -> None:
             way = {option: arguments.pop(option) for option in _OPTIONS}
             try:
-                with reached(**way) as api:
+                with reached(**way, keys=keys) as api:
                     function(api, **arguments)
             except Refused as refused:
                 _say_refused(refused, as_json=way["as_json"])
@@ -265,6 +270,7 @@ def reached(
     no_verify_ssl: bool,
     config_file: Path | None,
     data: Path | None,
+    keys: bool = False,
 ) -> Iterator[Api]:
     """Raises ConfigurationError."""
     if api_server is not None:
@@ -277,7 +283,7 @@ def reached(
         with _local(settings, as_json=as_json) as api:
             yield api
         return
-    with _own(settings, as_json=as_json) as api:
+    with own(settings, as_json=as_json, keys=keys) as api:
         yield api
 
 
@@ -312,15 +318,20 @@ def _local(settings: Settings, *, as_json: bool) -> Iterator[Api]:
 
 
 @contextlib.contextmanager
-def _own(settings: Settings, *, as_json: bool) -> Iterator[Api]:
-    """No server runs: this process serves the API for itself, on a socket that nobody else finds."""
+def own(
+    settings: Settings, *, as_json: bool = False, make: bool = False, keys: bool = False
+) -> Iterator[Api]:
+    """No server runs: this process serves the API for itself, on a socket that nobody else finds. `make`: also when there
+    is no database yet. `keys`: with those of the CA. Raises ConfigurationError.
+    """
+    settings = with_password(settings, new=False) if keys else settings
     with (
-        database.reached(settings) as dsn,
+        database.reached(settings, make=make) as dsn,
         tempfile.TemporaryDirectory(prefix="acme-ca-") as folder,
         asyncio.Runner() as runner,
     ):
         path = os.path.join(folder, "own.sock")  # noqa: PTH118  a name for sockets
-        serving = _serving(settings, dsn, path)
+        serving = _serving(settings, dsn, path, hierarchy.keys(settings) if keys else None)
         runner.run(serving.__aenter__())
         try:
             connector = _made(runner, lambda: aiohttp.UnixConnector(path=path))
@@ -331,13 +342,13 @@ def _own(settings: Settings, *, as_json: bool) -> Iterator[Api]:
 
 
 @contextlib.asynccontextmanager
-async def _serving(settings: Settings, dsn: str, path: str) -> AsyncIterator[None]:
+async def _serving(settings: Settings, dsn: str, path: str, open_key: OpenKey | None) -> AsyncIterator[None]:
     async with Application.open(
         settings,
         weak_keys=weakkeys.load(settings),
         dsn=dsn,
-        open_key=_keys(settings),
-        log=log.get(),
+        open_key=open_key,
+        log=log.quiet(),
     ) as application:
         runner = web.AppRunner(application.local, access_log=None)
         await runner.setup()
@@ -346,19 +357,6 @@ async def _serving(settings: Settings, dsn: str, path: str) -> AsyncIterator[Non
             yield
         finally:
             await runner.cleanup()
-
-
-def _keys(settings: Settings) -> Callable[[str], PrivateKey]:
-    """Without a password keys in files stay closed, and what needs them is refused then."""
-    opened = hierarchy.keys(settings)
-    known = ca_password(settings) is not None
-
-    def open_key(uri: str) -> PrivateKey:
-        if uri.startswith("file:") and not known:
-            raise KeyUnavailable("The password of the CA keys is not known here (ACME_CA_CA_PASSWORD).")
-        return opened(uri)
-
-    return open_key
 
 
 def _made(runner: asyncio.Runner, make: Callable[[], aiohttp.BaseConnector]) -> aiohttp.BaseConnector:
