@@ -10,7 +10,21 @@ import typer
 from acme_ca import __version__, server
 from acme_ca.admin.access import Role
 from acme_ca.ca.certify import is_loopback
-from acme_ca.cli import audit, backup, blocklist, ca, ceremony, cert, crl, eab, key, profile, remote, token
+from acme_ca.cli import (
+    approval,
+    audit,
+    backup,
+    blocklist,
+    ca,
+    ceremony,
+    cert,
+    crl,
+    eab,
+    key,
+    profile,
+    remote,
+    token,
+)
 from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import datadir, hierarchy
@@ -36,6 +50,7 @@ app.add_typer(key.app, name="key")
 app.add_typer(blocklist.app, name="blocklist")
 app.add_typer(profile.app, name="profile")
 app.add_typer(token.app, name="token")
+app.add_typer(approval.app, name="approval")
 app.add_typer(audit.app, name="audit")
 app.command()(backup.backup)
 app.command()(backup.restore)
