@@ -38,7 +38,7 @@ app = typer.Typer(
     help="A private certificate authority that speaks ACME (RFC 8555). Every setting is an environment variable "
     "ACME_CA_… or a line of the file given by --config; options win over both.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 app.add_typer(ca.app, name="ca")
