@@ -92,6 +92,7 @@ async def test_for_programs(run, database):
         "operators": 0,
         "unsigned": 0,
         "unproved": 0,
+        "approved": 0,
         "crls": 2,
         "notes": [],
     }
