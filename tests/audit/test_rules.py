@@ -585,15 +585,27 @@ async def test_a_batch_follows_the_other(database, monkeypatch):
 
 SCOPE = "INSERT INTO approved_scope (id, account_id, rule, reason, approved_by, created, expires, revoked) "
 OF_SCOPE = {
-    "all in order": ("'suffix:example.test'", "recorded - interval '1 hour'", "'infinity'", "NULL", set()),
+    "all in order": (
+        "'suffix:example.test'",
+        "recorded - interval '1 hour'",
+        "recorded + interval '1 year'",
+        "NULL",
+        set(),
+    ),
     "other names": (
         "'exact:b.example'",
         "recorded - interval '1 hour'",
-        "'infinity'",
+        "recorded + interval '1 year'",
         "NULL",
         {"scope.names"},
     ),
-    "approved later": ("'suffix:example.test'", "recorded", "'infinity'", "NULL", {"scope.time"}),
+    "approved later": (
+        "'suffix:example.test'",
+        "recorded",
+        "recorded + interval '1 year'",
+        "NULL",
+        {"scope.time"},
+    ),
     "over by then": (
         "'suffix:example.test'",
         "recorded - interval '1 hour'",
@@ -604,14 +616,14 @@ OF_SCOPE = {
     "revoked by then": (
         "'suffix:example.test'",
         "recorded - interval '1 hour'",
-        "'infinity'",
+        "recorded + interval '1 year'",
         "recorded - interval '1 second'",
         {"scope.time"},
     ),
     "revoked since": (
         "'suffix:example.test'",
         "recorded - interval '1 hour'",
-        "'infinity'",
+        "recorded + interval '1 year'",
         "recorded + interval '1 second'",
         set(),
     ),
@@ -652,7 +664,7 @@ async def test_a_name_that_was_approved_for_another_account(database, stock):
         stock,
         rule="'suffix:example.test'",
         created="recorded - interval '1 hour'",
-        expires="'infinity'",
+        expires="recorded + interval '1 year'",
         revoked="NULL",
         whose=other,
     )
