@@ -70,7 +70,8 @@ async def test_something_is_wrong(run, database, tmp_path):
     assert total.startswith("9 certificates, recorded before ")
     assert total.endswith(" UTC; errors: 1, notes: 0.")
     assert (
-        counts == "Of these 0 of the server itself, 0 of operators, 0 not signed, 0 older than the evidence that is kept, "
+        counts
+        == "Of these 0 of the server itself, 0 of operators, 0 not signed, 0 older than the evidence that is kept, "
         "0 with a name that an administrator approved. 2 CRLs."
     )
     assert not (tmp_path / "data" / "audit-check.jsonl").exists()
