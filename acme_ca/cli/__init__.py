@@ -21,6 +21,7 @@ from acme_ca.cli import (
     crl,
     eab,
     key,
+    limits,
     profile,
     remote,
     token,
@@ -48,6 +49,7 @@ app.add_typer(crl.app, name="crl")
 app.add_typer(eab.app, name="eab")
 app.add_typer(key.app, name="key")
 app.add_typer(blocklist.app, name="blocklist")
+app.add_typer(limits.app, name="limits")
 app.add_typer(profile.app, name="profile")
 app.add_typer(token.app, name="token")
 app.add_typer(approval.app, name="approval")
