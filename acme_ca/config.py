@@ -545,7 +545,9 @@ def _setting(place: tuple[int | str, ...]) -> Iterator[str]:
 # ---------------------------------------------------------------- beside the values
 
 LEGACY_PASSWORD = "VCC_CA_PASSWORD"  # noqa: S105  the name of a variable
-_NO_SETTINGS = frozenset({"ACME_CA_CONFIG", "ACME_CA_IMPORT_PASSWORD", "ACME_CA_REQUIRE_CLIENTS"})
+_NO_SETTINGS = frozenset(
+    ENV_PREFIX + name for name in ("CONFIG", "IMPORT_PASSWORD", "REQUIRE_CLIENTS", "SERVER", "TOKEN")
+)
 """Read by commands and scripts."""
 
 
