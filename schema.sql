@@ -155,7 +155,6 @@ CREATE TABLE approved_scope (
     eab_key_id   text        COLLATE "C" REFERENCES eab_key (id),
     rule         text        NOT NULL,                   -- acme_ca.core.names.NameRule: exact, suffix or wildcard
     reason       text        NOT NULL,
-    approved_by  text        NOT NULL,                   -- as the audit names them
     created      timestamptz NOT NULL,
     expires      timestamptz NOT NULL,
     revoked      timestamptz,
@@ -458,18 +457,49 @@ CREATE TABLE audit_event (
 CREATE INDEX audit_event_object ON audit_event (object);
 CREATE INDEX audit_event_at ON audit_event (at, id);
 
--- Batches of events in a hash chain: each seal covers the events behind the last one's, and is signed.
+-- Certificates of the keys that sign seals.
+CREATE TABLE audit_signer (
+    sha256       bytea       NOT NULL PRIMARY KEY CHECK (octet_length(sha256) = 32),  -- of `der`
+    der          bytea       NOT NULL
+);
+
+-- Batches of events in a hash chain (acme_ca/audit/chain.py): each seal covers the events behind the last one's, and is
+-- signed by a key that is not in the database.
 CREATE TABLE audit_seal (
     id           bigint      NOT NULL PRIMARY KEY,       -- 1, 2, 3, …
     at           timestamptz NOT NULL,
-    first_event  bigint      NOT NULL,                   -- ids; what is between them and not there never was
+    origin       text        NOT NULL,                   -- `public_url` of the CA
+    first_event  bigint      NOT NULL,                   -- ids; what is between them and not listed never was
     last_event   bigint      NOT NULL UNIQUE,
-    events       bigint      NOT NULL CHECK (events > 0),
+    entries      bytea       NOT NULL CHECK (octet_length(entries) % 40 = 0),  -- of each event: id (8 bytes), SHA-256
     previous     bytea       NOT NULL CHECK (octet_length(previous) = 32),  -- hash of the seal before; zeros for the first
     hash         bytea       NOT NULL CHECK (octet_length(hash) = 32),
     signature    bytea       NOT NULL,
-    signer       bytea       NOT NULL                    -- certificate of the key, DER
+    signer       bytea       NOT NULL REFERENCES audit_signer (sha256)
 );
+ALTER TABLE audit_seal ALTER entries SET STORAGE EXTERNAL;  -- hashes do not shrink
+
+-- Nobody changes or deletes these rows. The owner of the tables can take the triggers away: then `audit verify` tells.
+CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';
+END $$;
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON audit_event FOR EACH ROW EXECUTE FUNCTION audit_is_append_only();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON audit_signer FOR EACH ROW EXECUTE FUNCTION audit_is_append_only();
+CREATE TRIGGER append_only BEFORE UPDATE OR DELETE ON audit_seal FOR EACH ROW EXECUTE FUNCTION audit_is_append_only();
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON audit_event FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only();
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON audit_signer FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only();
+CREATE TRIGGER never_emptied BEFORE TRUNCATE ON audit_seal FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only();
+
+-- The last event that no other can still come before. Who writes an event holds ROW EXCLUSIVE from before its id is drawn
+-- until the end of its transaction: with SHARE, all drawn ids are committed or will never be. With the owner's rights,
+-- since SHARE needs more than those to insert and read.
+CREATE FUNCTION audit_settled() RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path FROM CURRENT SET lock_timeout = '200ms' AS $$
+BEGIN
+    LOCK TABLE audit_event IN SHARE MODE;
+    RETURN (SELECT max(id) FROM audit_event);
+END $$;
 
 -- Certificates recorded since then have their orders, authorizations and successful validation records here. Those of
 -- earlier ones may be gone (`evidence_retention`). No row: nothing was ever deleted.

@@ -41,6 +41,7 @@ from acme_ca.admin.authentication import Doorkeeper
 from acme_ca.admin.described import add_description
 from acme_ca.admin.rooms import Admin
 from acme_ca.admin.routes import ROUTES
+from acme_ca.audit.sealing import Sealing
 from acme_ca.ca import profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.crls import CrlSigner
@@ -96,6 +97,8 @@ POLICIES_INTERVAL = 2.0
 """Seconds until every worker has noticed that an operator changed a policy, a restriction, or approved a name."""
 LIMITS_INTERVAL = 2.0
 """Seconds until every worker has noticed that an operator changed an override."""
+SEALING_INTERVAL = 10.0
+"""Seconds until an audit event is sealed."""
 EXPIRY_INTERVAL = 6 * 3600.0
 """Seconds. A few lines a day: none is missed for long when a lease outlives its process."""
 
@@ -339,7 +342,7 @@ class _Composition:
             database=self._database, health=everyone.health, clock=utc_now, dev=self._settings.dev
         )
         public.add_metrics_route(plain, metrics)
-        admin, doorkeeper = self._admin(acme), Doorkeeper(database=self._database, clock=utc_now)
+        admin, doorkeeper = self._admin(), Doorkeeper(database=self._database, clock=utc_now)
         local, certified = (self._web(_undecorated) for _ in range(2))
         for application, identify in (
             (https, doorkeeper.by_token),
@@ -361,7 +364,7 @@ class _Composition:
             _authorizations=acme.authorizations,
         )
 
-    def _admin(self, acme: endpoints.Acme) -> Admin:
+    def _admin(self) -> Admin:
         settings = self._settings.admin
         routes = {route.name: route for route in ROUTES}
         return Admin(
@@ -372,7 +375,6 @@ class _Composition:
                 clock=utc_now,
                 new_id=new_id,
             ),
-            limits=acme.limits,
             routes=routes,
             two_person=_two_person(settings.two_person),
             clock=utc_now,
@@ -567,6 +569,9 @@ class _Composition:
             clock=utc_now,
             log=self._log,
         )
+        sealing = _sealing(
+            self._settings, self._issuers, self._profiles, self._database, self._authority, logger=self._log
+        )
         loops = (
             # Operators make, activate and retire issuers while this runs, and save profiles.
             Loop(name="issuers", interval=ISSUERS_INTERVAL, work=self._issuers.refresh),
@@ -580,6 +585,7 @@ class _Composition:
             Loop(name="attempts", interval=5, work=acme.authorizations.take_over),
             Loop(name="orders", interval=15, work=acme.orders.resume, lease="orders"),
             Loop(name="nonces", interval=60, work=self._delete_nonces, lease="nonces"),
+            Loop(name="audit-seal", interval=SEALING_INTERVAL, work=sealing.seal_due, lease="audit-seal"),
             Loop(name="expiry", interval=EXPIRY_INTERVAL, work=expiry.warn, lease="expiry"),
             Loop(name="retention", interval=600, work=self._delete_dead, lease="retention"),
             Loop(
@@ -686,6 +692,35 @@ def _responders(
         database=database,
         authority=authority,
         profile=lambda: known.own("ocsp_responder"),
+        clock=utc_now,
+        log=logger,
+    )
+
+
+def _sealing(
+    settings: Settings,
+    issuers: Issuers,
+    known: Profiles,
+    database: Database,
+    authority: Authority,
+    *,
+    logger: Logger,
+) -> Sealing:
+    signer = OwnCertificate(
+        settings.data / "audit" / "signer.pem",
+        identifiers=(),
+        database=database,
+        authority=authority,
+        issuer=issuers.active,
+        profile=lambda: known.own("audit_signer"),
+        clock=utc_now,
+    )
+    return Sealing(
+        database=database,
+        own=signer,
+        issuer=issuers.active,
+        origin=settings.public_url,
+        checkpoint=settings.audit_checkpoint,
         clock=utc_now,
         log=logger,
     )

@@ -479,6 +479,11 @@ class Settings(BaseSettings):
         )
 
     @property
+    def audit_checkpoint(self) -> Path:
+        """The newest checkpoint of the audit. No backup holds it: it may be newer than the database that comes back."""
+        return self.data / "audit-checkpoint.txt"
+
+    @property
     def caa_identities(self) -> tuple[str, ...]:
         """What CAA records call this CA; nothing when `public_url` has an address: records then name it in vain."""
         if self.caa.identities:

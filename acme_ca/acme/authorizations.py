@@ -31,7 +31,6 @@ from acme_ca.core.model import (
     proving,
 )
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.core.scopes import ApprovedScope
 from acme_ca.core.states import AuthorizationStatus
 from acme_ca.storage import orders
 from acme_ca.storage.database import Database, DatabaseUnavailable
@@ -105,12 +104,10 @@ class Authorizations:
         *,
         challenges: AbstractSet[ChallengeType],
         expires: datetime,
-        scope: ApprovedScope | None,
     ) -> Authorization:
-        """A pending authorization, not stored yet, with those of `challenges` that the server offers. `scope`: covers the
-        identifier, as far as this process knows; the statement that stores it finds out.
+        """A pending authorization, not stored yet, with those of `challenges` that the server offers.
 
-        Raises Problem when nothing can prove the identifier, and nobody approved it.
+        Raises Problem when none of them can prove the identifier.
         """
         return Authorization(
             id=AuthorizationId(self._new_id()),
@@ -119,16 +116,15 @@ class Authorizations:
             status=AuthorizationStatus.PENDING,
             expires=expires,
             token=base64url.encode(self._random_bytes(TOKEN_BYTES)),
-            offered=self._offered(identifier, challenges, scope),
-            scope_id=None if scope is None else scope.id,
+            offered=self._offered(identifier, challenges),
         )
 
     def _offered(
-        self, identifier: Identifier, challenges: AbstractSet[ChallengeType], scope: ApprovedScope | None
+        self, identifier: Identifier, challenges: AbstractSet[ChallengeType]
     ) -> tuple[ChallengeType, ...]:
         possible = proving(identifier) & challenges
         offered = tuple(kind for kind in self._rules.challenges if kind in possible)
-        if not offered and scope is None:
+        if not offered:
             raise _unprovable(identifier)
         return offered
 
@@ -162,13 +158,12 @@ class Authorizations:
             identifier,
             challenges=frozenset(ChallengeType),
             expires=now + self._rules.lifetime,
-            scope=self._policies.scope_for(account, identifier),
         )
         charges = self._limits.of_authorization(Requester.of(account, client, policy.restrictions))
-        made = await orders.create_authorization(self._database, authorization, charges=charges, now=now)
-        if not isinstance(made, Authorization):
-            raise await self._limits.problem(made, account=account.id)
-        return made
+        objection = await orders.create_authorization(self._database, authorization, charges=charges, now=now)
+        if objection is not None:
+            raise await self._limits.problem(objection, account=account.id)
+        return authorization
 
     # ------------------------------------------------------------ what their holder may do
 

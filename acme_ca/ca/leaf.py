@@ -162,11 +162,14 @@ def extended_key_usage(usages: tuple[ExtendedKeyUsage, ...]) -> Extension:
     return _extension(x509.ExtendedKeyUsage([_PURPOSES[usage] for usage in usages]))
 
 
+AUDIT_SIGNING = x509.ObjectIdentifier("2.25.276428310926163948165205932746381104337")
+"""A UUID of our own (ITU-T X.667): whoever trusts the CA for TLS or code does not trust these keys."""
 _PURPOSES = {
     ExtendedKeyUsage.SERVER_AUTH: ExtendedKeyUsageOID.SERVER_AUTH,
     ExtendedKeyUsage.CLIENT_AUTH: ExtendedKeyUsageOID.CLIENT_AUTH,
     ExtendedKeyUsage.CODE_SIGNING: ExtendedKeyUsageOID.CODE_SIGNING,
     ExtendedKeyUsage.OCSP_SIGNING: ExtendedKeyUsageOID.OCSP_SIGNING,
+    ExtendedKeyUsage.AUDIT_SIGNING: AUDIT_SIGNING,
 }
 _EMPTY_NAME = x509.Name([])
 _NOT_A_CA = _extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

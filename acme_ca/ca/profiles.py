@@ -138,6 +138,15 @@ BUILT_IN: dict[str, Profile] = {
             max_validity=timedelta(days=90),
             extended_key_usages=[_CLIENT],
         ),
+        _like_server(
+            "audit_signer",
+            "What this server seals its audit trail with.",
+            offered=False,
+            key_usages=[KeyUsage.DIGITAL_SIGNATURE],
+            extended_key_usages=[ExtendedKeyUsage.AUDIT_SIGNING],
+            organizational_unit="Audit signer",
+            allowed_names=[],
+        ),
     )
 }
 

@@ -30,7 +30,6 @@ OrderId = NewType("OrderId", str)
 AuthorizationId = NewType("AuthorizationId", str)
 IssuerId = NewType("IssuerId", str)
 EabKeyId = NewType("EabKeyId", str)
-ScopeId = NewType("ScopeId", str)
 
 Serial = NewType("Serial", str)
 """A certificate's serial number: 32 lower-case hexadecimal digits. The one spelling in rows, URLs, logs and JSON."""
@@ -143,7 +142,7 @@ class Authorization:
     """Control of one identifier by one account (RFC 8555 §7.1.4).
 
     All its challenges share `token`. The first that the client answers is `challenge`: it alone decides what
-    becomes of the authorization. One of an approved name has a `scope_id` instead, and is valid from its beginning.
+    becomes of the authorization.
     """
 
     id: AuthorizationId
@@ -155,20 +154,10 @@ class Authorization:
     offered: tuple[ChallengeType, ...]
     challenge: ChallengeType | None = None
     validated: datetime | None = None
-    scope_id: ScopeId | None = None
     error: dict[str, Any] | None = None
 
-    @property
-    def decisive(self) -> ChallengeType | None:
-        """The challenge that decided, or is about to. For an approved name one that stands for it, since clients look for
-        a challenge that is valid.
-        """
-        if self.scope_id is None:
-            return self.challenge
-        return next(iter(self.offered), min(proving(self.identifier)))
-
     def challenge_status(self, kind: ChallengeType) -> ChallengeStatus:
-        if kind is not self.decisive:
+        if kind is not self.challenge:
             return ChallengeStatus.PENDING
         if self.validated is not None:
             return ChallengeStatus.VALID
@@ -232,6 +221,8 @@ class ExtendedKeyUsage(StrEnum):
     CLIENT_AUTH = "clientAuth"
     CODE_SIGNING = "codeSigning"
     OCSP_SIGNING = "OCSPSigning"
+    AUDIT_SIGNING = "auditSigning"
+    """Of this software: seals of the audit trail."""
 
 
 _SIGNING = frozenset({KeyUsage.DIGITAL_SIGNATURE, KeyUsage.CONTENT_COMMITMENT})
@@ -244,11 +235,13 @@ _USAGES_OF_KEYS = {
     KeyAlgorithm.ED25519: _SIGNING,
 }
 """What keys of a kind can do (RFC 3279 §2.3, RFC 8410 §5)."""
+_OWN_PURPOSES = frozenset({ExtendedKeyUsage.OCSP_SIGNING, ExtendedKeyUsage.AUDIT_SIGNING})
 _USAGES_OF_PURPOSES = {
     ExtendedKeyUsage.SERVER_AUTH: _AGREEING - {KeyUsage.CONTENT_COMMITMENT} | {KeyUsage.KEY_ENCIPHERMENT},
     ExtendedKeyUsage.CLIENT_AUTH: _AGREEING - {KeyUsage.CONTENT_COMMITMENT},
     ExtendedKeyUsage.CODE_SIGNING: frozenset({KeyUsage.DIGITAL_SIGNATURE}),
     ExtendedKeyUsage.OCSP_SIGNING: _SIGNING,
+    ExtendedKeyUsage.AUDIT_SIGNING: _SIGNING,
 }
 """A key serves a purpose when it has one of these usages (RFC 5280 §4.2.1.12)."""
 
@@ -389,8 +382,11 @@ class Profile(BaseModel):
                     yield f"an {kind} key with these key_usages cannot serve {purpose} (RFC 5280 §4.2.1.12)"
         if len(set(self.extended_key_usages)) < len(self.extended_key_usages):
             yield "extended_key_usages name one twice"
-        if ExtendedKeyUsage.OCSP_SIGNING in self.extended_key_usages and self.offered:
-            yield "OCSPSigning is for the server's own responders: with it, offered must be false"
+        own = _OWN_PURPOSES.intersection(self.extended_key_usages) if self.offered else ()
+        yield from (
+            f"{purpose} is for the server's own keys: with it, offered must be false"
+            for purpose in sorted(own)
+        )
 
     def _contradictions_in_names(self) -> Iterator[str]:
         if self.allowed_names == () and self.offered:

@@ -6,6 +6,7 @@
     tls/            0700: the server's own certificate
     ocsp/           0700: the issuers' OCSP responders
     audit/          0700: the key that seals the audit
+    audit-checkpoint.txt  how far the audit was sealed, against a trail cut off in the database
     postgres/       the embedded database
     restoring/      while a backup is being restored; nothing else begins here meanwhile
 """

@@ -22,7 +22,7 @@ from acme_ca.core.policy import NamePolicy
 from acme_ca.storage import issuers
 from acme_ca.storage.audit import Scope
 from acme_ca.storage.crls import Shard
-from tests.audit.conftest import KEPT
+from tests.audit.conftest import AUDIT_WITHOUT_TRIGGERS, KEPT
 from tests.support import issuing
 from tests.support.crls import OPERATOR, Estate, estate
 from tests.support.issuing import NOW
@@ -51,6 +51,7 @@ class World:
         await self._publisher.publish_due()
 
     async def sql(self, statement: str, *arguments: object) -> None:
+        await self.estate.database.fetch(AUDIT_WITHOUT_TRIGGERS)
         await self.estate.database.fetch(statement, *arguments)
 
     async def checked(self, *, issuer: str | None = None, later: timedelta = SECOND) -> Findings:

@@ -40,11 +40,12 @@ def test_built_in_profiles():
         "shortlived": (server,),
         "acme_server": (server,),
         "ocsp_responder": (ExtendedKeyUsage.OCSP_SIGNING,),
+        "audit_signer": (ExtendedKeyUsage.AUDIT_SIGNING,),
         "operator": (client,),
     }
     assert all(profile.name == name and profile.version == 1 for name, profile in BUILT_IN.items())
     own = {name for name, profile in BUILT_IN.items() if not profile.offered}
-    assert own == {"acme_server", "ocsp_responder", "operator"}
+    assert own == {"acme_server", "ocsp_responder", "operator", "audit_signer"}
 
 
 def test_short_lived_certificates_point_to_no_status():

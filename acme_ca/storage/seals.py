@@ -1,0 +1,160 @@
+"""The audit trail as rows: its events, and the seals over them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import asyncpg
+
+from acme_ca.storage.database import Database, Row
+
+EVENT_BATCH = 5_000
+SEAL_BATCH = 50
+
+_FIRST = -(2**63)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditEvent:
+    """`at` None: a time that is none of the years 1970 to 9999. `detail`: the text of a JSON value, as it is stored."""
+
+    id: int
+    at: datetime | None
+    event: str
+    actor: str
+    source: str
+    object: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """See `audit.chain`. `signer`: certificate, DER."""
+
+    id: int
+    at: datetime
+    origin: str
+    first_event: int
+    last_event: int
+    entries: bytes = field(repr=False)
+    previous: bytes = field(repr=False)
+    hash: bytes = field(repr=False)
+    signature: bytes = field(default=b"", repr=False)
+    signer: bytes = field(default=b"", repr=False)
+
+
+_EVENT = """
+    id, CASE WHEN at >= '1970-01-01' AND at < '9999-12-31' THEN at END AS at, event, actor, source, object,
+    detail::text AS detail"""
+_SEAL = """
+    s.id, CASE WHEN s.at >= '1970-01-01' AND s.at < '9999-12-31' THEN s.at ELSE '1970-01-01' END AS at, origin, first_event,
+    last_event, entries, previous, hash, signature, coalesce(g.der, ''::bytea) AS signer"""
+_SEALS = "audit_seal s LEFT JOIN audit_signer g ON g.sha256 = s.signer"
+
+
+def event_of(row: Row) -> AuditEvent:
+    return AuditEvent(**row)
+
+
+async def settled(database: Database) -> int | None:
+    """The id of the last event that no other can still come before; 0: there is none. None: writers were not to be
+    interrupted now.
+    """
+    try:
+        return await database.fetchval("SELECT audit_settled()") or 0
+    except asyncpg.LockNotAvailableError:
+        return None
+
+
+async def last(database: Database) -> Seal | None:
+    row = await database.fetchrow(f"SELECT {_SEAL} FROM {_SEALS} ORDER BY s.id DESC LIMIT 1")
+    return Seal(**row) if row else None
+
+
+async def find(database: Database, seal: int) -> Seal | None:
+    row = await database.fetchrow(f"SELECT {_SEAL} FROM {_SEALS} WHERE s.id = $1", seal)
+    return Seal(**row) if row else None
+
+
+async def add(database: Database, seal: Seal, *, signer_sha256: bytes) -> bool:
+    """Durably. False: it does not follow the last seal (any more), and nothing was written."""
+    row = await database.fetchrow_durably(
+        """WITH signer AS (
+               INSERT INTO audit_signer (sha256, der) VALUES ($10, $11) ON CONFLICT DO NOTHING
+           )
+           INSERT INTO audit_seal (id, at, origin, first_event, last_event, entries, previous, hash, signature, signer)
+           SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
+           WHERE (SELECT coalesce(max(id), 0) FROM audit_seal) = $1::bigint - 1
+           ON CONFLICT DO NOTHING RETURNING true""",
+        seal.id,
+        seal.at,
+        seal.origin,
+        seal.first_event,
+        seal.last_event,
+        seal.entries,
+        seal.previous,
+        seal.hash,
+        seal.signature,
+        signer_sha256,
+        seal.signer,
+    )
+    return row is not None
+
+
+async def events(
+    database: Database, *, after: int | None, until: int, limit: int = EVENT_BATCH
+) -> list[AuditEvent]:
+    """In the order of their ids, behind `after` (None: from the first) up to `until`."""
+    rows = await database.fetch(
+        f"""SELECT {_EVENT} FROM audit_event WHERE ($1::bigint IS NULL OR id > $1) AND id >= $2 AND id <= $3
+            ORDER BY id LIMIT $4""",
+        after,
+        _FIRST if after is None else after,
+        until,
+        limit,
+    )
+    return [event_of(row) for row in rows]
+
+
+async def all_events(database: Database, *, until: int) -> AsyncIterator[AuditEvent]:
+    position = None
+    while found := await events(database, after=position, until=until):
+        for event in found:
+            yield event
+        position = found[-1].id
+
+
+async def seals(database: Database, *, until: int) -> AsyncIterator[Seal]:
+    """In the order of their ids, up to `until`."""
+    position = _FIRST
+    while True:
+        rows = await database.fetch(
+            f"SELECT {_SEAL} FROM {_SEALS} WHERE s.id > $1 AND s.id <= $2 ORDER BY s.id LIMIT {SEAL_BATCH}",
+            position,
+            until,
+        )
+        if not rows:
+            return
+        for row in rows:
+            yield Seal(**row)
+        position = rows[-1]["id"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """The events that no seal covers yet. `since`: when the first of them happened; None: there is none."""
+
+    events: int
+    since: datetime | None
+
+
+async def tail(database: Database, *, after: int | None) -> Tail:
+    row = await database.fetchrow(
+        """SELECT count(*) AS events, min(at) FILTER (WHERE at >= '1970-01-01' AND at < '9999-12-31') AS since
+           FROM audit_event WHERE $1::bigint IS NULL OR id > $1""",
+        after,
+    )
+    assert row is not None, "an aggregate gives a row"  # noqa: S101
+    return Tail(events=row["events"], since=row["since"])
