@@ -155,6 +155,7 @@ CREATE TABLE approved_scope (
     eab_key_id   text        COLLATE "C" REFERENCES eab_key (id),
     rule         text        NOT NULL,                   -- acme_ca.core.names.NameRule: exact, suffix or wildcard
     reason       text        NOT NULL,
+    approved_by  text        NOT NULL,                   -- as the audit names them
     created      timestamptz NOT NULL,
     expires      timestamptz NOT NULL,
     revoked      timestamptz,

@@ -342,7 +342,7 @@ class _Composition:
             database=self._database, health=everyone.health, clock=utc_now, dev=self._settings.dev
         )
         public.add_metrics_route(plain, metrics)
-        admin, doorkeeper = self._admin(), Doorkeeper(database=self._database, clock=utc_now)
+        admin, doorkeeper = self._admin(acme), Doorkeeper(database=self._database, clock=utc_now)
         local, certified = (self._web(_undecorated) for _ in range(2))
         for application, identify in (
             (https, doorkeeper.by_token),
@@ -364,7 +364,7 @@ class _Composition:
             _authorizations=acme.authorizations,
         )
 
-    def _admin(self) -> Admin:
+    def _admin(self, acme: endpoints.Acme) -> Admin:
         settings = self._settings.admin
         routes = {route.name: route for route in ROUTES}
         return Admin(
@@ -375,6 +375,7 @@ class _Composition:
                 clock=utc_now,
                 new_id=new_id,
             ),
+            limits=acme.limits,
             routes=routes,
             two_person=_two_person(settings.two_person),
             clock=utc_now,

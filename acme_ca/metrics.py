@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from acme_ca import __version__
+from acme_ca.core.limits import LimitKind
 from acme_ca.core.model import IssuerKind
 from acme_ca.core.states import issuer_state
 from acme_ca.storage import figures as store
@@ -35,6 +36,8 @@ Health = Callable[[], Awaitable[tuple[bool, Mapping[str, Any]]]]
 
 
 class Metric(NamedTuple):
+    """A counter when its name ends in `_total`."""
+
     name: str
     labels: tuple[str, ...]
     help: str
@@ -84,8 +87,15 @@ METRICS = (
         (),
         "validations that no process took over within a minute after they fell due",
     ),
+    Metric(
+        "acme_ca_rate_limited_total",
+        ("kind",),
+        "requests refused by a limit of this kind, or because the account is paused (paused)",
+    ),
+    Metric("acme_ca_accounts_paused", (), "accounts that cannot order some name until somebody lifts that"),
 )
 
+Family = CounterMetricFamily | GaugeMetricFamily
 Sample = tuple[str, tuple[str, ...], float]
 """Name, values of the labels, value."""
 
@@ -162,6 +172,9 @@ def _of_figures(figures: Figures) -> Iterator[Sample]:
     yield "acme_ca_certificates_recorded_last_hour", (), figures.recorded_last_hour
     yield "acme_ca_orders_stale", (), figures.stale_orders
     yield "acme_ca_validations_overdue", (), figures.overdue_validations
+    for kind in (*LimitKind, "paused"):
+        yield "acme_ca_rate_limited_total", (kind,), figures.refusals.get(kind, 0)
+    yield "acme_ca_accounts_paused", (), figures.paused_accounts
 
 
 # ---------------------------------------------------------------- the text
@@ -170,7 +183,10 @@ def _of_figures(figures: Figures) -> Iterator[Sample]:
 def _text(samples: list[Sample]) -> bytes:
     """Raises KeyError for a sample that is not in the list."""
     families = {
-        metric.name: GaugeMetricFamily(metric.name, metric.help, labels=metric.labels) for metric in METRICS
+        metric.name: (CounterMetricFamily if metric.name.endswith("_total") else GaugeMetricFamily)(
+            metric.name, metric.help, labels=metric.labels
+        )
+        for metric in METRICS
     }
     for name, labels, value in samples:
         families[name].add_metric(labels, float(value))
@@ -181,7 +197,7 @@ def _text(samples: list[Sample]) -> bytes:
 
 @dataclass(frozen=True, eq=False)
 class _Collected(Collector):
-    families: list[GaugeMetricFamily]
+    families: list[Family]
 
-    def collect(self) -> list[GaugeMetricFamily]:
+    def collect(self) -> list[Family]:
         return self.families

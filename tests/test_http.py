@@ -1,12 +1,16 @@
 """The web edge that all listeners share: problems as documents, surprises without text, one line for each request."""
 
 import asyncio
+import ipaddress
 import socket
 
 import pytest
 import structlog
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
+from hypothesis import given
+from hypothesis import strategies as st
+from multidict import CIMultiDict
 from structlog.testing import capture_logs
 
 from acme_ca import http
@@ -196,3 +200,51 @@ async def test_a_client_that_goes_away_is_no_failure_of_the_server(ask):
             assert await answer.json() == {"bytes": 5}
             await asyncio.sleep(0.05)
     assert not [line for line in lines if line["log_level"] == "error"]
+
+
+# ---------------------------------------------------------------- who asks, behind proxies (lesson 15)
+
+PROXIES = tuple(map(ipaddress.ip_network, ("10.0.0.0/24", "2001:db8::/64")))
+
+
+def seen(remote: str, *forwarded: str, trusted=PROXIES) -> str:
+    headers = CIMultiDict(("X-Forwarded-For", one) for one in forwarded)
+    request = make_mocked_request("GET", "/", headers=headers).clone(remote=remote)
+    return http.client_of(request, trusted)
+
+
+@pytest.mark.parametrize(
+    ("remote", "forwarded", "client"),
+    [
+        ("10.0.0.5", ["192.0.2.1"], "192.0.2.1"),
+        ("10.0.0.5", ["192.0.2.1:4711"], "192.0.2.1"),
+        ("10.0.0.5", ["203.0.113.66, 192.0.2.1"], "192.0.2.1"),  # what the client itself has put there
+        ("10.0.0.5", ["203.0.113.66, 192.0.2.1, 10.0.0.9"], "192.0.2.1"),
+        ("10.0.0.5", ["203.0.113.66", "192.0.2.1 , 10.0.0.9"], "192.0.2.1"),  # in two headers
+        ("10.0.0.5", ["2001:db8:1::7"], "2001:db8:1::7"),
+        ("10.0.0.5", ["[2001:db8:1::7]:443"], "2001:db8:1::7"),
+        ("2001:db8::1", ["::ffff:192.0.2.1"], "192.0.2.1"),
+        ("::ffff:10.0.0.5", ["192.0.2.1"], "192.0.2.1"),
+        ("10.0.0.5", ["10.0.0.8, 10.0.0.9"], "10.0.0.8"),  # all are proxies
+        ("10.0.0.5", ["192.0.2.1, unknown"], "10.0.0.5"),
+        ("10.0.0.5", ["192.0.2.1, unknown, 10.0.0.9"], "10.0.0.9"),
+        ("10.0.0.5", [""], "10.0.0.5"),
+        ("10.0.0.5", [], "10.0.0.5"),
+        ("192.0.2.9", ["203.0.113.66"], "192.0.2.9"),  # nobody has asked them
+        ("", ["203.0.113.66"], ""),  # a Unix socket
+    ],
+)
+def test_lesson_15_what_a_listed_proxy_says_is_believed_and_no_more(remote, forwarded, client):
+    assert seen(remote, *forwarded) == client
+
+
+@pytest.mark.parametrize("remote", ["10.0.0.5", "127.0.0.1"])
+def test_lesson_15_at_first_nobody_is_believed(remote):
+    assert seen(remote, "203.0.113.66", trusted=()) == remote
+
+
+@given(st.lists(st.text(max_size=40), max_size=5))
+def test_lesson_24_no_header_crashes_it(forwarded):
+    printable = [text for text in forwarded if not set(text) & set("\r\n\0")]
+    client = seen("10.0.0.5", *printable)
+    ipaddress.ip_address(client)

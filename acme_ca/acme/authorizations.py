@@ -31,6 +31,7 @@ from acme_ca.core.model import (
     proving,
 )
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.scopes import ApprovedScope
 from acme_ca.core.states import AuthorizationStatus
 from acme_ca.storage import orders
 from acme_ca.storage.database import Database, DatabaseUnavailable
@@ -104,10 +105,12 @@ class Authorizations:
         *,
         challenges: AbstractSet[ChallengeType],
         expires: datetime,
+        scope: ApprovedScope | None,
     ) -> Authorization:
-        """A pending authorization, not stored yet, with those of `challenges` that the server offers.
+        """A pending authorization, not stored yet, with those of `challenges` that the server offers. `scope`: covers the
+        identifier, as far as this process knows; the statement that stores it finds out.
 
-        Raises Problem when none of them can prove the identifier.
+        Raises Problem when nothing can prove the identifier, and nobody approved it.
         """
         return Authorization(
             id=AuthorizationId(self._new_id()),
@@ -116,15 +119,16 @@ class Authorizations:
             status=AuthorizationStatus.PENDING,
             expires=expires,
             token=base64url.encode(self._random_bytes(TOKEN_BYTES)),
-            offered=self._offered(identifier, challenges),
+            offered=self._offered(identifier, challenges, scope),
+            scope_id=None if scope is None else scope.id,
         )
 
     def _offered(
-        self, identifier: Identifier, challenges: AbstractSet[ChallengeType]
+        self, identifier: Identifier, challenges: AbstractSet[ChallengeType], scope: ApprovedScope | None
     ) -> tuple[ChallengeType, ...]:
         possible = proving(identifier) & challenges
         offered = tuple(kind for kind in self._rules.challenges if kind in possible)
-        if not offered:
+        if not offered and scope is None:
             raise _unprovable(identifier)
         return offered
 
@@ -158,12 +162,13 @@ class Authorizations:
             identifier,
             challenges=frozenset(ChallengeType),
             expires=now + self._rules.lifetime,
+            scope=self._policies.scope_for(account, identifier),
         )
         charges = self._limits.of_authorization(Requester.of(account, client, policy.restrictions))
-        objection = await orders.create_authorization(self._database, authorization, charges=charges, now=now)
-        if objection is not None:
-            raise await self._limits.problem(objection, account=account.id)
-        return authorization
+        made = await orders.create_authorization(self._database, authorization, charges=charges, now=now)
+        if not isinstance(made, Authorization):
+            raise await self._limits.problem(made, account=account.id)
+        return made
 
     # ------------------------------------------------------------ what their holder may do
 

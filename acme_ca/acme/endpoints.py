@@ -236,7 +236,7 @@ async def challenge(acme: Acme, request: AccountRequest, parameters: Parameters)
     found = (
         await _answered(acme, request, parameters, kind) if request.payload else _own(request, Authorization)
     )
-    if kind not in found.offered:
+    if kind not in found.offered and kind is not found.decisive:
         raise malformed("This authorization has no such challenge.", status=404)
     return json_response(
         messages.challenge_object(found, kind, acme.urls),

@@ -276,7 +276,7 @@ def _shown(authorization: Authorization) -> Sequence[ChallengeType]:
     # "For valid authorizations, the challenge that was validated. For invalid authorizations, the challenge that was
     # attempted and failed." (RFC 8555 §7.1.4)
     settled = authorization.status not in {AuthorizationStatus.PENDING, AuthorizationStatus.EXPIRED}
-    return (authorization.challenge,) if settled and authorization.challenge else authorization.offered
+    return (authorization.decisive,) if settled and authorization.decisive else authorization.offered
 
 
 def challenge_object(authorization: Authorization, kind: ChallengeType, urls: Urls) -> dict[str, Any]:

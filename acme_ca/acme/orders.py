@@ -116,7 +116,8 @@ class Orders:
         now, issuer = self._clock(), self._issuers.active()
         policy.check_request(client=client, profile=name)
         policy.check_names(wish.identifiers)
-        self._check_profile(profile, wish, now)
+        scopes = {name: self._policies.scope_for(account, name) for name in wish.identifiers}
+        self._check_profile(profile, wish, [name for name, scope in scopes.items() if scope is None], now)
         _check_issuer(issuer, wish.identifiers)
         if wish.replaces is not None:
             await self._renewals.check_replaceable(
@@ -132,9 +133,13 @@ class Orders:
         order = self._drafted(wish, credential.account, profile, issuer, now)
         proposals = [
             self._authorizations.propose(
-                credential.account, identifier, challenges=profile.challenges, expires=order.expires
+                credential.account,
+                identifier,
+                challenges=profile.challenges,
+                expires=order.expires,
+                scope=scope,
             )
-            for identifier in wish.identifiers
+            for identifier, scope in scopes.items()
         ]
         requester = Requester.of(account, client, policy.restrictions)
         signer, made = await orders.create_order(
@@ -156,15 +161,17 @@ class Orders:
             else await self._limits.problem(why, account=account)
         )
 
-    def _check_profile(self, profile: Profile, wish: NewOrder, now: datetime) -> None:
+    def _check_profile(
+        self, profile: Profile, wish: NewOrder, to_prove: Sequence[Identifier], now: datetime
+    ) -> None:
         """One that was asked for must fit all of the order; the default is nobody's wish, and only its names are refused
-        here: what else does not fit is refused as it would be without profiles.
+        here: what else does not fit is refused as it would be without profiles. `to_prove`: names that nobody approved.
         """
         misfits = profile.name_violations(wish.identifiers)
         if wish.profile is not None:
             length = {"not_before": wish.not_before, "not_after": wish.not_after}
             misfits += profiles.length_violations(profile, now=now, **length)
-            misfits += self._authorizations.unprovable(wish.identifiers, profile.challenges)
+            misfits += self._authorizations.unprovable(to_prove, profile.challenges)
         if misfits:
             raise compound(misfits) if wish.profile is None else _unfit(misfits)
 

@@ -20,6 +20,7 @@ from acme_ca.admin.access import Principal, Role
 from acme_ca.core.codes import Code
 from acme_ca.core.model import serial_text
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.http import CLIENT
 from acme_ca.storage import certificates, tokens
 from acme_ca.storage.database import Database
 from acme_ca.storage.tokens import Attempt, Token
@@ -54,7 +55,7 @@ class Doorkeeper:
         scheme, _, shown = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer":
             raise _missing()
-        source = request.remote or ""
+        source = request[CLIENT]
         match = _TOKEN.fullmatch(shown.strip())
         id_, secret = match.groups() if match else ("", "")
         attempt = await tokens.attempt(self._database, id_, source=source)
@@ -77,7 +78,7 @@ class Doorkeeper:
         der = tls.getpeercert(binary_form=True) if tls else None
         if der is None:
             raise _missing()
-        source = request.remote or ""
+        source = request[CLIENT]
         serial = serial_text(x509.load_der_x509_certificate(der).serial_number)
         known = await certificates.find(self._database, serial)
         now = self._clock()

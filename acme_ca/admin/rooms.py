@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from acme_ca.acme.limits import Limits
 from acme_ca.admin.approvals import Approvals
 from acme_ca.admin.frame import Route
 from acme_ca.storage.database import Database
@@ -17,6 +18,7 @@ class Admin:
 
     database: Database
     approvals: Approvals
+    limits: Limits
     routes: Mapping[str, Route]
     """By their names."""
     two_person: frozenset[str]

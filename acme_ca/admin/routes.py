@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from acme_ca.admin import approvals, tokens
+from acme_ca.admin import approvals, limits, tokens
 from acme_ca.admin.frame import Route
 
 ROUTES: tuple[Route, ...] = (
     *tokens.ROUTES,
     *approvals.ROUTES,
+    *limits.ROUTES,
 )

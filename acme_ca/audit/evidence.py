@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from acme_ca.core.identifiers import Identifier, IdentifierType
 from acme_ca.core.model import AuthorizationId, ChallengeType, Profile
+from acme_ca.core.names import NameRule
 from acme_ca.core.states import AuthorizationStatus, OrderStatus
 from acme_ca.storage.audit import AuthorizationRecord, CertificateRecord, OrderRecord
 
@@ -126,7 +127,7 @@ def _authorization_time(record: CertificateRecord, authorization: AuthorizationR
 
 
 def _validation_missing(_: CertificateRecord, authorization: AuthorizationRecord) -> Iterator[str]:
-    if not authorization.validations:
+    if not authorization.validations and authorization.scope is None:
         yield "an authorization has no record of a validation that succeeded"
 
 
@@ -139,6 +140,26 @@ def _validation_time(_: CertificateRecord, authorization: AuthorizationRecord) -
     validated, bound = authorization.validated, _bound(authorization)
     if validated is not None and bound and validated not in bound:
         yield "a validation was made at another time than its authorization says"
+
+
+def _scope_covers(_: CertificateRecord, authorization: AuthorizationRecord) -> Iterator[str]:
+    scope = authorization.scope
+    if scope is None:
+        return
+    if not scope.is_theirs:
+        yield "its name was approved for another account"
+    if not NameRule.parse(scope.rule).matches(Identifier.from_text(authorization.identifier)):
+        yield f"its name is not among those that were approved ({scope.rule})"
+
+
+def _scope_time(record: CertificateRecord, authorization: AuthorizationRecord) -> Iterator[str]:
+    scope, validated = authorization.scope, authorization.validated
+    if scope is None or validated is None:
+        return
+    if not scope.created <= validated <= record.recorded < scope.expires:
+        yield "its name was not approved when the certificate was recorded"
+    if scope.revoked is not None and scope.revoked < record.recorded:
+        yield "the approval of its name had been revoked when the certificate was recorded"
 
 
 def _bound(authorization: AuthorizationRecord) -> set[object]:
@@ -160,11 +181,15 @@ OF_AUTHORIZATION: tuple[
     ("validation.missing", _validation_missing),
     ("validation.binding", _validation_binding),
     ("validation.time", _validation_time),
+    ("scope.names", _scope_covers),
+    ("scope.time", _scope_time),
 )
 
 
 def _authorization_challenge(profile: Profile, authorization: AuthorizationRecord) -> Iterator[str]:
     identifier, challenge = Identifier.from_text(authorization.identifier), authorization.challenge
+    if challenge is None and authorization.scope is not None:
+        return
     if challenge is not None and challenge not in profile.challenges:
         yield f"the profile knows no proof by {challenge}"
     if identifier.wildcard and challenge != ChallengeType.DNS_01:

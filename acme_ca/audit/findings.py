@@ -46,6 +46,8 @@ class Findings:
     """Recorded, and not (or never) signed."""
     unproved: int = 0
     """Older than the evidence that is kept: judged without (all of) it."""
+    approved: int = 0
+    """With a name that an administrator approved and nobody proved."""
     crls: int = 0
     """Shards looked at."""
 
@@ -56,6 +58,7 @@ class Findings:
         self.operators += others.operators
         self.unsigned += others.unsigned
         self.unproved += others.unproved
+        self.approved += others.approved
         self.crls += others.crls
         return self
 

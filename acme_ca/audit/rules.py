@@ -40,6 +40,8 @@ def _examine(record: CertificateRecord, background: Background, into: Findings) 
         _add(into, Severity.NOTE, record, _own_for_another(record, background))
         return
     _add(into, Severity.ERROR, record, _judge_order(record, background, into))
+    into.approved += any(authorization.scope is not None for authorization in record.authorizations)
+    _add(into, Severity.NOTE, record, _approved(record))
     _add(into, Severity.NOTE, record, _refused_today(record, background))
 
 
@@ -96,6 +98,14 @@ def _own_for_another(record: CertificateRecord, background: Background) -> evide
     others = set(record.identifiers) - {str(background.own)}
     if others and record.not_after > background.now:
         yield "certificate.own", "it is one of the server itself, for another name than public_url's"
+
+
+def _approved(record: CertificateRecord) -> evidence.Found:
+    """Nobody proved these names, so who vouches for them is told."""
+    for authorization in record.authorizations:
+        if (scope := authorization.scope) is not None:
+            who = f"scope {scope.id} ({scope.rule}) of {scope.approved_by}, because: {scope.reason}"
+            yield "certificate.approved", f"{authorization.identifier} was not proved but approved: {who}"
 
 
 def _refused_today(record: CertificateRecord, background: Background) -> evidence.Found:

@@ -1,5 +1,5 @@
-"""What holds for whom, as this process knows it: the name policies of the server and of services, and the restrictions of
-EAB keys.
+"""What holds for whom, as this process knows it: the name policies of the server and of services, the restrictions of EAB
+keys, and the names that were approved for accounts.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from pydantic import BaseModel, ValidationError
 
 from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import UNRESTRICTED, EabKeyId, Restrictions
+from acme_ca.core.model import UNRESTRICTED, Account, AccountId, EabKeyId, Restrictions
 from acme_ca.core.names import NameRule
 from acme_ca.core.policy import Layer, NamePolicy, NameRules
 from acme_ca.core.problems import ErrorType, Problem, compound
-from acme_ca.storage import eab
+from acme_ca.core.scopes import ApprovedScope
+from acme_ca.storage import eab, scopes
 from acme_ca.storage import policies as store
 from acme_ca.storage.database import Database
 
@@ -73,6 +74,10 @@ class _Key:
     """None: a later release has written them."""
 
 
+_Holder = tuple[AccountId | None, EabKeyId | None]
+"""Whom a scope is for: the other is None."""
+
+
 class Policies:
     """Operators change policies and EAB keys while servers run: each process looks at the database every few seconds, and
     at once when it meets an EAB key that it does not know. What it cannot read refuses, it never allows.
@@ -96,6 +101,7 @@ class Policies:
         self._rules: Mapping[str, NameRules | None] = {}
         self._keys: dict[EabKeyId, _Key] = {}
         self._composed: dict[EabKeyId | None, AccountPolicy] = {}
+        self._scopes: Mapping[_Holder, Sequence[ApprovedScope]] = {}
         self._looked = clock()
 
     async def refresh(self) -> None:
@@ -103,8 +109,10 @@ class Policies:
         stored = await store.all_policies(self._database)
         changed = await eab.changed_since(self._database, self._looked - CLOCKS_APART)
         known = await self._read_keys([key for key in changed if key in self._keys])
+        living = await scopes.living(self._database, now=now)
         self._rules = {each.scope: self._read(NameRules, each.body, policy=each.scope) for each in stored}
         self._keys |= known
+        self._scopes = _by_holder(living)
         self._composed = {}
         self._looked = now
 
@@ -148,6 +156,18 @@ class Policies:
         names = NamePolicy((*self.of_service(key.service).layers, *own))
         return AccountPolicy(names=names, restrictions=key.restrictions)
 
+    def scope_for(self, account: Account, identifier: Identifier) -> ApprovedScope | None:
+        """An approval of the name for the account or its EAB key, the one that ends last; as of the last look, so that who
+        relies on it has to make sure.
+        """
+        if not self._scopes:
+            return None
+        now = self._clock()
+        holders = ((account.id, None), (None, account.eab_key_id))
+        approvals = [scope for holder in holders for scope in self._scopes.get(holder, ())]
+        covering = [scope for scope in approvals if scope.expires > now and scope.covers(identifier)]
+        return max(covering, key=lambda scope: scope.expires, default=None)
+
     def of_service(self, service: str | None) -> NamePolicy:
         """What holds for a service's certificates; None: for everybody's. Raises Problem (`serverInternal`)."""
         layers = [*self._settings.layers, *self._stored(SERVER, "the server")]
@@ -160,6 +180,13 @@ class Policies:
         if rules is None:
             raise _unreadable()
         return _layer(who, rules)
+
+
+def _by_holder(living: Sequence[ApprovedScope]) -> Mapping[_Holder, Sequence[ApprovedScope]]:
+    found: dict[_Holder, list[ApprovedScope]] = {}
+    for scope in living:
+        found.setdefault((scope.account_id, scope.eab_key_id), []).append(scope)
+    return found
 
 
 def _layer(who: str, rules: NameRules) -> tuple[Layer, ...]:

@@ -10,7 +10,22 @@ import typer
 from acme_ca import __version__, server
 from acme_ca.admin.access import Role
 from acme_ca.ca.certify import is_loopback
-from acme_ca.cli import audit, backup, blocklist, ca, ceremony, cert, crl, eab, key, profile, remote, token
+from acme_ca.cli import (
+    approval,
+    audit,
+    backup,
+    blocklist,
+    ca,
+    ceremony,
+    cert,
+    crl,
+    eab,
+    key,
+    limits,
+    profile,
+    remote,
+    token,
+)
 from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import datadir, hierarchy
@@ -24,7 +39,7 @@ app = typer.Typer(
     help="A private certificate authority that speaks ACME (RFC 8555). Every setting is an environment variable "
     "ACME_CA_… or a line of the file given by --config; options win over both.",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
 )
 app.add_typer(ca.app, name="ca")
@@ -34,8 +49,10 @@ app.add_typer(crl.app, name="crl")
 app.add_typer(eab.app, name="eab")
 app.add_typer(key.app, name="key")
 app.add_typer(blocklist.app, name="blocklist")
+app.add_typer(limits.app, name="limits")
 app.add_typer(profile.app, name="profile")
 app.add_typer(token.app, name="token")
+app.add_typer(approval.app, name="approval")
 app.add_typer(audit.app, name="audit")
 app.command()(backup.backup)
 app.command()(backup.restore)

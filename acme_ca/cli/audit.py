@@ -158,7 +158,8 @@ def _tell(scope: Scope, total: Findings, *, as_json: bool) -> None:
     )
     out.print(
         f"Of these {total.own} of the server itself, {total.operators} of operators, {total.unsigned} not signed, "
-        f"{total.unproved} older than the evidence that is kept. {total.crls} CRLs."
+        f"{total.unproved} older than the evidence that is kept, "
+        f"{total.approved} with a name that an administrator approved. {total.crls} CRLs."
     )
 
 
@@ -172,6 +173,7 @@ def _document(scope: Scope, total: Findings) -> dict[str, Any]:
         "operators": total.operators,
         "unsigned": total.unsigned,
         "unproved": total.unproved,
+        "approved": total.approved,
         "crls": total.crls,
         "errors": [_listed(finding) for finding in total.of(Severity.ERROR)],
         "notes": [_listed(finding) for finding in total.of(Severity.NOTE)],

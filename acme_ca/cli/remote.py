@@ -73,6 +73,8 @@ _OPTIONS: Mapping[str, tuple[Any, Any]] = {
     "config_file": (ConfigOption, None),
     "data": (DataOption, None),
 }
+OPTION_NAMES = ("--json", "--server", "--token", "--ca", "--no-verify-ssl", "--config", "--data")
+"""As the docs tell them."""
 
 
 class Refused(Exception):  # noqa: N818  what the server did

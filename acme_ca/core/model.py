@@ -30,6 +30,7 @@ OrderId = NewType("OrderId", str)
 AuthorizationId = NewType("AuthorizationId", str)
 IssuerId = NewType("IssuerId", str)
 EabKeyId = NewType("EabKeyId", str)
+ScopeId = NewType("ScopeId", str)
 
 Serial = NewType("Serial", str)
 """A certificate's serial number: 32 lower-case hexadecimal digits. The one spelling in rows, URLs, logs and JSON."""
@@ -142,7 +143,7 @@ class Authorization:
     """Control of one identifier by one account (RFC 8555 §7.1.4).
 
     All its challenges share `token`. The first that the client answers is `challenge`: it alone decides what
-    becomes of the authorization.
+    becomes of the authorization. One of an approved name has a `scope_id` instead, and is valid from its beginning.
     """
 
     id: AuthorizationId
@@ -154,10 +155,20 @@ class Authorization:
     offered: tuple[ChallengeType, ...]
     challenge: ChallengeType | None = None
     validated: datetime | None = None
+    scope_id: ScopeId | None = None
     error: dict[str, Any] | None = None
 
+    @property
+    def decisive(self) -> ChallengeType | None:
+        """The challenge that decided, or is about to. For an approved name one that stands for it, since clients look for
+        a challenge that is valid.
+        """
+        if self.scope_id is None:
+            return self.challenge
+        return next(iter(self.offered), min(proving(self.identifier)))
+
     def challenge_status(self, kind: ChallengeType) -> ChallengeStatus:
-        if kind is not self.challenge:
+        if kind is not self.decisive:
             return ChallengeStatus.PENDING
         if self.validated is not None:
             return ChallengeStatus.VALID

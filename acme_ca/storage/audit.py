@@ -19,6 +19,7 @@ from acme_ca.core.model import (
     IssuerId,
     OrderId,
     ProfileRef,
+    ScopeId,
     Serial,
     serial_text,
 )
@@ -51,6 +52,20 @@ class ValidationRecord:
     at: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class ScopeRecord:
+    """What an administrator approved. `is_theirs`: for the account of the authorization, or its EAB key."""
+
+    id: ScopeId
+    rule: str
+    reason: str
+    approved_by: str
+    created: datetime
+    expires: datetime
+    revoked: datetime | None
+    is_theirs: bool
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuthorizationRecord:
     id: AuthorizationId
@@ -61,6 +76,8 @@ class AuthorizationRecord:
     validated: datetime | None
     expires: datetime
     validations: tuple[ValidationRecord, ...]
+    scope: ScopeRecord | None = None
+    """It was born valid, because of this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +160,11 @@ _CERTIFICATES = f"""
     LEFT JOIN LATERAL (
         SELECT array_agg(ROW(id, account_id, identifier, status, challenge, validated, expires, (
                    SELECT array_agg(ROW(v.account_id, v.identifier, v.challenge, v.at) ORDER BY v.id)
-                   FROM validation v WHERE v.authz_id = authz.id AND v.error IS NULL))) AS authorizations
+                   FROM validation v WHERE v.authz_id = authz.id AND v.error IS NULL), (
+                   SELECT ROW(p.id, p.rule, p.reason, p.approved_by, p.created, p.expires, p.revoked,
+                              p.account_id = authz.account_id OR p.eab_key_id = holder.eab_key_id)
+                   FROM approved_scope p, account holder WHERE p.id = authz.scope_id AND holder.id = authz.account_id
+                   ))) AS authorizations
         FROM authz WHERE id = ANY (o.authzs)
     ) z ON true
     LEFT JOIN LATERAL (
@@ -492,7 +513,7 @@ def _event_of(columns: tuple[Any, ...]) -> EventRecord:
 
 
 def _authorization_of(columns: tuple[Any, ...]) -> AuthorizationRecord:
-    id_, account, identifier, status, challenge, validated, expires, validations = columns
+    id_, account, identifier, status, challenge, validated, expires, validations, scope = columns
     return AuthorizationRecord(
         id=id_,
         account_id=account,
@@ -502,4 +523,5 @@ def _authorization_of(columns: tuple[Any, ...]) -> AuthorizationRecord:
         validated=validated,
         expires=expires,
         validations=tuple(ValidationRecord(*validation) for validation in validations or ()),
+        scope=ScopeRecord(*scope) if scope is not None else None,
     )

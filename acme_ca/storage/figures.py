@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from acme_ca.core.model import IssuerId
 from acme_ca.storage.crls import IS_FINISHED
 from acme_ca.storage.database import Database
+from acme_ca.storage.limits import refusals_by_kind
 
 HOUR = timedelta(hours=1)
 
@@ -56,6 +58,9 @@ class Figures:
     """Changes that wait for a CRL,"""
     crl_due_since: datetime | None
     """and the oldest of them."""
+    paused_accounts: int
+    refusals: Mapping[str, int]
+    """How often a limit of each kind has refused something."""
     crls: tuple[CrlFigures, ...]
     own: tuple[OwnCertificateEnd, ...]
 
@@ -68,12 +73,14 @@ async def figures(database: Database, *, now: datetime, stale: datetime) -> Figu
                   (SELECT count(*) FROM orders o JOIN certificate c ON c.serial = o.serial
                    WHERE o.status = 'processing' AND c.recorded < $2) AS stale_orders,
                   (SELECT count(*) FROM authz WHERE attempt_due < $2) AS overdue_validations,
-                  (SELECT count(*) FROM crl_due) AS crl_due, (SELECT min(at) FROM crl_due) AS crl_due_since""",
+                  (SELECT count(*) FROM crl_due) AS crl_due, (SELECT min(at) FROM crl_due) AS crl_due_since,
+                  (SELECT count(DISTINCT account_id) FROM pause WHERE paused IS NOT NULL) AS paused_accounts""",
         now - HOUR,
         stale,
     )
     assert row is not None, "a SELECT without FROM gives a row"  # noqa: S101
-    return Figures(**row, crls=await _crls(database, now), own=await _own(database, now))
+    refusals = await refusals_by_kind(database)
+    return Figures(**row, refusals=refusals, crls=await _crls(database, now), own=await _own(database, now))
 
 
 async def _crls(database: Database, now: datetime) -> tuple[CrlFigures, ...]:

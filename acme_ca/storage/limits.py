@@ -131,6 +131,11 @@ async def count_refusal(database: Database, kind: str) -> None:
     )
 
 
+async def refusals_by_kind(database: Database) -> dict[str, int]:
+    rows = await database.fetch("SELECT kind, refusals FROM limit_refusal ORDER BY kind")
+    return {row["kind"]: row["refusals"] for row in rows}
+
+
 # ---------------------------------------------------------------- overrides
 
 
@@ -146,13 +151,18 @@ class Override:
     expires: datetime | None
 
 
-async def overrides(database: Database, *, now: datetime) -> list[Override]:
-    """Those that have not expired."""
+async def overrides(
+    database: Database, *, now: datetime, after: tuple[str, str] = ("", ""), limit: int | None = None
+) -> list[Override]:
+    """Those that have not expired, sorted by kind and subject, behind `after`."""
     rows = await database.fetch(
         """SELECT kind, subject, amount, period, reason, created, expires FROM limit_override
-           WHERE kind = ANY ($1) AND (expires IS NULL OR expires > $2) ORDER BY kind, subject""",
+           WHERE kind = ANY ($1) AND (expires IS NULL OR expires > $2) AND (kind, subject) > ($3, $4)
+           ORDER BY kind, subject LIMIT $5""",
         [kind.value for kind in LimitKind],  # a later release may know others
         now,
+        *after,
+        limit,
     )
     return [_override(row) for row in rows]
 
@@ -169,7 +179,7 @@ def _override(row: Row) -> Override:
 
 
 async def put_override(database: Database, override: Override, *, actor: Actor) -> None:
-    """In the place of the one that there is for the subject."""
+    """In the place of the one that there is for the subject. Its bucket is full: who gets a larger one need not wait."""
     await database.fetchrow_durably(
         """WITH before AS (
                SELECT amount, period, expires FROM limit_override WHERE kind = $1 AND subject = $2
@@ -178,6 +188,8 @@ async def put_override(database: Database, override: Override, *, actor: Actor) 
                VALUES ($1, $2, $3, $4, $5, $6, $7)
                ON CONFLICT (kind, subject) DO UPDATE SET amount = excluded.amount, period = excluded.period,
                    reason = excluded.reason, created = excluded.created, expires = excluded.expires
+           ), filled AS (
+               DELETE FROM bucket WHERE key = $10
            )
            INSERT INTO audit_event (at, event, actor, source, object, detail)
            SELECT $6, 'limit.overridden', $8, $9, 'limit:' || $1 || ':' || $2, json_build_object(
@@ -192,6 +204,7 @@ async def put_override(database: Database, override: Override, *, actor: Actor) 
         override.expires,
         actor.name,
         actor.source,
+        limits.bucket_key(override.kind, override.subject),
     )
 
 

@@ -46,7 +46,7 @@ ORDER_COLUMNS = """
 
 AUTHORIZATION_COLUMNS = """
     z.id AS authz_id, z.account_id AS authz_account, z.identifier, z.status AS authz_status, z.expires, z.token, z.offered,
-    z.challenge, z.validated, z.error"""
+    z.challenge, z.validated, z.scope_id, z.error"""
 
 
 # ---------------------------------------------------------------- rows to values
@@ -88,6 +88,7 @@ def authorization_of(row: Row, now: datetime) -> Authorization:
         offered=tuple(map(ChallengeType, row["offered"])),
         challenge=ChallengeType(row["challenge"]) if row["challenge"] else None,
         validated=row["validated"],
+        scope_id=row["scope_id"],
         error=from_json(row["error"]),
     )
 
@@ -104,6 +105,14 @@ class Unordered(Enum):
     """Another living order replaces the same certificate."""
 
 
+# FOR SHARE: who revokes the scope at this very moment goes first, or finds the authorization.
+_APPROVED = """
+    SELECT c.expires FROM approved_scope c, signer s
+    WHERE c.id = {scope} AND c.revoked IS NULL AND c.expires > {now}
+      AND (c.account_id = s.id OR c.eab_key_id = s.eab_key_id) FOR SHARE OF c"""
+"""The end of a scope, if it is the signer's and lives: what was proposed by what a process remembers is confirmed."""
+
+
 def _create_order(admitted: str) -> str:
     return f"""{ACTING}, {limits.PAUSED.format(identifiers="$7::text[]")}, entitled AS (
     SELECT acting.id FROM acting JOIN signer s ON s.id = acting.id
@@ -111,17 +120,19 @@ def _create_order(admitted: str) -> str:
        OR EXISTS (SELECT FROM eab_key k WHERE k.id = s.eab_key_id AND k.revoked IS NULL
                   AND (k.id = ANY ($20) OR k.service = ANY ($21)))) AND NOT EXISTS (SELECT FROM paused)
 ), {admitted}, proposed AS (
-    SELECT p.* FROM admitted, unnest($6::text[], $7::text[], $8::text[], $9::text[])
-    WITH ORDINALITY AS p (id, identifier, token, offered, place) WHERE admitted.refused IS NULL
+    SELECT p.* FROM admitted, unnest($6::text[], $7::text[], $8::text[], $9::text[], $23::text[])
+    WITH ORDINALITY AS p (id, identifier, token, offered, scope_id, place) WHERE admitted.refused IS NULL
 ), chosen AS (
-    SELECT p.*, held.id AS held_id FROM proposed p LEFT JOIN LATERAL (
+    SELECT p.*, held.id AS held_id, approved.expires AS approved_until FROM proposed p LEFT JOIN LATERAL (
         SELECT z.id FROM authz z
         WHERE z.account_id = $4 AND z.identifier = p.identifier AND z.status = 'valid'
           AND z.validated > $10 AND z.expires > $11 AND z.challenge = ANY ($22::text[]) ORDER BY z.expires DESC LIMIT 1
-    ) held ON true
+    ) held ON true LEFT JOIN LATERAL ({_APPROVED.format(scope="p.scope_id", now="$11")}) approved ON held.id IS NULL
 ), made AS (
-    INSERT INTO authz (id, account_id, identifier, status, expires, token, offered, created)
-    SELECT id, $4, identifier, 'pending', $12, token, string_to_array(offered, ' '), $11
+    INSERT INTO authz (id, account_id, identifier, status, expires, token, offered, created, validated, scope_id)
+    SELECT id, $4, identifier, CASE WHEN approved_until IS NULL THEN 'pending' ELSE 'valid' END, least($12, approved_until),
+           token, string_to_array(offered, ' '), $11, CASE WHEN approved_until IS NOT NULL THEN $11 END,
+           CASE WHEN approved_until IS NOT NULL THEN scope_id END
     FROM chosen WHERE held_id IS NULL
 ), ordered AS (
     INSERT INTO orders (id, account_id, status, identifiers, authzs, expires, not_before, not_after, profile,
@@ -133,12 +144,13 @@ def _create_order(admitted: str) -> str:
     RETURNING authzs
 )
 SELECT {SIGNER_COLUMNS}, ordered.authzs, EXISTS (SELECT FROM entitled) AS entitled, {limits.REFUSAL_COLUMNS},
-       (SELECT array_agg(identifier) FROM paused) AS paused, (SELECT bool_and(held_id IS NOT NULL) FROM chosen) AS ready
+       (SELECT array_agg(identifier) FROM paused) AS paused,
+       (SELECT bool_and(held_id IS NOT NULL OR approved_until IS NOT NULL) FROM chosen) AS ready
 FROM signer a LEFT JOIN ordered ON true"""
 
 
 _CREATE_ORDER = _create_order(limits.all_admitted("entitled"))
-_CREATE_LIMITED_ORDER = _create_order(limits.admitted("entitled", first=23, moment=11))
+_CREATE_LIMITED_ORDER = _create_order(limits.admitted("entitled", first=24, moment=11))
 
 
 async def create_order(
@@ -154,7 +166,8 @@ async def create_order(
 ) -> tuple[Signer, Order | Unordered | Refused | Paused]:
     """Store a new order of the signer, of a profile that the signer may use. `authorizations` are proposals, one for each
     identifier, in their order: where the account holds a valid one that was validated after `reusable_since`, and by a
-    challenge of the profile, the order takes that and the proposal is dropped. `charges` are paid, or there is no order.
+    challenge of the profile, the order takes that and the proposal is dropped. One with a scope is valid at once, if the
+    scope is the signer's and lives. `charges` are paid, or there is no order.
     """
     row = await database.fetchrow(
         _CREATE_LIMITED_ORDER if charges else _CREATE_ORDER,
@@ -176,6 +189,7 @@ async def create_order(
         profile.allowed_eab_keys,
         profile.allowed_services,
         list(profile.challenges),
+        [authorization.scope_id for authorization in authorizations],
         *(limits.parameters(charges) if charges else ()),
     )
     assert row is not None, "a LEFT JOIN on a constant row gives a row"  # noqa: S101
@@ -204,21 +218,30 @@ async def release_replaced(database: Database, cert_id: str, *, now: datetime) -
 
 def _create_authorization(admitted: str) -> str:
     return f"""WITH acting AS (SELECT $2::text AS id), {limits.PAUSED.format(identifiers="ARRAY[$3::text]")},
-    wanted AS (SELECT acting.id FROM acting WHERE NOT EXISTS (SELECT FROM paused)), {admitted}, made AS (
-        INSERT INTO authz (id, account_id, identifier, status, expires, token, offered, created)
-        SELECT $1, id, $3, 'pending', $4, $5, $6, $7 FROM admitted WHERE refused IS NULL
+    wanted AS (SELECT acting.id FROM acting WHERE NOT EXISTS (SELECT FROM paused)), {admitted}, signer AS (
+        SELECT id, eab_key_id FROM account WHERE id = $2
+    ), approved AS MATERIALIZED ({_APPROVED.format(scope="$8::text", now="$7")}), made AS (
+        INSERT INTO authz (id, account_id, identifier, status, expires, token, offered, created, validated, scope_id)
+        SELECT $1, id, $3, CASE WHEN approved.expires IS NULL THEN 'pending' ELSE 'valid' END, least($4, approved.expires),
+               $5, $6, $7, CASE WHEN approved.expires IS NOT NULL THEN $7::timestamptz END,
+               CASE WHEN approved.expires IS NOT NULL THEN $8::text END
+        FROM admitted LEFT JOIN approved ON true WHERE refused IS NULL
+        RETURNING status, expires, validated, scope_id
     )
-    SELECT {limits.REFUSAL_COLUMNS}, (SELECT array_agg(identifier) FROM paused) AS paused"""
+    SELECT {limits.REFUSAL_COLUMNS}, (SELECT array_agg(identifier) FROM paused) AS paused, made.*
+    FROM (VALUES (1)) AS always LEFT JOIN made ON true"""
 
 
 _CREATE_AUTHORIZATION = _create_authorization(limits.all_admitted("wanted"))
-_CREATE_LIMITED_AUTHORIZATION = _create_authorization(limits.admitted("wanted", first=8, moment=7))
+_CREATE_LIMITED_AUTHORIZATION = _create_authorization(limits.admitted("wanted", first=9, moment=7))
 
 
 async def create_authorization(
     database: Database, authorization: Authorization, *, charges: Sequence[Charge] = (), now: datetime
-) -> Refused | Paused | None:
-    """Store a pre-authorization (RFC 8555 §7.4.1), and pay the `charges`; or neither, and say why."""
+) -> Authorization | Refused | Paused:
+    """Store a pre-authorization (RFC 8555 §7.4.1), and pay the `charges`; or neither, and say why. It is valid at once if
+    its scope is the account's and lives.
+    """
     row = await database.fetchrow(
         _CREATE_LIMITED_AUTHORIZATION if charges else _CREATE_AUTHORIZATION,
         authorization.id,
@@ -228,10 +251,19 @@ async def create_authorization(
         authorization.token,
         list(authorization.offered),
         now,
+        authorization.scope_id,
         *(limits.parameters(charges) if charges else ()),
     )
-    assert row is not None, "a SELECT without FROM gives a row"  # noqa: S101
-    return limits.paused_of(row) or limits.refusal_of(row, charges)
+    assert row is not None, "a LEFT JOIN on a constant row gives a row"  # noqa: S101
+    if limited := limits.paused_of(row) or limits.refusal_of(row, charges):
+        return limited
+    return replace(
+        authorization,
+        status=AuthorizationStatus(row["status"]),
+        expires=row["expires"],
+        validated=row["validated"],
+        scope_id=row["scope_id"],
+    )
 
 
 async def order_ids(
@@ -444,10 +476,12 @@ async def put_back_attempts(
 
 _CLAIMABLE = """o.id = $1 AND o.status = 'pending' AND o.expires > $3 AND o.issuer_id = $9
                  AND EXISTS (SELECT FROM issuer i WHERE i.id = o.issuer_id AND i.state = 'active' AND i.revoked IS NULL)
-                 AND (SELECT bool_and(z.status = 'valid' AND z.expires > $3) IS TRUE AND count(z.status) = cardinality(o.authzs)
+                 AND (SELECT bool_and(z.status = 'valid' AND z.expires > $3 AND z.stands) IS TRUE AND count(z.status) = cardinality(o.authzs)
                       FROM unnest(o.authzs) AS wanted (id), LATERAL (
                           -- OFFSET 0 keeps the look-up one by primary key, whatever the planner thinks of partial indexes
-                          SELECT status, expires FROM authz WHERE authz.id = wanted.id OFFSET 0) z)
+                          SELECT status, expires, scope_id IS NULL OR EXISTS (
+                              SELECT FROM approved_scope c WHERE c.id = scope_id AND c.revoked IS NULL FOR SHARE) AS stands
+                          FROM authz WHERE authz.id = wanted.id OFFSET 0) z)
                  AND NOT EXISTS (SELECT FROM account WHERE spki_sha256 = $4)
                  AND NOT EXISTS (SELECT FROM blocked_key WHERE spki_sha256 = $4)
                  AND NOT EXISTS (SELECT FROM certificate WHERE spki_sha256 = $4 AND reason = 1)

@@ -11,12 +11,13 @@ import pytest
 from acme_ca.acme.unpausing import Unpausing
 from acme_ca.acme.urls import Urls
 from acme_ca.core.codes import Code
-from acme_ca.core.model import AccountId
+from acme_ca.core.model import AccountId, Restrictions
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.renewal import CertId
 from acme_ca.log import redact
 from acme_ca.storage.database import Database
 from tests.support.client import assert_problem
+from tests.support.eab import add_eab_key, bound_account
 from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.jose import Key
 from tests.support.records import NOW
@@ -144,6 +145,41 @@ async def test_the_limits_that_are_on_from_the_beginning(new_ca):
         await (await (await ca.account()).order(ca.name())).issue(ca.web)
         kinds = await ca.sql("SELECT string_agg(split_part(key, ':', 1), ' ' ORDER BY key) FROM bucket")
         assert kinds == "accounts-per-network certificates-per-name-set orders-per-account"
+
+
+async def test_behind_a_proxy_its_clients_are_told_apart(new_ca):
+    """Lesson 15: by what a listed proxy says, in the log, the account's row, the audit and the limits."""
+    limits = {"accounts_per_network": "1/1h"}
+    async with new_ca(limits=limits, trusted_proxies="127.0.0.1/32") as ca:
+        headers = ca.client._session.headers
+        for address in ("203.0.113.1", "203.0.113.2"):
+            headers["X-Forwarded-For"] = f"198.51.100.9, {address}"
+            await ca.account()
+            assert ca.logged("request")[-1]["client"] == address
+            key = Key.generate()
+            answer = await ca.client.post(ca.client.url("new-account"), {}, key=key)
+            assert_limited(answer, f"from {address}/32", most=3600)
+        assert await ca.sql("SELECT array_agg(created_from ORDER BY 1) FROM account") == [
+            "203.0.113.1",
+            "203.0.113.2",
+        ]
+        sources = "SELECT array_agg(source ORDER BY 1) FROM audit_event WHERE event = 'account.created'"
+        assert await ca.sql(sources) == ["203.0.113.1", "203.0.113.2"]
+
+
+async def test_what_an_eab_key_says_itself(new_ca):
+    """All its accounts together; other keys are not concerned."""
+    async with new_ca(limits={"orders_per_account": ""}) as ca:
+        await add_eab_key(ca, "narrow", restrictions=Restrictions(orders_per_day=3, certificates_per_day=2))
+        await add_eab_key(ca, "wide")
+        first, second = await bound_account(ca, "narrow"), await bound_account(ca, "narrow")
+        for account in (first, second):
+            await (await account.order(ca.name())).issue(ca.web)
+        assert_limited(await second.new_order(ca.name()), "may have 2 certificates in 1 day", most=43200)
+        await ca.sql("DELETE FROM bucket WHERE key LIKE 'certificates-%'")
+        await first.order(ca.name())
+        assert_limited(await second.new_order(ca.name()), "may place 3 orders in 1 day", most=28800)
+        await (await bound_account(ca, "wide")).order(ca.name())
 
 
 # ---------------------------------------------------------------- renewals

@@ -71,7 +71,8 @@ async def test_something_is_wrong(run, database, tmp_path):
     assert total.endswith(" UTC; errors: 1, notes: 0.")
     assert (
         counts
-        == "Of these 0 of the server itself, 0 of operators, 0 not signed, 0 older than the evidence that is kept. 2 CRLs."
+        == "Of these 0 of the server itself, 0 of operators, 0 not signed, 0 older than the evidence that is kept, "
+        "0 with a name that an administrator approved. 2 CRLs."
     )
     assert not (tmp_path / "data" / "audit-check.jsonl").exists()
 
@@ -92,6 +93,7 @@ async def test_for_programs(run, database):
         "operators": 0,
         "unsigned": 0,
         "unproved": 0,
+        "approved": 0,
         "crls": 2,
         "notes": [],
     }

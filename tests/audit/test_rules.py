@@ -580,3 +580,93 @@ async def test_a_batch_follows_the_other(database, monkeypatch):
     findings = await checked(database)
     assert findings.certificates == 7
     assert findings.found == []
+
+
+# ---------------------------------------------------------------- approved names
+
+SCOPE = "INSERT INTO approved_scope (id, account_id, rule, reason, approved_by, created, expires, revoked) "
+OF_SCOPE = {
+    "all in order": (
+        "'suffix:example.test'",
+        "recorded - interval '1 hour'",
+        "recorded + interval '1 year'",
+        "NULL",
+        set(),
+    ),
+    "other names": (
+        "'exact:b.example'",
+        "recorded - interval '1 hour'",
+        "recorded + interval '1 year'",
+        "NULL",
+        {"scope.names"},
+    ),
+    "approved later": (
+        "'suffix:example.test'",
+        "recorded",
+        "recorded + interval '1 year'",
+        "NULL",
+        {"scope.time"},
+    ),
+    "over by then": (
+        "'suffix:example.test'",
+        "recorded - interval '1 hour'",
+        "recorded",
+        "NULL",
+        {"scope.time"},
+    ),
+    "revoked by then": (
+        "'suffix:example.test'",
+        "recorded - interval '1 hour'",
+        "recorded + interval '1 year'",
+        "recorded - interval '1 second'",
+        {"scope.time"},
+    ),
+    "revoked since": (
+        "'suffix:example.test'",
+        "recorded - interval '1 hour'",
+        "recorded + interval '1 year'",
+        "recorded + interval '1 second'",
+        set(),
+    ),
+}
+
+
+async def approved(database, stock, *, rule, created, expires, revoked, whose="c.account_id") -> None:
+    """The single certificate's name was never proved, but approved."""
+    serial = stock.serial("pair")
+    await database.execute(
+        f"{SCOPE} SELECT 'scope1', {whose}, {rule}, 'no way in', 'operator:olga', {created}, {expires}, {revoked} "
+        f"FROM certificate c WHERE serial = '{serial}'"
+    )
+    ids = f"(SELECT unnest(authzs) FROM orders WHERE serial = '{serial}')"
+    await database.execute(f"DELETE FROM validation WHERE authz_id IN {ids}")
+    await database.execute(
+        f"UPDATE authz SET challenge = NULL, scope_id = 'scope1', status = 'revoked' WHERE id IN {ids}"
+    )
+
+
+@pytest.mark.parametrize("case", OF_SCOPE)
+async def test_an_approved_name(database, stock, case):
+    rule, created, expires, revoked, codes = OF_SCOPE[case]
+    await approved(database, stock, rule=rule, created=created, expires=expires, revoked=revoked)
+    findings = await checked(database)
+    assert {finding.code for finding in findings.of(Severity.ERROR)} == codes
+    assert findings.approved == 1
+    notes = [finding for finding in findings.of(Severity.NOTE) if finding.code == "certificate.approved"]
+    assert len(notes) == 2
+    assert all("scope scope1" in note.sentence and "operator:olga" in note.sentence for note in notes)
+    assert all("because: no way in" in note.sentence for note in notes)
+
+
+async def test_a_name_that_was_approved_for_another_account(database, stock):
+    other = "(SELECT id FROM account WHERE id <> c.account_id LIMIT 1)"
+    await approved(
+        database,
+        stock,
+        rule="'suffix:example.test'",
+        created="recorded - interval '1 hour'",
+        expires="recorded + interval '1 year'",
+        revoked="NULL",
+        whose=other,
+    )
+    assert {finding.code for finding in (await checked(database)).of(Severity.ERROR)} == {"scope.names"}

@@ -21,10 +21,12 @@ SPOILED_CODES = {
     *("certificate.unreadable", "certificate.signature", "certificate.missing", "key.compromised"),
     *("audit.certificate", "issuer.unreadable", "profile.changed", "profile.unreadable", "evidence.time"),
     *("issuer.unjudged", "crl.unjudged"),
+    *("scope.names", "scope.time"),
 }
 NOTES = {
     "certificate.unsigned",
     "certificate.own",
+    "certificate.approved",
     "certificate.policy",
     "certificate.refused_key",
     "evidence.deleted",

@@ -1,0 +1,73 @@
+"""`acme-ca approval`: dangerous acts that wait for a second person."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from acme_ca.cli.options import console
+from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json
+
+app = typer.Typer(help="Dangerous acts that wait for a second person.", no_args_is_help=True)
+
+IdArgument = Annotated[str, typer.Argument(metavar="ID", help="As acme-ca approval list shows it.")]
+
+
+@command(app, "list")
+def list_approvals(
+    api: Api, *, waiting: Annotated[bool, typer.Option(help="Only those that wait for a decision.")] = False
+) -> None:
+    """Show what was asked for, newest first."""
+    found = list(api.pages("/approvals", waiting=waiting))
+    if api.as_json:
+        show_json(found)
+        return
+    table = Table(box=None)
+    for column in ("id", "state", "act", "asked by", "asked (UTC)", "until (UTC)", "decided by"):
+        table.add_column(column, no_wrap=True)
+    for one in found:
+        times = (minute(one["created"]), minute(one["expires"]))
+        table.add_row(
+            one["id"], one["state"], one["action"], one["requested_by"], *times, one["decided_by"] or ""
+        )
+    console().print(table)
+
+
+@command(app, "show")
+def show(api: Api, approval: IdArgument) -> None:
+    """Show what was asked for, and what came of it."""
+    _say(api, api.get(f"/approvals/{part(approval)}"))
+
+
+@command(app, "approve")
+def approve(api: Api, approval: IdArgument, *, yes: YesOption = False) -> None:
+    """Have an act done that another person asked for."""
+    asked = api.get(f"/approvals/{part(approval)}")
+    confirm(f"{asked['requested_by']} asks for {asked['action']} {_request(asked)}. Do it?", yes=yes)
+    _say(api, api.post(f"/approvals/{part(approval)}/approve"))
+
+
+@command(app, "reject")
+def reject(api: Api, approval: IdArgument) -> None:
+    """Reject an act, or withdraw one's own."""
+    _say(api, api.post(f"/approvals/{part(approval)}/reject"))
+
+
+def _say(api: Api, approval: Any) -> None:
+    if api.as_json:
+        show_json(approval)
+    else:
+        show_facts(
+            {
+                **approval,
+                "request": _request(approval),
+                "outcome": approval["outcome"] and json.dumps(approval["outcome"]),
+            }
+        )
+
+
+def _request(approval: Any) -> str:
+    return " ".join(json.dumps(one) for one in approval["request"].values() if one)

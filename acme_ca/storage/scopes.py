@@ -1,0 +1,114 @@
+"""Approved scopes (`core.scopes`). Their rows stay: certificates were issued on them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from acme_ca.core.model import Actor
+from acme_ca.core.names import NameRule
+from acme_ca.core.scopes import ApprovedScope, ScopeState
+from acme_ca.storage.database import Database, Row
+
+_COLUMNS = "id, account_id, eab_key_id, rule, reason, approved_by, created, expires, revoked"
+
+
+async def create(database: Database, scope: ApprovedScope, *, actor: Actor) -> bool:
+    """False: the account or EAB key that it is for is not there, or has ended."""
+    row = await database.fetchrow_durably(
+        f"""WITH made AS (
+               INSERT INTO approved_scope ({_COLUMNS})
+               SELECT $1, $2::text, $3::text, $4, $5, $6, $7, $8, NULL
+               WHERE EXISTS (SELECT FROM account WHERE id = $2 AND status = 'valid')
+                  OR EXISTS (SELECT FROM eab_key WHERE id = $3 AND revoked IS NULL)
+               RETURNING *
+           )
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT created, 'scope.approved', $6, $9, 'scope:' || id, json_strip_nulls(json_build_object(
+               'account', account_id, 'eab_key', eab_key_id, 'rule', rule, 'reason', reason, 'expires', expires))
+           FROM made RETURNING true""",
+        scope.id,
+        scope.account_id,
+        scope.eab_key_id,
+        str(scope.rule),
+        scope.reason,
+        scope.approved_by,
+        scope.created,
+        scope.expires,
+        actor.source,
+    )
+    return row is not None
+
+
+async def revoke(database: Database, scope: str, *, reason: str, actor: Actor, now: datetime) -> int | None:
+    """End it, and the authorizations that it made: orders that are not finalized die with them. Returns how many; None:
+    there is no such scope, or it was revoked before.
+
+    Two statements: the second must see what an order made while the first waited for it.
+    """
+    async with database.transaction() as connection:
+        ended = await connection.fetchval(
+            "UPDATE approved_scope SET revoked = $2 WHERE id = $1 AND revoked IS NULL RETURNING true",
+            scope,
+            now,
+        )
+        if not ended:
+            return None
+        gone: int = await connection.fetchval(
+            """WITH gone AS (
+                   UPDATE authz SET status = 'revoked' WHERE scope_id = $1 AND status = 'valid' AND expires > $2 RETURNING id
+               ), told AS (
+                   INSERT INTO audit_event (at, event, actor, source, object, detail)
+                   SELECT $2, 'scope.revoked', $3, $4, 'scope:' || $1,
+                          json_build_object('reason', $5::text, 'authorizations', (SELECT count(*) FROM gone))
+               )
+               SELECT count(*) FROM gone""",
+            scope,
+            now,
+            actor.name,
+            actor.source,
+            reason,
+        )
+    return gone
+
+
+async def find(database: Database, scope: str) -> ApprovedScope | None:
+    row = await database.fetchrow(f"SELECT {_COLUMNS} FROM approved_scope WHERE id = $1", scope)
+    return _scope_of(row) if row else None
+
+
+async def living(database: Database, *, now: datetime) -> list[ApprovedScope]:
+    rows = await database.fetch(
+        f"SELECT {_COLUMNS} FROM approved_scope WHERE revoked IS NULL AND expires > $1 ORDER BY id", now
+    )
+    return [_scope_of(row) for row in rows]
+
+
+async def page(
+    database: Database,
+    *,
+    account: str | None,
+    eab_key: str | None,
+    state: ScopeState | None,
+    after: str,
+    limit: int,
+    now: datetime,
+) -> list[ApprovedScope]:
+    """The next behind the id `after`, oldest first."""
+    rows = await database.fetch(
+        f"""SELECT {_COLUMNS} FROM approved_scope
+            WHERE id > $1 AND ($2::text IS NULL OR account_id = $2) AND ($3::text IS NULL OR eab_key_id = $3)
+              AND ($4::text IS NULL OR $4 = CASE WHEN revoked IS NOT NULL THEN 'revoked'
+                                                 WHEN expires <= $5 THEN 'expired' ELSE 'living' END)
+            ORDER BY id LIMIT $6""",
+        after,
+        account,
+        eab_key,
+        state,
+        now,
+        limit,
+    )
+    return [_scope_of(row) for row in rows]
+
+
+def _scope_of(row: Row) -> ApprovedScope:
+    return ApprovedScope(**{**row, "rule": NameRule.parse(row["rule"])})
