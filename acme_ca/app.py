@@ -63,6 +63,9 @@ from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
 from acme_ca.core.weakkeys import WeakKeys
 from acme_ca.expiry import Expiry
+from acme_ca.lifecycle.bulk import BulkRevocation
+from acme_ca.lifecycle.issuing import Issuing
+from acme_ca.lifecycle.services import Services
 from acme_ca.log import Logger
 from acme_ca.metrics import Metrics
 from acme_ca.public import Public
@@ -369,6 +372,28 @@ class _Composition:
         routes = {route.name: route for route in ROUTES}
         return Admin(
             database=self._database,
+            services=Services(
+                database=self._database,
+                approval_required=self._settings.services.approval_required,
+                clock=utc_now,
+                random_bytes=os.urandom,
+            ),
+            issuing=Issuing(
+                database=self._database,
+                authority=self._authority,
+                issuers=self._issuers,
+                profiles=self._profiles,
+                default_profile=self._settings.default_profile,
+                policies=self._policies,
+                weak_keys=self._weak_keys,
+                clock=utc_now,
+                log=self._log,
+            ),
+            revocation=Revocation(database=self._database, clock=utc_now),
+            bulk=BulkRevocation(database=self._database, clock=utc_now),
+            issuers=self._issuers,
+            urls=self._urls,
+            public_http_url=self._settings.public_http_url,
             approvals=Approvals(
                 database=self._database,
                 lifetime=timedelta(seconds=settings.approval_lifetime),

@@ -7,8 +7,14 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from acme_ca.acme.limits import Limits
+from acme_ca.acme.urls import Urls
 from acme_ca.admin.approvals import Approvals
 from acme_ca.admin.frame import Route
+from acme_ca.ca.served import Issuers
+from acme_ca.lifecycle.bulk import BulkRevocation
+from acme_ca.lifecycle.issuing import Issuing
+from acme_ca.lifecycle.services import Services
+from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage.database import Database
 
 
@@ -19,6 +25,13 @@ class Admin:
     database: Database
     approvals: Approvals
     limits: Limits
+    services: Services
+    issuing: Issuing
+    revocation: Revocation
+    bulk: BulkRevocation
+    issuers: Issuers
+    urls: Urls
+    public_http_url: str
     routes: Mapping[str, Route]
     """By their names."""
     two_person: frozenset[str]

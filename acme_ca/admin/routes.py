@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from acme_ca.admin import approvals, limits, tokens
+from acme_ca.admin import approvals, certificates, limits, services, tokens
 from acme_ca.admin.frame import Route
 
 ROUTES: tuple[Route, ...] = (
     *tokens.ROUTES,
     *approvals.ROUTES,
     *limits.ROUTES,
+    *services.ROUTES,
+    *certificates.ROUTES,
 )

@@ -32,6 +32,7 @@ class Code(StrEnum):
     NOT_FOUND = "not-found", "There is no such thing."
     CONFLICT = "conflict", "The thing is in a state in which this cannot be done."
     SERVICE_NOT_APPROVED = "service-not-approved", "The service waits for approval, or is retired."
+    ALREADY_REVOKED = "already-revoked", "The certificate is revoked, or on hold, already."
     EXISTS = "exists", "There is one with this name already."
     APPROVAL_BY_ANOTHER = "approval-by-another", "Who asked for an act cannot approve it."
 

@@ -63,7 +63,7 @@ class NameRule:
     @property
     def identifier(self) -> Identifier | None:
         """The only one that the rule can match; None for a rule that may match several."""
-        return _identifier(self.value) if self.kind is RuleKind.EXACT else None
+        return identifier_of(self.value) if self.kind is RuleKind.EXACT else None
 
     def matches(self, identifier: Identifier) -> bool:
         if self.kind is RuleKind.EXACT:
@@ -127,10 +127,11 @@ NameRuleText = Annotated[
 
 
 def _exact(value: str) -> str:
-    return _identifier(value).value
+    return identifier_of(value).value
 
 
-def _identifier(value: str) -> Identifier:
+def identifier_of(value: str) -> Identifier:
+    """A name or an address, whichever it looks like. Raises ValueError with a sentence."""
     is_address = ":" in value or value.replace(".", "").isdigit()
     return _read(identifiers.ip if is_address else identifiers.dns, value)
 

@@ -13,10 +13,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from acme_ca.core import identifiers
 from acme_ca.core.model import PRINTABLE, ShortText
-from acme_ca.core.names import NameRule
-from acme_ca.core.problems import Problem
+from acme_ca.core.names import NameRule, identifier_of
 from acme_ca.core.states import SERVICE_TRANSITIONS, ServiceState
 
 ServiceId = NewType("ServiceId", str)
@@ -50,11 +48,7 @@ def _web_address(text: str) -> str:
 
 def _domain(text: str) -> str:
     """Canonical, as it stands in a certificate."""
-    is_address = ":" in text or text.replace(".", "").isdigit()
-    try:
-        return (identifiers.ip if is_address else identifiers.dns)(text).value
-    except Problem as problem:
-        raise ValueError(problem.detail.rstrip(".")) from None
+    return identifier_of(text).value
 
 
 def _none_twice(values: tuple[str, ...]) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 
 from acme_ca.core import revocation
 from acme_ca.core.identifiers import Identifier
@@ -172,6 +172,20 @@ async def newest_of_service(database: Database, service: ServiceId, *, now: date
         now,
     )
     return [certificate_of(row) for row in rows]
+
+
+async def of_service(
+    database: Database, service: str, *, before: tuple[datetime, str] | None, limit: int
+) -> list[tuple[datetime, Certificate]]:
+    """Those of a service with their times of recording, newest first, `before` this time and serial number."""
+    rows = await database.fetch(
+        f"""SELECT {COLUMNS}, c.recorded FROM certificate c
+            WHERE c.service = $1 AND (c.recorded, c.serial) < ($2, $3) ORDER BY c.recorded DESC, c.serial DESC LIMIT $4""",
+        service,
+        *(before or (datetime.max.replace(tzinfo=UTC), "")),
+        limit,
+    )
+    return [(row["recorded"], certificate_of(row)) for row in rows]
 
 
 async def find(database: Database, serial: Serial) -> Certificate | None:
