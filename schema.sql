@@ -389,19 +389,26 @@ CREATE TABLE certificate (
     explanation_url text,                                -- why (§4.2)
     service      text        COLLATE "C",                -- of the account's EAB key, or whom an operator issued it for
     requested_by text        COLLATE "C",                -- 'operator:…' who had it issued, where no order asked for it
+    words        tsvector    NOT NULL,                   -- what it is searched by (core.identifiers.search_words)
     FOREIGN KEY (profile, profile_version) REFERENCES profile (name, version),
     CONSTRAINT certificate_of_one_way CHECK (requested_by IS NULL OR (account_id IS NULL AND order_id IS NULL)),
     CONSTRAINT certificate_tbs_or_der CHECK ((tbs IS NULL) <> (der IS NULL)),
     CONSTRAINT certificate_reason_with_date CHECK ((revoked IS NULL) = (reason IS NULL)),
     CONSTRAINT certificate_revoked_is_changed CHECK (revoked IS NULL OR status_changed IS NOT NULL),
     CONSTRAINT certificate_window_whole CHECK ((window_start IS NULL) = (window_end IS NULL) AND window_start < window_end)
-) WITH (fillfactor = 60);
+) WITH (fillfactor = 60, autovacuum_vacuum_insert_scale_factor = 0.02);
 CREATE INDEX certificate_account ON certificate (account_id, recorded);
-CREATE INDEX certificate_service ON certificate (service, recorded) WHERE service IS NOT NULL;
 -- What CRLs are made of.
 CREATE INDEX certificate_status ON certificate (issuer_id, shard, not_after) WHERE status_changed IS NOT NULL;
--- In the order in which the audit reads them.
-CREATE INDEX certificate_recorded ON certificate (recorded, serial);
+-- The orders of lists, and of the audit. Most filters are answered from these two alone (acme_ca/storage/search.py).
+CREATE INDEX certificate_recorded ON certificate (recorded, serial) INCLUDE (not_after, revoked, issuer_id, profile, service);
+CREATE INDEX certificate_end ON certificate (not_after, serial) INCLUDE (recorded, revoked, issuer_id, profile, service);
+CREATE INDEX certificate_service ON certificate (service, recorded, serial) WHERE service IS NOT NULL;
+CREATE INDEX certificate_revoked ON certificate (recorded, serial) WHERE revoked IS NOT NULL;
+CREATE INDEX certificate_revoked_end ON certificate (not_after, serial) WHERE revoked IS NOT NULL;
+CREATE INDEX certificate_held ON certificate (serial) WHERE reason = 6;
+-- Without the list of pending entries: it would be put into the tree by some unlucky issuance.
+CREATE INDEX certificate_words ON certificate USING gin (words) WITH (fastupdate = off);
 -- Which certificates hold a key. A hash index: half the size of a tree over random digests.
 CREATE INDEX certificate_key ON certificate USING hash (spki_sha256);
 -- Keys that were revoked as compromised are never certified again.

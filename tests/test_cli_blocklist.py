@@ -131,8 +131,8 @@ async def hold(database: Database, key: bytes, serial: str) -> None:
     """A certificate with the key, a year from now still good."""
     await database.execute(
         """INSERT INTO certificate (serial, issuer_id, profile, profile_version, identifiers, spki_sha256, not_before,
-                                    not_after, recorded, der, shard)
-           VALUES ($1, $2, 'server', 1, '{dns:a.example}', $3, now(), now() + interval '1 year', now(), '\\x00', 0)""",
+                                    not_after, recorded, der, shard, words)
+           VALUES ($1, $2, 'server', 1, '{dns:a.example}', $3, now(), now() + interval '1 year', now(), '\\x00', 0, '')""",
         serial,
         records.ISSUER,
         key,

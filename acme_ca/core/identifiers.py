@@ -10,10 +10,14 @@ import ipaddress
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
 
 import idna
 
 from acme_ca.core.problems import ErrorType, Problem, malformed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -66,6 +70,30 @@ class Identifier:
 def is_below(name: str, suffix: str) -> bool:
     """Whether a name is the suffix itself or below it, label by label."""
     return name == suffix or name.endswith("." + suffix)
+
+
+def search_words(identifiers: Iterable[Identifier]) -> list[str]:
+    """What a certificate is searched by: each name as `=web.a.example`, and all that it ends with from a label on:
+    `web.a.example`, `a.example`, `example`. So a name and what is below a name are look-ups, and what an operator types is
+    a prefix. Of a name with more labels the endings of the first ENDINGS: the database keeps a megabyte of words.
+    """
+    words: set[str] = set()
+    for identifier in identifiers:
+        words.add(f"={identifier.value}")
+        words.update(_endings(identifier) if identifier.type is IdentifierType.DNS else [identifier.value])
+    return list(words)
+
+
+ENDINGS = 40
+
+
+def _endings(name: Identifier) -> Iterator[str]:
+    ending = name.value
+    for _ in range(ENDINGS):
+        yield ending
+        _, _, ending = ending.partition(".")
+        if not ending:
+            return
 
 
 def parse(kind: object, value: object) -> Identifier:

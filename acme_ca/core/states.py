@@ -68,6 +68,16 @@ class ServiceState(StrEnum):
     RETIRED = "retired"
 
 
+class CertificateState(StrEnum):
+    """Not of the RFC: what people are told a certificate is."""
+
+    GOOD = "good"
+    EXPIRED = "expired"
+    ON_HOLD = "on_hold"
+    """Revoked until it is released."""
+    REVOKED = "revoked"
+
+
 ACCOUNT_TRANSITIONS: dict[AccountStatus, frozenset[AccountStatus]] = {
     AccountStatus.VALID: frozenset({AccountStatus.DEACTIVATED, AccountStatus.REVOKED}),
     AccountStatus.DEACTIVATED: frozenset(),
@@ -157,3 +167,12 @@ def order_status(
         if statuses <= {AuthorizationStatus.VALID, AuthorizationStatus.PENDING}
         else OrderStatus.INVALID
     )
+
+
+def certificate_state(
+    *, revoked: datetime | None, held: bool, not_after: datetime, now: datetime
+) -> CertificateState:
+    """What was revoked stays so when its time is over."""
+    if revoked is not None:
+        return CertificateState.ON_HOLD if held else CertificateState.REVOKED
+    return CertificateState.GOOD if not_after > now else CertificateState.EXPIRED

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from acme_ca.core import revocation
-from acme_ca.core.identifiers import Identifier
+from acme_ca.core.identifiers import Identifier, search_words
 from acme_ca.core.model import (
     Actor,
     Certificate,
@@ -87,8 +87,8 @@ async def record_own(
     request = prepared.request
     await database.fetchrow_durably(
         """INSERT INTO certificate (serial, issuer_id, profile, profile_version, identifiers, spki_sha256, not_before,
-                                    not_after, recorded, tbs, shard)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) RETURNING true""",
+                                    not_after, recorded, tbs, shard, words)
+           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, array_to_tsvector($12::text[])) RETURNING true""",
         prepared.serial,
         request.issuer,
         request.profile.name,
@@ -100,6 +100,7 @@ async def record_own(
         now,
         prepared.tbs,
         request.shard,
+        search_words(request.identifiers),
     )
     return RecordedCertificate(serial=prepared.serial, issuer=request.issuer, tbs=prepared.tbs)
 
@@ -121,8 +122,8 @@ async def record_for_operator(
     request = prepared.request
     row = await database.fetchrow_durably(
         f"""INSERT INTO certificate (serial, issuer_id, profile, profile_version, identifiers, spki_sha256, not_before,
-                                     not_after, recorded, tbs, shard, service, requested_by)
-            SELECT $1, i.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13 FROM issuer i
+                                     not_after, recorded, tbs, shard, service, requested_by, words)
+            SELECT $1, i.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, array_to_tsvector($14::text[]) FROM issuer i
             WHERE i.id = $2 AND i.state = 'active' AND i.revoked IS NULL
               AND NOT EXISTS (SELECT FROM profile p WHERE p.name = $3 AND p.withdrawn IS NOT NULL)
               AND ($12::text IS NULL OR EXISTS (SELECT FROM service s WHERE s.id = $12 AND s.state = 'approved' FOR SHARE))
@@ -141,6 +142,7 @@ async def record_for_operator(
         request.shard,
         service,
         requested_by,
+        search_words(request.identifiers),
     )
     if row is None:
         return None

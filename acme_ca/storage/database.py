@@ -25,6 +25,10 @@ _PATIENCE = 5.0
 _CLOSE_TIMEOUT = 5.0
 """Seconds."""
 
+SEARCH_LIMIT = 10
+"""Seconds."""
+_SEARCHING = f"SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL statement_timeout = '{SEARCH_LIMIT}s'"
+
 _SCHEMA_LOCK = 0x61636D65  # "acme": pg_advisory_xact_lock's key while the schema is made or upgraded
 _UPGRADE_FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
@@ -84,6 +88,15 @@ class Database:
     async def fetchrow_durably(self, query: str, *arguments: Any) -> Row | None:
         async with self._durable.lend() as connection:
             return await connection.fetchrow(query, *arguments)
+
+    async def search(self, query: str, *arguments: Any) -> list[Row]:
+        """Rows of a statement that was put together for a filter: planned for these very values, cut off after
+        SEARCH_LIMIT, and not kept among the prepared statements that issuing needs.
+        """
+        async with self._quick.lend() as connection, connection.transaction(readonly=True):
+            await connection.execute(_SEARCHING)
+            statement = await connection.prepare(query)
+            return await statement.fetch(*arguments)
 
     async def execute(self, query: str, *arguments: Any) -> int:
         """The number of rows touched."""

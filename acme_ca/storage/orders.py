@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import Any
 
-from acme_ca.core.identifiers import Identifier
+from acme_ca.core.identifiers import Identifier, search_words
 from acme_ca.core.limits import Charge
 from acme_ca.core.model import (
     AccountId,
@@ -489,9 +489,10 @@ _CLAIMABLE = """o.id = $1 AND o.status = 'pending' AND o.expires > $3 AND o.issu
                  AND EXISTS (SELECT FROM account a WHERE a.id = o.account_id AND a.status = 'valid' AND a.frozen IS NULL FOR SHARE)"""
 _RECORDED = """recorded AS (
                INSERT INTO certificate (serial, issuer_id, account_id, order_id, profile, profile_version, identifiers,
-                                        spki_sha256, not_before, not_after, recorded, tbs, shard,
+                                        spki_sha256, not_before, not_after, recorded, tbs, shard, words,
                                         service)
                SELECT $2, issuer_id, account_id, id, profile, profile_version, identifiers, $4, $5, $6, $3, $7, $8,
+                      array_to_tsvector($10::text[]),
                       (SELECT k.service FROM account a JOIN eab_key k ON k.id = a.eab_key_id WHERE a.id = claimed.account_id)
                FROM claimed RETURNING true AS done
            )"""
@@ -502,7 +503,7 @@ _CLAIM = f"""WITH claimed AS (
 # The lock makes sure that of several who claim an order at once one pays.
 _CLAIM_LIMITED = f"""WITH claimable AS MATERIALIZED (
                SELECT o.id FROM orders o WHERE {_CLAIMABLE} FOR UPDATE OF o
-           ), {limits.admitted("claimable", first=10, moment=3)}, claimed AS (
+           ), {limits.admitted("claimable", first=11, moment=3)}, claimed AS (
                UPDATE orders o SET status = 'processing', serial = $2 FROM admitted
                WHERE o.id = admitted.id AND admitted.refused IS NULL RETURNING o.*
            ), {_RECORDED}
@@ -536,6 +537,7 @@ async def claim_and_record(
         prepared.tbs,
         prepared.request.shard,
         prepared.request.issuer,
+        search_words(prepared.request.identifiers),
         *(limits.parameters(charges) if charges else ()),
     )
     if row is None:

@@ -126,9 +126,10 @@ _INDEXES = """
         AND indexrelid NOT IN (SELECT conindid FROM pg_constraint WHERE conrelid = 'certificate'::regclass)"""
 _ROWS = """
     INSERT INTO certificate (serial, issuer_id, profile, profile_version, identifiers, spki_sha256, not_before, not_after,
-                             shard, recorded, der, revoked, reason, status_changed)
+                             shard, recorded, der, revoked, reason, status_changed, words)
     SELECT number, issuer, 'server', 1, ARRAY['dns:host' || i || '.example.org'], decode(number || number, 'hex'),
-           made, made + interval '90 days', i / $4, made, decode(repeat(number, $2), 'hex'), gone, CASE WHEN gone IS NOT NULL THEN 4 END, gone
+           made, made + interval '90 days', i / $4, made, decode(repeat(number, $2), 'hex'), gone, CASE WHEN gone IS NOT NULL THEN 4 END, gone,
+           array_to_tsvector(ARRAY['=host' || i || '.example.org', 'host' || i || '.example.org', 'example.org', 'org'])
     FROM (SELECT id AS issuer FROM issuer WHERE kind = 'intermediate') AS one,
          (SELECT i, md5(i::text) AS number, now() - interval '80 days' * (1 - i::float8 / $1::integer) AS made
           FROM generate_series(0, $1::integer - 1) AS i) AS counted,

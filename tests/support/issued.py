@@ -34,8 +34,8 @@ _ORDER = """
 _CERTIFICATE = """
     WITH made AS (
         INSERT INTO certificate (serial, issuer_id, account_id, order_id, profile, profile_version, identifiers,
-                                 spki_sha256, not_before, not_after, recorded, der, shard)
-        VALUES ($1, $2, $3, $4, 'server', 1, $5, $6, $7, $8, $9, $10, 0) RETURNING serial, recorded
+                                 spki_sha256, not_before, not_after, recorded, der, shard, words)
+        VALUES ($1, $2, $3, $4, 'server', 1, $5, $6, $7, $8, $9, $10, 0, '') RETURNING serial, recorded
     )
     INSERT INTO audit_event (at, event, actor, object, detail)
     SELECT recorded, 'certificate.issued', 'account:' || $3::text, 'certificate:' || serial,

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from acme_ca.ca import profiles
 from acme_ca.ca.profiles import SERVER
 from acme_ca.core import identifiers
+from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
     Account,
     AccountId,
@@ -248,6 +249,11 @@ async def certificate(database: Database, **fields: Any) -> Serial:
         "der": b"der",
         **fields,
     }
+    words = identifiers.search_words(map(Identifier.from_text, row["identifiers"]))
     places = ", ".join(f"${number}" for number in range(1, len(row) + 1))
-    await database.execute(f"INSERT INTO certificate ({', '.join(row)}) VALUES ({places})", *row.values())
+    await database.execute(
+        f"INSERT INTO certificate ({', '.join(row)}, words) VALUES ({places}, array_to_tsvector(${len(row) + 1}::text[]))",
+        *row.values(),
+        words,
+    )
     return Serial(row["serial"])
