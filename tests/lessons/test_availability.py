@@ -1,4 +1,4 @@
-"""Availability: lessons 24, 25, 26 and 27 (24 whole: tests/fuzz)."""
+"""Availability: lessons 23 to 27 (24 whole: tests/fuzz)."""
 
 import asyncio
 
@@ -8,12 +8,85 @@ from acme_ca.core.model import SERVER, EabKey, EabKeyId
 from acme_ca.core.problems import ErrorType
 from acme_ca.storage import eab
 from acme_ca.storage.database import Database
-from tests.support.client import assert_problem, assert_refused
+from tests.support.client import Order, assert_problem, assert_refused
 from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.jose import Key, compact, mac_jws
 from tests.support.records import NOW
 
 pytestmark = IN_SESSION_LOOP
+
+
+# ---------------------------------------------------------------- lesson 23: a client on a read-only disk
+
+A_DAY = 6
+"""Certificates for one set of names, as the test's CA is told."""
+HOURS = 72
+GROWING = ("account", "orders", "authz", "validation", "certificate", "audit_event")
+
+
+async def test_lesson_23_a_client_that_keeps_nothing_gets_its_number_a_day(new_ca):
+    """It finds neither its account nor its certificate, so it begins anew all the time, for three days. An hour passes when
+    the buckets are an hour nearer to full.
+    """
+    async with new_ca(limits={"certificates_per_name_set": f"{A_DAY}/1 day"}) as ca:
+        name, other, had = ca.name(), await ca.account(), [0] * HOURS
+        for hour in range(HOURS):
+            for _ in range(3):
+                had[hour] += await begin_anew(ca, name)
+            await issue(ca, other)  # nobody else is refused
+            await ca.sql("UPDATE bucket SET full_at = full_at - interval '1 hour'")
+        days = [sum(had[begin : begin + 24]) for begin in range(0, HOURS, 24)]
+        assert days == [2 * A_DAY - 1, A_DAY, A_DAY]
+        made = await ca.sql(f"SELECT count(*) FROM certificate WHERE identifiers = ARRAY['dns:{name}']")
+        assert made == sum(days) == 4 * A_DAY - 1
+
+
+async def issue(ca, account) -> None:
+    await (await account.order(ca.name())).issue(ca.web)
+
+
+async def begin_anew(ca, name: str) -> bool:
+    """Whether there was a certificate in it."""
+    account = await ca.account()
+    answer = await account.new_order(name)
+    if answer.status == 429:
+        assert_problem(answer, ErrorType.RATE_LIMITED, str(A_DAY))
+        return False
+    await Order(account, answer.location, answer.json).issue(ca.web)
+    return True
+
+
+async def test_lesson_23_who_is_refused_costs_nobody_else_anything(new_ca):
+    """Of a client that asks and asks nothing is kept, and all the others get what they ask for meanwhile, though it has
+    more requests under way than the server has connections.
+    """
+    limits = {"orders_per_account": f"{A_DAY}/1 day"}
+    async with new_ca(limits=limits, database_connections=4) as ca:
+        broken, others = await ca.account(), [await ca.account() for _ in range(8)]
+        for _ in range(A_DAY):
+            await broken.order(ca.name())
+        before = [await ca.sql(f"SELECT count(*) FROM {table}") for table in GROWING]
+        refused, done = [0], asyncio.Event()
+
+        async def ask_and_ask():
+            while not done.is_set():
+                answer = await broken.new_order(ca.name())
+                assert_problem(answer, ErrorType.RATE_LIMITED, status=429)
+                refused[0] += 1
+
+        asking = [asyncio.create_task(ask_and_ask()) for _ in range(16)]
+        for _ in range(4):
+            await asyncio.gather(*(issue(ca, other) for other in others))
+        done.set()
+        await asyncio.gather(*asking)
+        assert refused[0] >= len(asking)
+        after = [await ca.sql(f"SELECT count(*) FROM {table}") for table in GROWING]
+        each = {"account": 0, "orders": 1, "authz": 1, "validation": 1, "certificate": 1, "audit_event": 1}
+        assert [late - early for early, late in zip(before, after, strict=True)] == [
+            4 * each[table] * len(others) for table in GROWING
+        ]
+        buckets = await ca.sql("SELECT count(*) FROM bucket WHERE key LIKE 'orders-per-account:%'")
+        assert buckets == 1 + len(others)
 
 
 # ---------------------------------------------------------------- lesson 25
@@ -27,10 +100,15 @@ async def test_lesson_25_what_is_dead_goes_and_certificates_stay(new_ca):
         order = await account.order(ca.name())
         await order.issue(ca.web)
         await ca.sql("UPDATE nonce SET expires = 1")
+        await ca.sql("UPDATE bucket SET full_at = now() - interval '1 day'")
+        await ca.sql(
+            "INSERT INTO pause (account_id, identifier, failures, failed) "
+            "SELECT id, 'dns:a.test', 3, now() - interval '2 days' FROM account"
+        )
         for column in ("orders SET expires", "authz SET expires", "validation SET at"):
             await ca.sql(f"UPDATE {column} = now() - interval '2 years'")
         task = asyncio.create_task(ca.application.background())
-        for table in ("nonce", "orders", "authz", "validation"):
+        for table in ("nonce", "orders", "authz", "validation", "bucket", "pause"):
             await gone(ca, table)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
