@@ -7,6 +7,7 @@ as the server does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -30,6 +31,8 @@ PREFIXES = ("/api/v1", "/api")
 MAX_BODY = 64 * 1024
 """Bytes, of requests to routes that do not say otherwise."""
 JSON = "application/json"
+
+_FIELD = re.compile(r"(?!(?:str|int|bool|float|datetime|timedelta)$)[A-Za-z0-9_-]{1,64}", re.ASCII)
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Identify = Callable[[web.Request], Awaitable[Principal]]
@@ -251,7 +254,9 @@ def _validated(read: Callable[[], Given]) -> Given:
 
 
 def _told(error: ErrorDetails) -> tuple[str, str]:
-    where = ".".join(str(part) for part in error["loc"]) or "body"
+    # A field of several kinds has the kind in its place, too: `reason.literal['…']`.
+    parts = (str(part) for part in error["loc"])
+    where = ".".join(part for part in parts if _FIELD.fullmatch(part)) or "body"
     return where, error["msg"].removeprefix("Value error, ").rstrip(".") + "."
 
 

@@ -1,0 +1,124 @@
+"""Two persons for a dangerous act: taking back many certificates stands for all of them."""
+
+import asyncio
+
+import pytest
+import pytest_asyncio
+
+from acme_ca.admin.access import Role
+from acme_ca.config import ConfigurationError
+from acme_ca.core.codes import Code
+from tests.support.admin import assert_refused
+from tests.support.fixtures import IN_SESSION_LOOP
+
+pytestmark = IN_SESSION_LOOP
+
+ACT = "certificates.revoke-bulk"
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def ca(new_ca):
+    async with new_ca(admin={"two_person": ACT}) as made:
+        yield made
+
+
+async def one_certificate(ca):
+    return await (await ca.ready(await ca.account())).issue(ca.web)
+
+
+def wish(count=1):
+    return {"profile": "server", "reason": "superseded", "dry_run": False, "expected": count}
+
+
+async def revoked(ca):
+    return await ca.sql("SELECT count(*) FROM certificate WHERE revoked IS NOT NULL")
+
+
+async def test_an_act_is_done_when_another_person_approves_it(ca):
+    await one_certificate(ca)
+    alice, bob = await ca.operator(name="alice"), await ca.operator(Role.SECURITY_OFFICER, name="bob")
+    shown = await alice.post("/certificates/revoke-bulk", {"profile": "server"})
+    assert shown["count"] == 1, "a look needs nobody"
+    asked = await alice.post("/certificates/revoke-bulk", wish(), status=202)
+    assert (asked["state"], asked["requested_by"], asked["action"]) == ("waiting", "alice", ACT)
+    assert await revoked(ca) == 0
+    mine = await alice.ask("POST", f"/approvals/{asked['id']}/approve")
+    assert_refused(mine, Code.APPROVAL_BY_ANOTHER, status=403)
+    assert [one["id"] for one in await bob.pages("/approvals", waiting="true")] == [asked["id"]]
+    done = await bob.post(f"/approvals/{asked['id']}/approve")
+    assert (done["state"], done["decided_by"]) == ("approved", "bob")
+    assert (done["outcome"]["status"], done["outcome"]["body"]["count"]) == (200, 1)
+    assert await revoked(ca) == 1
+    again = await bob.ask("POST", f"/approvals/{asked['id']}/approve")
+    assert_refused(again, Code.CONFLICT, status=409)
+    assert await bob.pages("/approvals", waiting="true") == []
+    said = await ca.sql(
+        "SELECT array_agg(event || ' ' || actor ORDER BY id) FROM audit_event "
+        "WHERE event ~ '^approval' OR event = 'certificate.revoked'"
+    )
+    assert said == [
+        "approval.requested operator:alice",
+        "approval.approved operator:bob",
+        "certificate.revoked operator:bob",
+    ]
+
+
+async def test_what_is_rejected_or_withdrawn_or_too_old_is_not_done(ca):
+    await one_certificate(ca)
+    alice, bob = await ca.operator(), await ca.operator(Role.SECURITY_OFFICER)
+    ids = [(await alice.post("/certificates/revoke-bulk", wish(), status=202))["id"] for _ in range(3)]
+    assert (await bob.post(f"/approvals/{ids[0]}/reject"))["state"] == "rejected"
+    assert (await alice.post(f"/approvals/{ids[1]}/reject"))["state"] == "rejected"
+    await ca.sql(f"UPDATE approval SET expires = now() WHERE id = '{ids[2]}'")
+    assert (await bob.get(f"/approvals/{ids[2]}"))["state"] == "expired"
+    for id_ in ids:
+        assert_refused(await bob.ask("POST", f"/approvals/{id_}/approve"), Code.CONFLICT, status=409)
+        assert_refused(await bob.ask("POST", f"/approvals/{id_}/reject"), Code.CONFLICT, status=409)
+    assert await revoked(ca) == 0
+
+
+async def test_of_many_who_approve_at_once_one_does_it(ca):
+    await one_certificate(ca)
+    alice = await ca.operator()
+    officers = [await ca.operator(Role.SECURITY_OFFICER) for _ in range(8)]
+    id_ = (await alice.post("/certificates/revoke-bulk", wish(), status=202))["id"]
+    answers = await asyncio.gather(*(one.ask("POST", f"/approvals/{id_}/approve") for one in officers))
+    assert sorted(answer.status for answer in answers) == [200, *[409] * 7]
+
+
+async def test_an_act_that_is_refused_when_it_is_done_says_so_in_its_outcome(ca):
+    alice, bob = await ca.operator(), await ca.operator(Role.SECURITY_OFFICER)
+    id_ = (await alice.post("/certificates/revoke-bulk", wish(7), status=202))["id"]
+    done = await bob.post(f"/approvals/{id_}/approve")
+    assert done["outcome"]["status"] == 409
+    assert done["outcome"]["body"]["code"] == Code.CONFLICT
+
+
+async def test_who_approves_must_be_allowed_the_act_itself(ca):
+    """An officer may decide, an operator may not, whatever was asked for."""
+    alice, operator = await ca.operator(), await ca.operator(Role.OPERATOR)
+    id_ = (await alice.post("/certificates/revoke-bulk", wish(), status=202))["id"]
+    assert_refused(await operator.ask("POST", f"/approvals/{id_}/approve"), Code.FORBIDDEN, status=403)
+    assert (await operator.get(f"/approvals/{id_}"))["state"] == "waiting"
+
+
+async def test_a_bad_request_is_refused_before_it_waits(ca):
+    alice = await ca.operator()
+    answer = await alice.ask("POST", "/certificates/revoke-bulk", {**wish(), "reason": "boredom"})
+    assert_refused(answer, Code.FIELD_INVALID, status=400, field="reason")
+    assert await ca.sql("SELECT count(*) FROM approval") == 0
+
+
+async def test_unknown_approvals_are_not_found(ca):
+    alice = await ca.operator()
+    for method, path in (("GET", ""), ("POST", "/approve"), ("POST", "/reject")):
+        assert_refused(await alice.ask(method, f"/approvals/0{path}"), Code.NOT_FOUND, status=404)
+
+
+async def test_a_name_of_no_dangerous_act_stops_the_start(new_ca):
+    with pytest.raises(ConfigurationError, match=r"ACME_CA_ADMIN__TWO_PERSON.*certificates\.revoke-bulk"):
+        async with new_ca(admin={"two_person": "certificates.revok-bulk"}):
+            pass
+    async with new_ca(admin={"two_person": "all"}) as ca:
+        alice = await ca.operator()
+        await alice.post("/certificates/revoke-bulk", wish(0), status=202)
