@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from acme_ca.storage.seals import AuditEvent, Seal
+from acme_ca.storage.seals import AuditEvent, Seal, SealedEvent
 
 NOTHING = bytes(32)
 """The hash before the first seal."""
@@ -52,6 +52,12 @@ def line(event: AuditEvent) -> str:
     }
     # As it is stored: read and written anew it might be another text.
     return f'{_JSON.encode(members)[:-1]},"detail":{event.detail}}}'
+
+
+def exported(one: SealedEvent) -> str:
+    """The line of an event with the number of its seal behind it."""
+    seal = "null" if one.seal is None else one.seal
+    return f'{line(one.event)[:-1]},"seal":{seal}}}'
 
 
 def digest(event: AuditEvent) -> bytes:

@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from cryptography import x509
+from cryptography.hazmat.primitives.hashes import SHA256
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from acme_ca.app import own_identifier
 from acme_ca.audit import check as checks
+from acme_ca.audit import verify as trail
+from acme_ca.audit.chain import Checkpoint
 from acme_ca.audit.findings import Finding, Findings, Severity
 from acme_ca.audit.journal import Journal
+from acme_ca.audit.verify import Trust
 from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, in_database, load_settings
+from acme_ca.cli.remote import Api, command, show_json
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.core.model import IssuerId
-from acme_ca.server import datadir
-from acme_ca.storage import audit
+from acme_ca.core.model import IssuerId, IssuerKind
+from acme_ca.server import datadir, hierarchy
+from acme_ca.storage import audit, issuers
 from acme_ca.storage.audit import Scope
 from acme_ca.storage.database import Database
+from acme_ca.storage.issuers import IssuerRecord
 
 WRONG = 1
 """Exit status when the check found an error."""
 INTERRUPTED = 130
+LINES_AT_ONCE = 10_000
 
 app = typer.Typer(help="Proving what was issued.", no_args_is_help=True)
 
@@ -78,9 +89,196 @@ def check(
     raise typer.Exit(WRONG if journal.total.of(Severity.ERROR) else 0)
 
 
+@app.command()
+def verify(
+    *,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The root to trust (PEM); without it the one in the data directory."
+        ),
+    ] = None,
+    checkpoint: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="FILE", help="Of audit checkpoint, kept elsewhere: finds a trail that was cut off."
+        ),
+    ] = None,
+    as_json: JsonOption = False,
+    config_file: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Verify the audit trail: every event and seal, by the signatures. Names what was changed, left out, put in or moved.
+
+    It reads the database itself, for it must not trust the server. Exit status 0: all is well, 1: something is wrong,
+    2: it could not be verified.
+    """
+    settings = load_settings(config_file, data=data)
+    kept = [_kept(file) for file in checkpoint or ()]
+    if settings.audit_checkpoint.exists():
+        kept.append(_kept(settings.audit_checkpoint))
+    trusted, whence = _trusted(settings, root)
+    report, fingerprint = in_database(settings, lambda database: _verify(database, trusted, kept))
+    whence = whence or "of the database, which proves nothing against who can write there: give --root"
+    _tell_trail(report, f"{fingerprint} ({whence})", as_json=as_json)
+    raise typer.Exit(WRONG if report.errors else 0)
+
+
+def _kept(file: Path) -> Checkpoint:
+    try:
+        return Checkpoint.parse(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no checkpoint"
+        raise ConfigurationError(f"--checkpoint: {file} cannot be read: {reason}.") from None
+
+
+def _trusted(settings: Settings, root: Path | None) -> tuple[x509.Certificate | None, str]:
+    """The root of a file, and which; None where there is none."""
+    here = hierarchy.place(settings) / "root.pem"
+    if root is None and not here.exists():
+        return None, ""
+    file = root or here
+    try:
+        return x509.load_pem_x509_certificate(file.read_bytes()), str(file)
+    except (OSError, ValueError):
+        raise ConfigurationError(f"--root: {file} is no certificate in PEM that can be read.") from None
+
+
+async def _verify(
+    database: Database, trusted: x509.Certificate | None, kept: Sequence[Checkpoint]
+) -> tuple[trail.Report, str]:
+    records = await issuers.all_issuers(database)
+    if trusted is None:
+        found = next((record for record in records if record.kind is IssuerKind.ROOT), None)
+        if found is None:
+            raise ConfigurationError("There is no root in the database: give one with --root.")
+        trusted = x509.load_der_x509_certificate(found.der)
+    trust = Trust(trusted, list(_certificates(records)))
+    report = await trail.verify(database, trust, checkpoints=kept)
+    return report, trusted.fingerprint(SHA256()).hex()
+
+
+def _certificates(records: Sequence[IssuerRecord]) -> Iterator[x509.Certificate]:
+    for record in records:
+        with contextlib.suppress(ValueError):  # one that was spoilt vouches for nobody
+            yield x509.load_der_x509_certificate(record.der)
+
+
+def _tell_trail(report: trail.Report, root: str, *, as_json: bool) -> None:
+    tail, last = report.tail, report.last
+    if as_json:
+        document = {
+            "root": root,
+            "seals": report.seals,
+            "events": report.events,
+            "unsealed": tail.events,
+            "unsealed_since": tail.since and tail.since.isoformat(),
+            "checkpoint": last.text if last else None,
+            "errors": report.errors,
+            "findings": [_listed(finding) for finding in report.findings],
+        }
+        typer.echo(json.dumps(document, indent=2))
+        return
+    out = console()
+    for finding in report.findings:
+        out.print(f"{finding.code}  {finding.object}: {finding.sentence}")
+    if report.errors > len(report.findings):
+        out.print(f"… and {report.errors - len(report.findings)} more.")
+    until = f", the last of {last.at:%Y-%m-%d %H:%M:%S} UTC" if last else ""
+    out.print(f"{report.events} events under {report.seals} seals{until}; errors: {report.errors}.")
+    since = f" since {tail.since:%Y-%m-%d %H:%M:%S} UTC" if tail.since else ""
+    out.print(f"Not sealed yet, so not proved: {tail.events}{since}.")
+    out.print(f"Trusted root: {root}")
+
+
+# ---------------------------------------------------------------- looking
+
+
+ObjectOption = Annotated[
+    str | None, typer.Option("--object", metavar="OBJECT", help="As in certificate:SERIAL or account:ID.")
+]
+ActorOption = Annotated[
+    str | None, typer.Option(help="As in operator:alice, account:ID or server.", metavar="ACTOR")
+]
+EventOption = Annotated[str | None, typer.Option(help="As in certificate.revoked.", metavar="EVENT")]
+SinceOption = Annotated[str | None, typer.Option(metavar="TIME", help="From then on; UTC, ISO 8601.")]
+UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Before then; UTC, ISO 8601.")]
+
+
+@command(app, "list")
+def list_events(
+    api: Api,
+    *,
+    object_: ObjectOption = None,
+    actor: ActorOption = None,
+    event: EventOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 100,
+) -> None:
+    """Show who did what, the newest first."""
+    query = _query(object_, actor, event, since, until)
+    found = list(api.pages("/audit/events", most=limit, **query))
+    if api.as_json:
+        show_json(found)
+        return
+    table = Table(box=None)
+    for column in ("id", "time (UTC)", "event", "actor", "from"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("object", overflow="fold", min_width=24)
+    table.add_column("detail", overflow="fold")
+    for one in found:
+        at = f"{datetime.fromisoformat(one['at']):%Y-%m-%d %H:%M:%S}" if one["at"] else "?"
+        facts = json.dumps(one["detail"], ensure_ascii=False)
+        table.add_row(str(one["id"]), at, one["event"], one["actor"], one["source"], one["object"], facts)
+    console().print(table)
+
+
+@command(app, "export")
+def export(
+    api: Api,
+    *,
+    object_: ObjectOption = None,
+    actor: ActorOption = None,
+    event: EventOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+) -> None:
+    """Write events as JSON lines, the oldest first: as they are sealed, with the number of their seal."""
+    query = _query(object_, actor, event, since, until)
+    after = None
+    while lines := api.get("/audit/export", after=after, limit=LINES_AT_ONCE, **query):
+        sys.stdout.buffer.write(lines)
+        after = json.loads(lines.splitlines()[-1])["id"]
+    sys.stdout.buffer.flush()
+
+
+@command(app, "checkpoint")
+def checkpoint(api: Api) -> None:
+    """Print the newest checkpoint, to be kept elsewhere for audit verify --checkpoint."""
+    found = api.get("/audit/checkpoint")
+    if api.as_json:
+        show_json(found)
+    else:
+        typer.echo(found["text"], nl=False)
+
+
+def _query(
+    object_: str | None, actor: str | None, event: str | None, since: str | None, until: str | None
+) -> dict[str, Any]:
+    times = {
+        name: _read_time(text, f"--{name}").isoformat()
+        for name, text in (("since", since), ("until", until))
+        if text is not None
+    }
+    return {"object": object_, "actor": actor, "event": event, **times}
+
+
 def _time(text: str | None, option: str, default: datetime) -> datetime:
-    if text is None:
-        return default
+    return default if text is None else _read_time(text, option)
+
+
+def _read_time(text: str, option: str) -> datetime:
     try:
         time = datetime.fromisoformat(text)
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)

@@ -1,0 +1,89 @@
+"""The audit trail over the API."""
+
+import asyncio
+import json
+from datetime import datetime
+
+import pytest
+
+from acme_ca.admin.access import Role
+from acme_ca.core.codes import Code
+from tests.support.admin import assert_refused
+from tests.support.application import at_work
+from tests.support.fixtures import IN_SESSION_LOOP
+
+pytestmark = IN_SESSION_LOOP
+
+
+async def test_who_did_what_is_found_by_object_actor_event_and_time(new_ca):
+    async with new_ca() as ca:
+        officer = await ca.operator(Role.SECURITY_OFFICER)
+        account = await ca.account()
+        for contact in ("a", "b", "c"):
+            await account.post(account.url, {"contact": [f"mailto:{contact}@example.org"]})
+        actor = f"account:{account.url.rpartition('/')[2]}"
+        told = await officer.pages("/audit/events", actor=actor, limit=2)
+        assert [one["event"] for one in told] == ["account.updated"] * 3 + ["account.created"]
+        assert told[0]["detail"]["before"]["contact"] == ["mailto:b@example.org"]
+        assert told[0]["source"] == "127.0.0.1"
+        oldest = await officer.pages("/audit/events", object=actor, sort="oldest", limit=1)
+        assert oldest == told[::-1]
+        assert await officer.get(f"/audit/events/{told[0]['id']}") == told[0]
+        made = (await officer.get("/audit/events", event="account.created"))["items"]
+        assert told[3] in made
+        until = {"object": actor, "until": told[0]["at"], "since": told[2]["at"]}
+        assert (await officer.get("/audit/events", **until))["items"] == told[1:3]
+        exported = await officer.ask("GET", "/audit/export", object=actor, limit=3)
+        assert exported.content_type == "application/jsonl"
+        lines = [json.loads(line) for line in exported.body.splitlines()]
+        assert [line["id"] for line in lines] == [one["id"] for one in told[:0:-1]]
+        after = {"object": actor, "after": lines[-1]["id"]}
+        rest = await officer.ask("GET", "/audit/export", **after)
+        assert json.loads(rest.body)["id"] == told[0]["id"]
+
+
+async def test_what_happened_is_sealed_within_seconds(new_ca):
+    async with new_ca() as ca:
+        officer = await ca.operator(Role.SECURITY_OFFICER)
+        assert_refused(await officer.ask("GET", "/audit/checkpoint"), Code.NOT_FOUND, "sealed", status=404)
+        async with at_work(ca):
+            for _ in range(100):
+                if (answer := await officer.ask("GET", "/audit/checkpoint")).status == 200:
+                    break
+                await asyncio.sleep(0.1)
+        checkpoint = answer.json
+        assert checkpoint["text"].startswith(
+            f"acme-ca audit checkpoint 1\norigin {ca.settings.public_url}\nseal 1\n"
+        )
+        assert ca.settings.audit_checkpoint.read_text() == checkpoint["text"]
+        (seal,) = await officer.pages("/audit/seals")
+        assert (seal["id"], seal["hash"]) == (1, checkpoint["hash"])
+        assert datetime.fromisoformat(seal["at"]) == datetime.fromisoformat(checkpoint["at"])
+        first = (await officer.get("/audit/events", sort="oldest"))["items"][0]
+        assert first["seal"] == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "field"),
+    [
+        ("/audit/events", {"since": "yesterday"}, "since"),
+        ("/audit/events", {"since": "2030-01-01T00:00:00"}, "since"),
+        ("/audit/events", {"sort": "sideways"}, "sort"),
+        ("/audit/events", {"actor": ""}, "actor"),
+        ("/audit/events", {"cursor": "x"}, "cursor"),
+        ("/audit/events", {"who": "x"}, "who"),
+        ("/audit/export", {"after": "x"}, "after"),
+        ("/audit/export", {"after": str(2**63)}, "after"),
+        ("/audit/export", {"limit": "10001"}, "limit"),
+        ("/audit/seals", {"cursor": "WyJhIl0"}, "cursor"),
+    ],
+)
+async def test_a_query_that_makes_no_sense_is_refused_by_the_field(ca, path, query, field):
+    officer = await ca.operator(Role.SECURITY_OFFICER)
+    assert_refused(await officer.ask("GET", path, **query), Code.FIELD_INVALID, status=400, field=field)
+
+
+@pytest.mark.parametrize("id_", ["0", "x", "-1", "9" * 30, "%25", "%D9%A1"])
+async def test_an_event_that_is_not_there(ca, id_):
+    officer = await ca.operator(Role.SECURITY_OFFICER)
+    assert_refused(await officer.ask("GET", f"/audit/events/{id_}"), Code.NOT_FOUND, status=404)
