@@ -2,8 +2,11 @@
 
 import asyncio
 import contextlib
+import re
+import subprocess
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -85,6 +88,23 @@ async def test_ids_that_were_drawn_and_never_used_are_no_gap(trail):
     await trail.act(2)
     await trail.seal()
     assert await trail.wrong() == []
+
+
+async def test_a_checkpoint_is_verified_with_openssl_as_the_docs_say(sealed):
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    recipe = re.findall(r"^    ((?:sed|openssl) .*)$", page, re.MULTILINE)
+    assert len(recipe) == 4
+    script = "\n".join(recipe).replace("checkpoint.txt", sealed.checkpoint.name)
+    command = ["sh", "-ec", script]
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=sealed.checkpoint.parent, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "Verified OK", done.stderr
+    sealed.checkpoint.write_text(sealed.checkpoint.read_text().replace("seal 3", "seal 4"))
+    done = await asyncio.to_thread(
+        subprocess.run, command, cwd=sealed.checkpoint.parent, capture_output=True, text=True, check=False
+    )
+    assert "Verified OK" not in done.stdout
 
 
 # ---------------------------------------------------------------- tampering
