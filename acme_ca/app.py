@@ -64,6 +64,7 @@ from acme_ca.core.states import IssuerState
 from acme_ca.core.weakkeys import WeakKeys
 from acme_ca.expiry import Expiry
 from acme_ca.lifecycle.bulk import BulkRevocation
+from acme_ca.lifecycle.eab import EabKeys
 from acme_ca.lifecycle.issuing import Issuing
 from acme_ca.lifecycle.services import Services
 from acme_ca.log import Logger
@@ -403,6 +404,9 @@ class _Composition:
             limits=acme.limits,
             routes=routes,
             two_person=_two_person(settings.two_person),
+            policies=self._policies,
+            eab_keys=EabKeys(database=self._database, clock=utc_now, random_bytes=os.urandom),
+            new_id=new_id,
             clock=utc_now,
             random_bytes=os.urandom,
         )

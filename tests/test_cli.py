@@ -199,16 +199,16 @@ def test_ctrl_c_at_the_question_leaves_nothing_and_shows_no_trace(tmp_path):
 
 async def test_80_columns_show_each_whole_eab_key_id_and_when_it_was_made(tmp_path, empty_database_url):
     def act() -> None:
-        for options in (("Web team",), ("The team with a long name " * 8, "--max-accounts", "1000000")):
+        for options in (("Web team",), ("The team with a long name " * 7, "--max-accounts", "1000000")):
             assert eab("create", "--owner", *options).returncode == 0
         keys = json.loads(eab("list", "--json").stdout)
-        assert eab("revoke", keys[0]["kid"]).returncode == 0
+        assert eab("revoke", keys[0]["id"], "--yes").returncode == 0
         status, said = Terminal.of_command(tmp_path, "eab", "list", DATABASE_URL=empty_database_url).end()
         lines = re.sub(r"\x1b\[[0-9;]*m", "", said).splitlines()
         assert (status, len(keys)) == (0, 2)
         assert all(len(line) <= 80 for line in lines), lines
         for key in keys:
-            (line,) = [line for line in lines if key["kid"] in line.split()]
+            (line,) = [line for line in lines if key["id"] in line.split()]
             assert key["created"][:16].replace("T", " ") in line
 
     def eab(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -219,8 +219,9 @@ async def test_80_columns_show_each_whole_eab_key_id_and_when_it_was_made(tmp_pa
 
 async def test_an_eab_key_that_is_not_there_is_named(tmp_path, empty_database_url):
     settings = {"DATABASE_URL": empty_database_url}
-    done = await asyncio.to_thread(command, tmp_path, "eab", "revoke", "nobodys-key", **settings)
-    assert_refused(done, "nobodys-key")
+    done = await asyncio.to_thread(command, tmp_path, "eab", "revoke", "nobodys-key", "--yes", **settings)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "acme-ca: There is no such EAB key.\n"
 
 
 # ---------------------------------------------------------------- single certificates

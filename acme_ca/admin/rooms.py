@@ -10,8 +10,10 @@ from acme_ca.acme.limits import Limits
 from acme_ca.acme.urls import Urls
 from acme_ca.admin.approvals import Approvals
 from acme_ca.admin.frame import Route
+from acme_ca.ca.policies import Policies
 from acme_ca.ca.served import Issuers
 from acme_ca.lifecycle.bulk import BulkRevocation
+from acme_ca.lifecycle.eab import EabKeys
 from acme_ca.lifecycle.issuing import Issuing
 from acme_ca.lifecycle.services import Services
 from acme_ca.revocation.revoke import Revocation
@@ -35,5 +37,8 @@ class Admin:
     routes: Mapping[str, Route]
     """By their names."""
     two_person: frozenset[str]
+    policies: Policies
+    eab_keys: EabKeys
+    new_id: Callable[[], str] = field(repr=False)
     clock: Callable[[], datetime] = field(repr=False)
     random_bytes: Callable[[int], bytes] = field(repr=False)

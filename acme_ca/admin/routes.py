@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from acme_ca.admin import approvals, audit, certificates, limits, services, tokens
+from acme_ca.admin import (
+    accounts,
+    approvals,
+    audit,
+    certificates,
+    eab,
+    limits,
+    policies,
+    scopes,
+    services,
+    tokens,
+)
 from acme_ca.admin.frame import Route
 
 ROUTES: tuple[Route, ...] = (
@@ -12,4 +23,8 @@ ROUTES: tuple[Route, ...] = (
     *limits.ROUTES,
     *services.ROUTES,
     *certificates.ROUTES,
+    *eab.ROUTES,
+    *accounts.ROUTES,
+    *policies.ROUTES,
+    *scopes.ROUTES,
 )

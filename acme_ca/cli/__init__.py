@@ -11,6 +11,7 @@ from acme_ca import __version__, server
 from acme_ca.admin.access import Role
 from acme_ca.ca.certify import is_loopback
 from acme_ca.cli import (
+    account,
     approval,
     audit,
     backup,
@@ -22,8 +23,10 @@ from acme_ca.cli import (
     eab,
     key,
     limits,
+    policy,
     profile,
     remote,
+    scope,
     token,
 )
 from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
@@ -47,6 +50,9 @@ app.add_typer(cert.app, name="cert")
 app.add_typer(ceremony.app, name="ceremony")
 app.add_typer(crl.app, name="crl")
 app.add_typer(eab.app, name="eab")
+app.add_typer(account.app, name="account")
+app.add_typer(policy.app, name="policy")
+app.add_typer(scope.app, name="scope")
 app.add_typer(key.app, name="key")
 app.add_typer(blocklist.app, name="blocklist")
 app.add_typer(limits.app, name="limits")

@@ -2,130 +2,255 @@
 
 from __future__ import annotations
 
-import json
-import os
-from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
-from typing import Annotated, Any, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
-from acme_ca.cli.options import (
-    ConfigOption,
-    DataOption,
-    JsonOption,
-    console,
-    in_database,
-    load_settings,
-    operator,
-)
-from acme_ca.config import ConfigurationError, Settings
-from acme_ca.core.model import EabKey
-from acme_ca.lifecycle.eab import EabKeys
-from acme_ca.storage.database import Database
-
-T = TypeVar("T")
-
+from acme_ca.cli.options import console
+from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json
+from acme_ca.core.model import EabKeyState
+from acme_ca.core.revocation import REASONS
 
 app = typer.Typer(help="Keys for external account binding.", no_args_is_help=True)
 
+KidArgument = Annotated[str, typer.Argument(metavar="KID", help="The key id.")]
+ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the audit.")]
+OwnerOption = Annotated[str | None, typer.Option(help="For whom it is: a note for operators.")]
+ContactOption = Annotated[
+    list[str] | None, typer.Option("--contact", metavar="TEXT", help="How they are reached. Repeatable.")
+]
+MaxAccountsOption = Annotated[
+    int | None, typer.Option(min=1, help="How many accounts may be made with it; any number without this.")
+]
+ExpiresOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME", help='For how long it makes accounts, as in "90 days"; without it for ever.'
+    ),
+]
+AllowOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--allow",
+        metavar="RULE",
+        help="Its accounts get only names that match, as suffix:a.example. Repeatable.",
+    ),
+]
+DenyOption = Annotated[
+    list[str] | None,
+    typer.Option("--deny", metavar="RULE", help="Its accounts get no name that matches. Repeatable."),
+]
+NetworkOption = Annotated[
+    list[str] | None,
+    typer.Option("--network", metavar="CIDR", help="From where its accounts may ask. Repeatable."),
+]
+ProfileOption = Annotated[
+    list[str] | None,
+    typer.Option("--profile", metavar="NAME", help="Which profiles they may order. Repeatable."),
+]
+OrdersOption = Annotated[int | None, typer.Option("--orders-per-day", min=1, help="Of all its accounts.")]
+CertificatesOption = Annotated[
+    int | None, typer.Option("--certificates-per-day", min=1, help="Of all its accounts.")
+]
 
-@app.command()
+
+@command(app, "create")
 def create(
+    api: Api,
     *,
     owner: Annotated[str, typer.Option(help="For whom it is: a note for operators.")],
     service: Annotated[
         str | None,
         typer.Option(
-            help="Its accounts may use this service's profiles and replace each other's certificates."
+            help="Its accounts share this service's profiles and policy, and replace each other's certificates."
         ),
     ] = None,
-    max_accounts: Annotated[
-        int | None,
-        typer.Option(min=1, help="How many accounts may be made with it; any number without this."),
-    ] = None,
-    as_json: JsonOption = False,
-    config_file: ConfigOption = None,
-    data: DataOption = None,
+    contact: ContactOption = None,
+    max_accounts: MaxAccountsOption = None,
+    expires_in: ExpiresOption = None,
+    allow: AllowOption = None,
+    deny: DenyOption = None,
+    network: NetworkOption = None,
+    profile: ProfileOption = None,
+    orders_per_day: OrdersOption = None,
+    certificates_per_day: CertificatesOption = None,
+    pending: Annotated[bool, typer.Option("--pending", help="It waits for approval.")] = False,
 ) -> None:
     """Make a key. Its HMAC key is shown now and never again."""
-    settings = load_settings(config_file, data=data)
-    key = _with_keys(
-        settings,
-        lambda keys: keys.create(owner=owner, service=service, max_accounts=max_accounts, actor=operator()),
+    limits = {"orders_per_day": orders_per_day, "certificates_per_day": certificates_per_day}
+    made = api.post(
+        "/eab-keys",
+        {
+            "owner": owner,
+            "service": service,
+            "contact": contact or [],
+            "max_accounts": max_accounts,
+            "expires_in": expires_in,
+            "pending": pending,
+            "restrictions": _restrictions(allow, deny, network, profile) | limits,
+        },
     )
-    hmac_key = urlsafe_b64encode(key.hmac_key).decode().rstrip("=")
-    if as_json:
-        typer.echo(json.dumps({"kid": key.id, "hmac_key": hmac_key}))
-        return
-    out = console()
-    out.print(f"Key id:   {key.id}")
-    out.print(f"HMAC key: {hmac_key}")
-    out.print(f"certbot:  --eab-kid {key.id} --eab-hmac-key={hmac_key}")
-    out.print(f"lego:     --eab --kid {key.id} --hmac={hmac_key}")
+    _show_made(api, made)
 
 
-@app.command("list")
+@command(app, "list")
 def list_keys(
-    *, as_json: JsonOption = False, config_file: ConfigOption = None, data: DataOption = None
+    api: Api,
+    *,
+    owner: Annotated[str | None, typer.Option(help="Only of this owner.")] = None,
+    service: Annotated[str | None, typer.Option(help="Only of this service.")] = None,
+    contact: Annotated[str | None, typer.Option(help="Only with this contact.")] = None,
+    state: Annotated[EabKeyState | None, typer.Option(help="Only in this state.")] = None,
+    text: Annotated[str | None, typer.Option(help="In the id, the owner or a contact.")] = None,
 ) -> None:
-    """Show the keys, without their secrets."""
-    keys = _with_keys(load_settings(config_file, data=data), EabKeys.all)
-    if as_json:
-        typer.echo(json.dumps([_facts(key) for key in keys], indent=2))
+    """Show the keys, without their secrets, newest first."""
+    found = list(
+        api.pages("/eab-keys", owner=owner, service=service, contact=contact, state=state, text=text)
+    )
+    if api.as_json:
+        show_json(found)
         return
     table = Table(box=None)
-    table.add_column("key id", no_wrap=True)
-    table.add_column("accounts", no_wrap=True)
-    table.add_column("created (UTC)", no_wrap=True)
-    table.add_column("revoked (UTC)", no_wrap=True)
+    for column in ("key id", "state", "accounts", "created (UTC)"):
+        table.add_column(column, no_wrap=True)
     table.add_column("owner", overflow="fold")
-    for key in keys:
-        accounts = f"{key.accounts} of {key.max_accounts}" if key.max_accounts else str(key.accounts)
-        table.add_row(key.id, accounts, _minute(key.created), _minute(key.revoked), _owner(key))
+    for key in found:
+        owner = f"{key['owner']} ({key['service']})" if key["service"] else key["owner"]
+        table.add_row(key["id"], key["state"], _accounts(key), minute(key["created"]), owner)
     console().print(table)
 
 
-@app.command()
-def revoke(
-    kid: Annotated[str, typer.Argument(help="The key id.")],
+@command(app, "show")
+def show(api: Api, kid: KidArgument) -> None:
+    """Show one, and what its accounts may do."""
+    _show(api, api.get(f"/eab-keys/{part(kid)}"))
+
+
+@command(app, "update")
+def update(
+    api: Api,
+    kid: KidArgument,
     *,
-    config_file: ConfigOption = None,
-    data: DataOption = None,
+    owner: OwnerOption = None,
+    contact: ContactOption = None,
+    max_accounts: MaxAccountsOption = None,
+    expires_in: ExpiresOption = None,
+    allow: AllowOption = None,
+    deny: DenyOption = None,
+    network: NetworkOption = None,
+    profile: ProfileOption = None,
+    orders_per_day: OrdersOption = None,
+    certificates_per_day: CertificatesOption = None,
+    unrestricted: Annotated[
+        bool, typer.Option("--unrestricted", help="Take all restrictions away that are not given here.")
+    ] = False,
 ) -> None:
-    """End a key: no further account can be made with it, and those that were made are frozen."""
-    frozen = _with_keys(
-        load_settings(config_file, data=data), lambda keys: keys.revoke(kid, reason="", actor=operator())
-    )
-    if frozen is None:
-        raise ConfigurationError(f"There is no key {kid!r}, or it was revoked before: see acme-ca eab list.")
-    console().print(f"Revoked: {kid}; accounts frozen: {len(frozen)}")
-
-
-def _owner(key: EabKey) -> str:
-    return f"{key.owner} ({key.service})" if key.service else key.owner
-
-
-def _minute(time: datetime | None) -> str:
-    return f"{time:%Y-%m-%d %H:%M}" if time else ""
-
-
-def _facts(key: EabKey) -> dict[str, Any]:
-    return {
-        "kid": key.id,
-        "owner": key.owner,
-        "service": key.service,
-        "accounts": key.accounts,
-        "max_accounts": key.max_accounts,
-        "created": key.created.isoformat(timespec="seconds"),
-        "revoked": key.revoked.isoformat(timespec="seconds") if key.revoked else None,
+    """Change what is given. What its accounts may do changes within two seconds, for orders under way too."""
+    given = {"owner": owner, "contact": contact, "max_accounts": max_accounts, "expires_in": expires_in}
+    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    restrictions = _restrictions(allow, deny, network, profile) | {
+        name: value
+        for name, value in {
+            "orders_per_day": orders_per_day,
+            "certificates_per_day": certificates_per_day,
+        }.items()
+        if value is not None
     }
+    if restrictions or unrestricted:
+        now = {} if unrestricted else api.get(f"/eab-keys/{part(kid)}")["restrictions"]
+        names = now.get("names", {}) | restrictions.get("names", {})
+        changes["restrictions"] = now | restrictions | ({"names": names} if names else {})
+    _show(api, api.patch(f"/eab-keys/{part(kid)}", changes))
 
 
-def _with_keys(settings: Settings, act: Callable[[EabKeys], Awaitable[T]]) -> T:
-    def work(opened: Database) -> Awaitable[T]:
-        return act(EabKeys(database=opened, clock=lambda: datetime.now(UTC), random_bytes=os.urandom))
+@command(app, "approve")
+def approve(api: Api, kid: KidArgument) -> None:
+    """Let a key that waits make accounts."""
+    _show(api, api.post(f"/eab-keys/{part(kid)}/approve"))
 
-    return in_database(settings, work)
+
+@command(app, "rotate")
+def rotate(api: Api, kid: KidArgument, *, yes: YesOption = False) -> None:
+    """Make another HMAC key under the same id. The old one makes no accounts any more; accounts go on."""
+    confirm(f"Make the HMAC key of {kid} useless, and another?", yes=yes)
+    _show_made(api, api.post(f"/eab-keys/{part(kid)}/rotate"))
+
+
+@command(app, "revoke")
+def revoke(
+    api: Api,
+    kid: KidArgument,
+    *,
+    reason: ReasonOption = "revoked by an operator",
+    revoke_certificates: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REASON", help=f"Also take back its accounts' certificates: {', '.join(sorted(REASONS))}."
+        ),
+    ] = None,
+    yes: YesOption = False,
+) -> None:
+    """End a key: it makes no accounts any more, and those that it made are frozen at once. Asked once more it takes back
+    the certificates that are left.
+    """
+    path = f"/eab-keys/{part(kid)}"
+    key = api.get(path)
+    also = "" if revoke_certificates is None else ", and take back all its certificates"
+    confirm(f"End the EAB key of {key['owner']}, freeze its {key['accounts']} accounts{also}?", yes=yes)
+    told: dict[str, Any] = {}
+    if key["state"] != EabKeyState.REVOKED or revoke_certificates is None:
+        told = api.post(f"{path}/revoke", {"reason": reason})
+    if revoke_certificates is not None:
+        wish = {"reason": revoke_certificates, "comment": reason}
+        told |= {"certificates": api.post(f"{path}/revoke-certificates", wish)}
+    if api.as_json:
+        show_json(told)
+        return
+    if "frozen" in told:
+        console().print(f"Revoked: {kid}; accounts frozen: {len(told['frozen'])}")
+    if (certificates := told.get("certificates")) is not None:
+        console().print(
+            f"Certificates revoked: {certificates['revoked']}"
+            if "revoked" in certificates
+            else f"A second person must approve the certificates' end: acme-ca approval show {certificates['id']}"
+        )
+
+
+def _restrictions(
+    allow: Sequence[str] | None,
+    deny: Sequence[str] | None,
+    network: Sequence[str] | None,
+    profile: Sequence[str] | None,
+) -> dict[str, Any]:
+    names = {name: rules for name, rules in {"allow": allow, "deny": deny}.items() if rules}
+    given = {"names": names, "source_networks": network, "profiles": profile}
+    return {name: value for name, value in given.items() if value}
+
+
+def _accounts(key: Mapping[str, Any]) -> str:
+    return f"{key['accounts']} of {key['max_accounts']}" if key["max_accounts"] else str(key["accounts"])
+
+
+def _show(api: Api, key: dict[str, Any]) -> None:
+    if api.as_json:
+        show_json(key)
+        return
+    restrictions = {name: value for name, value in key["restrictions"].items() if value and name != "names"}
+    names = {name: rules for name, rules in key["restrictions"]["names"].items() if rules}
+    show_facts({**key, "restrictions": restrictions | names})
+
+
+def _show_made(api: Api, made: dict[str, Any]) -> None:
+    if api.as_json:
+        show_json({"kid": made["id"], "hmac_key": made["hmac_key"], "state": made["state"]})
+        return
+    kid, hmac_key = made["id"], made["hmac_key"]
+    out = console()
+    out.print(f"Key id:   {kid}")
+    out.print(f"HMAC key: {hmac_key}")
+    out.print(f"certbot:  --eab-kid {kid} --eab-hmac-key={hmac_key}")
+    out.print(f"lego:     --eab --kid {kid} --hmac={hmac_key}")
+    if made["state"] == EabKeyState.PENDING:
+        out.print(f"It waits for approval: acme-ca eab approve {kid}")

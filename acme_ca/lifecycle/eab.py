@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 
-from acme_ca.core.model import UNRESTRICTED, AccountId, Actor, EabKey, EabKeyId, Restrictions
-from acme_ca.storage import eab
+from acme_ca.core.codes import Code
+from acme_ca.core.model import (
+    UNRESTRICTED,
+    AccountId,
+    Actor,
+    EabKey,
+    EabKeyId,
+    EabKeyState,
+    Restrictions,
+    RevocationReason,
+)
+from acme_ca.core.problems import Problem, malformed
+from acme_ca.core.states import ServiceState
+from acme_ca.storage import eab, services
 from acme_ca.storage.database import Database
+from acme_ca.storage.eab import Filter
 
 HMAC_KEY_BYTES = 32
 KEY_ID_BYTES = 12
@@ -34,7 +48,8 @@ class EabKeys:
         actor: Actor,
     ) -> EabKey:
         """A new key for `owner`, a note for operators. `service`: whose accounts are made with it, for profiles, policies
-        and replacements. `max_accounts` None: for any number of accounts. `pending`: it waits for approval.
+        and replacements; where it is registered and waits for approval, so does the key. `max_accounts` None: for any
+        number of accounts. `pending`: it waits for approval. Raises Problem (`service-not-approved`).
         """
         now = self._clock()
         key = EabKey(
@@ -49,14 +64,83 @@ class EabKeys:
             approved=None if pending else now,
             expires=expires,
         )
-        await eab.create(self._database, key, actor=actor)
+        registered = await services.find(self._database, service) if service is not None else None
+        if registered is None:
+            await eab.create(self._database, key, actor=actor)
+            return key
+        if registered.state is ServiceState.PENDING:
+            key = replace(key, approved=None)
+        if not await services.add_eab_key(self._database, registered, key, actor=actor):
+            raise _conflict("The service is retired: approve it first.", Code.SERVICE_NOT_APPROVED)
         return key
 
-    async def all(self) -> list[EabKey]:
-        return await eab.all_keys(self._database)
+    async def find(self, key: str) -> EabKey:
+        """Raises Problem (`not-found`)."""
+        found = await eab.find(self._database, key)
+        if found is None:
+            raise no_such_key()
+        return found
 
-    async def revoke(self, key: str, *, reason: str, actor: Actor) -> tuple[AccountId, ...] | None:
-        """No further account can be made with it, and those that were are frozen. None: there is no such key, or it was
-        revoked before.
+    async def page(self, wanted: Filter, *, after: tuple[datetime, str] | None, limit: int) -> list[EabKey]:
+        return await eab.page(self._database, wanted, after=after, limit=limit, now=self._clock())
+
+    async def change(self, before: EabKey, after: EabKey, *, actor: Actor) -> EabKey:
+        """Raises Problem (`conflict`)."""
+        if before == after:
+            return before
+        changed = await eab.change(self._database, before, after, actor=actor, now=self._clock())
+        if changed is None:
+            raise _conflict("The EAB key is revoked, or has made more accounts than that already.")
+        return changed
+
+    async def approve(self, key: str, *, actor: Actor) -> EabKey:
+        """Raises Problem: `not-found`, `conflict`."""
+        approved = await eab.approve(self._database, key, actor=actor, now=self._clock())
+        if approved is None:
+            raise _conflict(f"The EAB key does not wait for approval: it is {await self._state(key)}.")
+        return approved
+
+    async def rotate(self, key: str, *, actor: Actor) -> EabKey:
+        """With a new HMAC key. Raises Problem: `not-found`, `conflict`."""
+        secret = self._random_bytes(HMAC_KEY_BYTES)
+        rotated = await eab.rotate(self._database, key, secret, actor=actor, now=self._clock())
+        if rotated is None:
+            raise _conflict(f"The EAB key is {await self._state(key)}: make another.")
+        return rotated
+
+    async def revoke(self, key: str, *, reason: str, actor: Actor) -> tuple[AccountId, ...]:
+        """No further account can be made with it, and those that were are frozen: those that were frozen now.
+
+        Raises Problem: `not-found`, `conflict`.
         """
-        return await eab.revoke(self._database, key, reason=reason, actor=actor, now=self._clock())
+        frozen = await eab.revoke(self._database, key, reason=reason, actor=actor, now=self._clock())
+        if frozen is None:
+            raise _conflict(f"The EAB key is {await self._state(key)} already.")
+        return frozen
+
+    async def revoke_certificates(
+        self, key: str, *, reason: RevocationReason, comment: str, actor: Actor
+    ) -> int:
+        """All living ones of the accounts of a revoked key, batch by batch: asked once more, it goes on where it ended.
+
+        Raises Problem: `not-found`, `conflict`.
+        """
+        if (await self.find(key)).revoked is None:
+            raise _conflict("Revoke the EAB key first, or its accounts get new certificates meanwhile.")
+        gone = 0
+        while batch := await eab.revoke_certificates(
+            self._database, key, reason=reason, comment=comment, actor=actor, now=self._clock()
+        ):
+            gone += batch
+        return gone
+
+    async def _state(self, key: str) -> EabKeyState:
+        return (await self.find(key)).state(self._clock())
+
+
+def no_such_key() -> Problem:
+    return malformed("There is no such EAB key.", status=404, code=Code.NOT_FOUND)
+
+
+def _conflict(detail: str, code: Code = Code.CONFLICT) -> Problem:
+    return malformed(detail, status=409, code=code)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 import asyncpg
 
-from acme_ca.core.model import Account, AccountId, Actor
+from acme_ca.core.model import Account, AccountId, Actor, EabKeyId
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import AccountStatus
 from acme_ca.storage import eab, keys, operations
@@ -170,6 +171,34 @@ async def change_key(
 
 
 # ---------------------------------------------------------------- operators
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountRecord:
+    """An account as operators see it. `service`: of its EAB key."""
+
+    id: AccountId
+    status: AccountStatus
+    frozen: datetime | None
+    contact: tuple[str, ...]
+    thumbprint: str
+    eab_key_id: EabKeyId | None
+    service: str | None
+    terms_agreed: datetime | None
+    created: datetime
+    created_from: str
+
+
+async def record(database: Database, account: AccountId) -> AccountRecord | None:
+    row = await database.fetchrow(
+        """SELECT a.id, a.status, a.frozen, a.contact, a.thumbprint, a.eab_key_id, k.service, a.terms_agreed, a.created,
+                  a.created_from
+           FROM account a LEFT JOIN eab_key k ON k.id = a.eab_key_id WHERE a.id = $1""",
+        account,
+    )
+    if row is None:
+        return None
+    return AccountRecord(**{**row, "status": AccountStatus(row["status"]), "contact": tuple(row["contact"])})
 
 
 async def freeze(database: Database, account: AccountId, *, reason: str, actor: Actor, now: datetime) -> bool:

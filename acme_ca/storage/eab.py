@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from acme_ca.core.codes import Code
-from acme_ca.core.model import AccountId, Actor, EabKey, EabKeyId, Restrictions, RevocationReason
+from acme_ca.core.model import AccountId, Actor, EabKey, EabKeyId, EabKeyState, Restrictions, RevocationReason
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.storage.database import Database, Row, from_json
+from acme_ca.storage.database import Database, Row, from_json, to_json
 
 if TYPE_CHECKING:
     from acme_ca.storage.database import Connection
@@ -55,6 +56,131 @@ async def add(connection: Connection, key: EabKey, *, actor: Actor) -> None:
 async def find(database: Database, key: str) -> EabKey | None:
     """Raises pydantic's ValidationError for restrictions that a later release wrote."""
     row = await database.fetchrow(f"SELECT {_COLUMNS} FROM eab_key WHERE id = $1", key)
+    return _key_of(row) if row else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Whatever is not None must be so. `text`: in the id, the owner or a contact, in whatever case."""
+
+    owner: str | None = None
+    service: str | None = None
+    contact: str | None = None
+    text: str | None = None
+    state: EabKeyState | None = None
+    among: Sequence[str] | None = None
+    """Services."""
+
+
+_STATE = """CASE WHEN revoked IS NOT NULL THEN 'revoked' WHEN approved IS NULL THEN 'pending' WHEN expires <= $7 THEN 'expired'
+                 WHEN accounts >= max_accounts THEN 'used_up' ELSE 'active' END"""
+
+
+async def page(
+    database: Database, wanted: Filter, *, after: tuple[datetime, str] | None, limit: int, now: datetime
+) -> list[EabKey]:
+    """Newest first, behind `after` (created, id)."""
+    rows = await database.fetch(
+        f"""SELECT {_COLUMNS} FROM eab_key
+            WHERE ($1::timestamptz IS NULL OR (created, id) < ($1, $2)) AND ($3::text IS NULL OR owner = $3)
+              AND ($4::text IS NULL OR service = $4) AND ($5::text IS NULL OR $5 = ANY (contact))
+              AND ($6::text IS NULL OR {_STATE} = $6) AND ($8::text[] IS NULL OR service = ANY ($8))
+              AND ($9::text IS NULL OR strpos(lower(id || ' ' || owner || ' ' || array_to_string(contact, ' ')), lower($9)) > 0)
+            ORDER BY created DESC, id DESC LIMIT $10""",
+        *(after or (None, "")),
+        wanted.owner,
+        wanted.service,
+        wanted.contact,
+        wanted.state,
+        now,
+        wanted.among,
+        wanted.text,
+        limit,
+    )
+    return [_key_of(row) for row in rows]
+
+
+async def change(
+    database: Database, before: EabKey, after: EabKey, *, actor: Actor, now: datetime
+) -> EabKey | None:
+    """Replace what an operator may change: owner, contact, number of accounts, restrictions, end. None: it was revoked
+    meanwhile, or has made more accounts than it should be allowed.
+    """
+    told = {
+        "before": _changeable(before),
+        "after": {
+            name: value for name, value in _changeable(after).items() if _changeable(before)[name] != value
+        },
+    }
+    row = await database.fetchrow_durably(
+        f"""WITH changed AS (
+               UPDATE eab_key SET owner = $2, contact = $3, max_accounts = $4, restrictions = $5, expires = $6, changed = $7
+               WHERE id = $1 AND revoked IS NULL AND ($4::integer IS NULL OR accounts <= $4) RETURNING *
+           ), told AS (
+               INSERT INTO audit_event (at, event, actor, source, object, detail)
+               SELECT $7, 'eab-key.changed', $8, $9, 'eab_key:' || id, $10 FROM changed
+           )
+           SELECT {_COLUMNS} FROM changed""",
+        before.id,
+        after.owner,
+        after.contact,
+        after.max_accounts,
+        after.restrictions.model_dump_json(exclude_defaults=True),
+        after.expires,
+        now,
+        actor.name,
+        actor.source,
+        to_json(told),
+    )
+    return _key_of(row) if row else None
+
+
+def _changeable(key: EabKey) -> dict[str, Any]:
+    return {
+        "owner": key.owner,
+        "contact": list(key.contact),
+        "max_accounts": key.max_accounts,
+        "restrictions": key.restrictions.model_dump(mode="json", exclude_defaults=True),
+        "expires": key.expires.isoformat() if key.expires else None,
+    }
+
+
+async def approve(database: Database, key: str, *, actor: Actor, now: datetime) -> EabKey | None:
+    """It may make accounts from now on. None: there is no such key, or it does not wait."""
+    row = await database.fetchrow_durably(
+        f"""WITH approved AS (
+               UPDATE eab_key SET approved = $2, changed = $2 WHERE id = $1 AND approved IS NULL AND revoked IS NULL RETURNING *
+           ), told AS (
+               INSERT INTO audit_event (at, event, actor, source, object)
+               SELECT $2, 'eab-key.approved', $3, $4, 'eab_key:' || id FROM approved
+           )
+           SELECT {_COLUMNS} FROM approved""",
+        key,
+        now,
+        actor.name,
+        actor.source,
+    )
+    return _key_of(row) if row else None
+
+
+async def rotate(
+    database: Database, key: str, hmac_key: bytes, *, actor: Actor, now: datetime
+) -> EabKey | None:
+    """Another secret under the same id: the old one makes no account any more. None: there is no such key, or it is revoked."""
+    row = await database.fetchrow_durably(
+        f"""WITH rotated AS (
+               UPDATE eab_key SET hmac_key = $2, changed = $3 WHERE id = $1 AND revoked IS NULL RETURNING *
+           ), told AS (
+               INSERT INTO audit_event (at, event, actor, source, object)
+               SELECT $3, 'eab-key.rotated', $4, $5, 'eab_key:' || id FROM rotated
+           )
+           SELECT {_COLUMNS} FROM rotated""",
+        key,
+        hmac_key,
+        now,
+        actor.name,
+        actor.source,
+    )
     return _key_of(row) if row else None
 
 

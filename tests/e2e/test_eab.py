@@ -91,13 +91,13 @@ def test_a_key_for_one_account_makes_one_account_however_many_ask_at_once(strict
     key = new_eab_key(strict, "--max-accounts", "1")
     answers = Counter(at_once([lambda: register(strict, key) for _ in range(8)]))
     assert answers == {"valid": 1, "unauthorized": 7}
-    (listed,) = [found for found in json.loads(eab(strict, "list", "--json")) if found["kid"] == key.kid]
+    (listed,) = [found for found in json.loads(eab(strict, "list", "--json")) if found["id"] == key.kid]
     assert (listed["accounts"], listed["max_accounts"]) == (1, 1)
 
 
 def test_a_revoked_key_makes_no_account(strict):
     key = new_eab_key(strict)
-    eab(strict, "revoke", key.kid)
+    eab(strict, "revoke", key.kid, "--yes")
     assert register(strict, key) == "unauthorized"
 
 

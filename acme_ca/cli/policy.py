@@ -1,0 +1,106 @@
+"""`acme-ca policy`: the name policies of the server and of services."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from acme_ca.cli.options import console
+from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_json, shown
+
+app = typer.Typer(help="Name policies of the server and of services.", no_args_is_help=True)
+
+DENIED = 1
+"""Exit status of `check` when a name is refused."""
+ScopeArgument = Annotated[
+    str, typer.Argument(metavar="SCOPE", help="server (everybody), or service:ID.", show_default=False)
+]
+
+
+@command(app, "show")
+def show(
+    api: Api, scope: Annotated[str | None, typer.Argument(metavar="[SCOPE]", help="Only this one.")] = None
+) -> None:
+    """Show the policies that operators keep, beside the settings POLICY__…, the profiles and the EAB keys."""
+    found = list(api.pages("/policies")) if scope is None else [api.get(f"/policies/{part(scope)}")]
+    if api.as_json:
+        show_json(found)
+        return
+    table = Table(box=None)
+    for column in ("scope", "changed (UTC)"):
+        table.add_column(column, no_wrap=True)
+    for column in ("allow", "deny"):
+        table.add_column(column, overflow="fold")
+    for policy in found:
+        rules = policy["rules"]
+        table.add_row(
+            policy["scope"], minute(policy["changed"]), *(shown(rules[name]) for name in ("allow", "deny"))
+        )
+    console().print(table)
+
+
+@command(app, "set")
+def set_policy(
+    api: Api,
+    scope: ScopeArgument,
+    *,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE", help="Only names that match, as suffix:a.example. Repeatable."),
+    ] = None,
+    deny: Annotated[
+        list[str] | None,
+        typer.Option(metavar="RULE", help="No name that matches; wins over --allow. Repeatable."),
+    ] = None,
+    yes: YesOption = False,
+) -> None:
+    """Replace the rules of a scope by these. They hold within two seconds, for orders under way too."""
+    confirm(f"Replace the name policy of {scope}?", yes=yes)
+    answer = api.put(f"/policies/{part(scope)}", {"allow": allow or [], "deny": deny or []})
+    if api.as_json:
+        show_json(answer)
+    elif "rules" in answer:
+        console().print(f"Saved: {scope}")
+    else:
+        console().print(f"A second person must approve this: acme-ca approval show {answer['id']}")
+
+
+@command(app, "delete")
+def delete(api: Api, scope: ScopeArgument, *, yes: YesOption = False) -> None:
+    """Take the rules of a scope away."""
+    confirm(f"Take the name policy of {scope} away?", yes=yes)
+    answer = api.delete(f"/policies/{part(scope)}")
+    if api.as_json:
+        show_json(answer)
+    elif answer is None:
+        console().print(f"Deleted: {scope}")
+    else:
+        console().print(f"A second person must approve this: acme-ca approval show {answer['id']}")
+
+
+@command(app, "check")
+def check(
+    api: Api,
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="Names and addresses.")],
+    *,
+    eab_key: Annotated[
+        str | None, typer.Option(metavar="KID", help="For an account with this EAB key.")
+    ] = None,
+    service: Annotated[str | None, typer.Option(metavar="ID", help="For a service's certificates.")] = None,
+) -> None:
+    """Say whether names may be issued, and by whose rule not. Exit status 1: one may not."""
+    answer = api.post("/policies/check", {"names": names, "eab_key": eab_key, "service": service})
+    if api.as_json:
+        show_json(answer)
+    else:
+        for verdict in answer["names"]:
+            console().print(
+                f"{verdict['name']}: allowed"
+                if verdict["allowed"]
+                else f"{verdict['name']}: {verdict['detail']}"
+            )
+    if not all(verdict["allowed"] for verdict in answer["names"]):
+        sys.exit(DENIED)

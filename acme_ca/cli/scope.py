@@ -1,0 +1,98 @@
+"""`acme-ca scope`: names that an administrator approved."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from acme_ca.cli.options import console
+from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json
+from acme_ca.core.scopes import ScopeState
+
+app = typer.Typer(help="Names that need no challenge, because they were approved.", no_args_is_help=True)
+
+AccountOption = Annotated[str | None, typer.Option(metavar="ID", help="Of this account.")]
+EabKeyOption = Annotated[str | None, typer.Option(metavar="KID", help="Of the accounts of this EAB key.")]
+
+
+@command(app, "approve")
+def approve(
+    api: Api,
+    rule: Annotated[
+        str,
+        typer.Argument(
+            metavar="RULE", help="exact:NAME, suffix:NAME (it and all below), or wildcard:*.NAME (one label)."
+        ),
+    ],
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why nobody has to prove these names.")],
+    expires_in: Annotated[str, typer.Option(metavar="TIME", help='For how long, as in "90 days".')],
+    account: AccountOption = None,
+    eab_key: EabKeyOption = None,
+    yes: YesOption = False,
+) -> None:
+    """Approve names for an account, or for all accounts of an EAB key."""
+    whom = f"the account {account}" if account else f"the accounts of the EAB key {eab_key}"
+    confirm(f"Let {whom} have {rule} without a proof, for {expires_in}?", yes=yes)
+    wish = {"account": account, "eab_key": eab_key, "rule": rule, "reason": reason, "expires_in": expires_in}
+    made = api.post("/scopes", wish)
+    if api.as_json:
+        show_json(made)
+    elif "rule" in made:
+        console().print(f"Approved: {made['rule']}, scope {made['id']}, until {minute(made['expires'])} UTC")
+    else:
+        console().print(f"A second person must approve this: acme-ca approval show {made['id']}")
+
+
+@command(app, "list")
+def list_scopes(
+    api: Api,
+    *,
+    account: AccountOption = None,
+    eab_key: EabKeyOption = None,
+    state: Annotated[ScopeState | None, typer.Option(help="Only in this state.")] = None,
+) -> None:
+    """Show what was approved, for whom, by whom and why."""
+    found = list(api.pages("/scopes", account=account, eab_key=eab_key, state=state))
+    if api.as_json:
+        show_json(found)
+        return
+    table = Table(box=None)
+    for column in ("scope", "state", "expires (UTC)"):
+        table.add_column(column, no_wrap=True)
+    for column in ("rule", "for", "by", "because"):
+        table.add_column(column, overflow="fold")
+    for scope in found:
+        whom = f"account {scope['account']}" if scope["account"] else f"EAB key {scope['eab_key']}"
+        first = (scope["id"], scope["state"], minute(scope["expires"]))
+        table.add_row(*first, scope["rule"], whom, scope["approved_by"], scope["reason"])
+    console().print(table)
+
+
+@command(app, "show")
+def show(api: Api, scope: Annotated[str, typer.Argument(metavar="ID")]) -> None:
+    """Show one."""
+    found = api.get(f"/scopes/{part(scope)}")
+    if api.as_json:
+        show_json(found)
+    else:
+        show_facts(found)
+
+
+@command(app, "revoke")
+def revoke(
+    api: Api,
+    scope: Annotated[str, typer.Argument(metavar="ID")],
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why, for the audit.")],
+    yes: YesOption = False,
+) -> None:
+    """End an approval at once, with the authorizations that rest on it. Certificates stay good."""
+    confirm(f"End the scope {scope}?", yes=yes)
+    ended = api.post(f"/scopes/{part(scope)}/revoke", {"reason": reason})
+    if api.as_json:
+        show_json(ended)
+    else:
+        console().print(f"Revoked: {scope}; authorizations ended with it: {ended['authorizations']}")
