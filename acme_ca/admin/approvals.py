@@ -184,7 +184,7 @@ def _plain(model: BaseModel | None) -> Any:
 
 
 def _again(value: Any, model: type[BaseModel] | None) -> BaseModel | None:
-    return None if model is None else model.model_validate_json(json.dumps(value))
+    return None if model is None else model.model_validate_json(json.dumps(value), strict=True)
 
 
 ROUTES = (

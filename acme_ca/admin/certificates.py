@@ -19,6 +19,7 @@ from acme_ca.core.codes import Code
 from acme_ca.core.csr import CertificateRequest
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
+    PRINTABLE,
     AccountId,
     Certificate,
     EabKeyId,
@@ -54,7 +55,7 @@ def _name(text: str) -> str:
 
 Name = Annotated[str, Field(max_length=255), AfterValidator(_name)]
 SerialText = Annotated[str, Field(min_length=1, max_length=100)]
-Comment = Annotated[str, Field(max_length=MAX_COMMENT, pattern=r"^\P{Cc}*$")]
+Comment = Annotated[str, Field(max_length=MAX_COMMENT, pattern=PRINTABLE)]
 Days = Annotated[int, Field(ge=1, le=MAX_DAYS)]
 Csr = Annotated[str, Field(min_length=1, max_length=MAX_CSR)]
 ReasonName = Literal[

@@ -239,7 +239,7 @@ def _parsed(body: bytes, model: type[BaseModel] | None) -> BaseModel | None:
         return None
     if b"\\u0000" in body:
         raise _invalid([("body", "It has a NUL character in a string.")])
-    return _validated(lambda: model.model_validate_json(body or b"{}"))
+    return _validated(lambda: model.model_validate_json(body or b"{}", strict=True))
 
 
 def _validated(read: Callable[[], Given]) -> Given:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NewType, Self, TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainSerializer, model_validator
+from pydantic_core import SchemaValidator, core_schema
 
 from acme_ca.core.codes import Code
 from acme_ca.core.durations import Duration
@@ -258,8 +259,8 @@ _USAGES_OF_PURPOSES = {
 
 
 Kind = TypeVar("Kind", bound=StrEnum)
-PRINTABLE = r"^\P{Cc}*$"
-"""It is shown on terminals, and PostgreSQL keeps no NUL."""
+PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f]*$"
+"""No control characters: it is shown on terminals, and PostgreSQL keeps no NUL."""
 Choice = Annotated[
     frozenset[Kind],
     Field(min_length=1),
@@ -267,7 +268,18 @@ Choice = Annotated[
 ]
 """Some of an enumeration, at least one; written as a list."""
 ShortText = Annotated[str, Field(min_length=1, max_length=200, pattern=PRINTABLE)]
-SubjectText = Annotated[str, Field(pattern=r"^[^\pC\pZ](?:[^\pC]{0,62}[^\pC\pZ])?$")]
+_SUBJECT = SchemaValidator(
+    core_schema.str_schema(pattern=r"^[^\pC\pZ](?:[^\pC]{0,62}[^\pC\pZ])?$", regex_engine="rust-regex")
+)
+
+
+def _subject_text(text: str) -> str:
+    if not _SUBJECT.isinstance_python(text):
+        raise ValueError("it has 1 to 64 characters, visible ones at both ends, and none that do not print")
+    return text
+
+
+SubjectText = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_subject_text)]
 """1 to 64 characters (RFC 5280 appendix A.1), visible ones at both ends."""
 
 
