@@ -607,7 +607,7 @@ class _Composition:
             Loop(name="issuers", interval=ISSUERS_INTERVAL, work=self._issuers.refresh),
             Loop(name="profiles", interval=PROFILES_INTERVAL, work=self._profiles.refresh),
             Loop(name="policies", interval=POLICIES_INTERVAL, work=self._policies.refresh),
-            Loop(name="limits", interval=LIMITS_INTERVAL, work=acme.limits.refresh),
+            Loop(name="limits", interval=LIMITS_INTERVAL, work=acme.limits.tend),
             Loop(name="crl-files", interval=CRL_INTERVAL, work=crl_files.look),
             Loop(name="crl", interval=CRL_INTERVAL, work=publisher.publish_due, lease="crl"),
             Loop(name="crl-shards", interval=10, work=shards.tend, lease="crl-shards"),

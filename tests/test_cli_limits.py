@@ -28,7 +28,9 @@ def shown(server, *arguments):
 
 def test_an_override_from_its_making_to_its_end(server, account):
     left = shown(server, "usage", "--account", account)["items"]
-    assert [(one["kind"], one["limit"], one["left"]) for one in left] == [("orders-per-account", "5/1 hour", 4)]
+    assert [(one["kind"], one["limit"], one["left"]) for one in left] == [
+        ("orders-per-account", "5/1 hour", 4)
+    ]
     made = server.operate(
         *("limits", "override", "orders-per-account", account, "5000/1d"),
         *("--reason", "moves many hosts", "--expires-in", "2 days"),

@@ -167,7 +167,7 @@ class Authorizations:
         charges = self._limits.of_authorization(Requester.of(account, client, policy.restrictions))
         made = await orders.create_authorization(self._database, authorization, charges=charges, now=now)
         if not isinstance(made, Authorization):
-            raise await self._limits.problem(made, account=account.id)
+            raise self._limits.problem(made, account=account.id)
         return made
 
     # ------------------------------------------------------------ what their holder may do

@@ -81,7 +81,8 @@ class Acme:
 
 
 Parameters = Mapping[str, str]
-Endpoint = Callable[[Acme, Any, Parameters], Awaitable[web.Response]]
+Endpoint = Callable[[Acme, Any, Parameters], Awaitable[web.Response | Problem]]
+"""A Problem that is returned, not raised, was found out by the statement that has spent the nonce."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +147,14 @@ def _check_own(request: AccountRequest, parameters: Parameters) -> None:
 # ---------------------------------------------------------------- orders
 
 
-async def new_order(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
+async def new_order(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response | Problem:
     _must_have_payload(request)
     credential = _credential(request)
     signer, order = await acme.orders.create(
         credential, messages.payload_of(request.payload), account=request.account, client=request.client
     )
     await acme.authenticator.confirm(signer, credential)
-    if isinstance(order, Problem):
-        raise order
-    return _order(acme, order, status=201)
+    return order if isinstance(order, Problem) else _order(acme, order, status=201)
 
 
 async def order(acme: Acme, request: AccountRequest, _: Parameters) -> web.Response:
@@ -388,16 +387,21 @@ def _signed(acme: Acme, route: Route) -> Callable[[web.Request], Awaitable[web.R
         if signed.account is not None:
             request[ACCOUNT] = signed.account.id
         try:
-            return await route.endpoint(acme, signed, parameters)
+            answer = await route.endpoint(acme, signed, parameters)
         except Problem:
             if isinstance(signed, AccountRequest) and signed.credential is not None:
                 await acme.authenticator.discard(signed.credential.nonce)
             raise
+        if isinstance(answer, Problem):
+            raise answer
+        return answer
 
     return handle
 
 
-def _unsigned(acme: Acme, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _unsigned(
+    acme: Acme, endpoint: Callable[[Acme, Any, Parameters], Awaitable[web.Response]]
+) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(_request: web.Request) -> web.Response:
         return await endpoint(acme, None, {})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ _SENTENCES: Mapping[LimitKind, str] = {
     LimitKind.CERTIFICATES_PER_REGISTERED_NAME: "there may be {amount} certificates for {subject} and the names below it in {period}",
     LimitKind.ACCOUNTS_PER_NETWORK: "{amount} accounts may be made from {subject} in {period}",
 }
+PAUSED = "paused"
+"""Counts with the kinds of limits."""
 _SHOWN = 5
 """Names in a sentence."""
 
@@ -80,9 +83,23 @@ class Limits:
         self._clock = clock
         self._log = log
         self._live = {kind: _Live(limit) for kind, limit in rules.limits.items()}
+        self._refusals: Counter[str] = Counter()
+
+    async def tend(self) -> None:
+        """Read the overrides again: an operator may have changed them meanwhile. And tell how many were refused: not each
+        time, or who is refused all day would cost a statement more.
+        """
+        await self.refresh()
+        if not (refused := self._refusals):
+            return
+        self._refusals = Counter()
+        try:
+            await store.add_refusals(self._database, refused)
+        except BaseException:
+            self._refusals += refused
+            raise
 
     async def refresh(self) -> None:
-        """Read the overrides again: an operator may have changed them meanwhile."""
         live: dict[LimitKind, _Live] = {kind: _Live(limit) for kind, limit in self._rules.limits.items()}
         of_kinds: dict[LimitKind, dict[str, Override]] = {}
         for override in await store.overrides(self._database, now=self._clock()):
@@ -179,18 +196,18 @@ class Limits:
     async def pay(self, charges: Sequence[Charge], *, account: AccountId) -> None:
         """By themselves. Raises Problem."""
         if charges and (refused := await store.spend(self._database, charges, now=self._clock())):
-            raise await self.problem(refused, account=account)
+            raise self.problem(refused, account=account)
 
     async def peek(self, charges: Sequence[Charge]) -> list[Level]:
         """What the charges would meet; nothing is spent."""
         return await store.peek(self._database, charges, now=self._clock())
 
-    async def problem(self, objection: Refused | Paused, *, account: AccountId) -> Problem:
+    def problem(self, objection: Refused | Paused, *, account: AccountId) -> Problem:
         """For the client, who asked as `account`. It is counted."""
         if isinstance(objection, Paused):
-            await store.count_refusal(self._database, "paused")
+            self._refusals[PAUSED] += 1
             return paused_for(objection, self._unpausing.link(account), help_url=self._rules.help_url)
-        await store.count_refusal(self._database, objection.charge.kind)
+        self._refusals[objection.charge.kind] += 1
         return limit_reached(objection, now=self._clock(), help_url=self._rules.help_url)
 
 

@@ -152,14 +152,9 @@ class Orders:
             now=now,
             reusable_since=now - self._rules.reuse,
         )
-        return signer, made if isinstance(made, Order) else await self._unordered(made, credential.account)
-
-    async def _unordered(self, why: Unordered | Refused | Paused, account: AccountId) -> Problem:
-        return (
-            _unordered(why)
-            if isinstance(why, Unordered)
-            else await self._limits.problem(why, account=account)
-        )
+        if isinstance(made, Refused | Paused):
+            return signer, self._limits.problem(made, account=credential.account)
+        return signer, _unordered(made) if isinstance(made, Unordered) else made
 
     def _check_profile(
         self, profile: Profile, wish: NewOrder, to_prove: Sequence[Identifier], now: datetime
@@ -237,7 +232,7 @@ class Orders:
                 self._database, order, linted, spki_sha256=spki_sha256, charges=charges, now=self._clock()
             )
             if isinstance(recorded, Refused):
-                raise await self._limits.problem(recorded, account=order.account_id)
+                raise self._limits.problem(recorded, account=order.account_id)
             if recorded is not None:
                 return replace(order, status=OrderStatus.PROCESSING, serial=recorded.serial), recorded
             await self._issuers.refresh()  # perhaps it was retired a moment ago

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -123,11 +123,14 @@ async def delete_full(database: Database, *, now: datetime) -> int:
     )
 
 
-async def count_refusal(database: Database, kind: str) -> None:
+async def add_refusals(database: Database, refused: Mapping[str, int]) -> None:
+    """`refused`: how many more, by kind."""
+    kinds = sorted(refused)
     await database.execute(
-        """INSERT INTO limit_refusal AS r (kind, refusals) VALUES ($1, 1)
-           ON CONFLICT (kind) DO UPDATE SET refusals = r.refusals + 1""",
-        kind,
+        """INSERT INTO limit_refusal AS r (kind, refusals) SELECT * FROM unnest($1::text[], $2::bigint[])
+           ON CONFLICT (kind) DO UPDATE SET refusals = r.refusals + excluded.refusals""",
+        kinds,
+        [refused[kind] for kind in kinds],
     )
 
 

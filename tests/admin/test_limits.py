@@ -8,6 +8,7 @@ from acme_ca.core.codes import Code
 from acme_ca.core.limits import LimitKind
 from acme_ca.core.problems import ErrorType
 from tests.support.admin import assert_refused
+from tests.support.application import at_work
 from tests.support.client import assert_problem
 from tests.support.fixtures import IN_SESSION_LOOP
 
@@ -45,14 +46,12 @@ async def test_an_override_holds_at_once_here_and_soon_everywhere(new_ca):
         made = await administrator.put("/limits/overrides", wish)
         assert (made["limit"], made["expires"]) == ("3/1 hour", None)
         await account.order(ca.name())
-        task = asyncio.create_task(second.application.background())
         there = type(account)(second.client, account.key, account.url)
-        for _ in range(100):
-            if (answer := await there.new_order(ca.name())).status == 201:
-                break
-            await asyncio.sleep(0.05)
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        async with at_work(second):
+            for _ in range(100):
+                if (answer := await there.new_order(ca.name())).status == 201:
+                    break
+                await asyncio.sleep(0.05)
         assert answer.status == 201
         assert await administrator.pages("/limits/overrides") == [made]
         other = await (await ca.account()).order(ca.name())
@@ -181,6 +180,11 @@ async def test_metrics_count_who_is_refused_and_who_is_paused(new_ca):
             "INSERT INTO pause (account_id, identifier, failures, failed, paused) "
             f"VALUES ('{identity(account)}', 'dns:a.test', 9, now(), now())"
         )
+        async with at_work(ca):
+            for _ in range(100):
+                if await ca.sql("SELECT sum(refusals) FROM limit_refusal"):
+                    break
+                await asyncio.sleep(0.02)
         text = (await ca.plain.request("GET", f"{ca.plain.public_url}/metrics")).body.decode()
         assert "# TYPE acme_ca_rate_limited_total counter" in text
         assert 'acme_ca_rate_limited_total{kind="orders-per-account"} 3.0' in text
