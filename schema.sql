@@ -354,6 +354,8 @@ CREATE TABLE orders (
     CONSTRAINT orders_invalid_has_error CHECK (error IS NULL OR status = 'invalid')
 ) WITH (fillfactor = 70);
 CREATE INDEX orders_account ON orders (account_id, id);
+-- Those that did not come to a certificate, among which operators look for what failed.
+CREATE INDEX orders_open ON orders (id) WHERE status IN ('pending', 'invalid');
 -- One living order replaces a certificate; when it dies the claim is released (RFC 9773 §5).
 CREATE UNIQUE INDEX orders_replaces ON orders (replaces) WHERE replaces IS NOT NULL AND status <> 'invalid';
 CREATE INDEX orders_processing ON orders (created) WHERE status = 'processing';

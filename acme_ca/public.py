@@ -20,7 +20,14 @@ from acme_ca.core.states import IssuerState
 from acme_ca.expiry import WARNING
 from acme_ca.http import json_response
 from acme_ca.metrics import CONTENT_TYPE, Metrics
+from acme_ca.storage import figures
 from acme_ca.storage.database import Database, DatabaseUnavailable
+
+HEALTH = ("/health", "/api/health", "/api/v1/health")
+"""The second is where VCC services look."""
+COUNTED = {"certificates": "certificate", "accounts": "account", "services": "service"}
+AT_MOST = 1000
+"""What health counts row by row: anyone may ask for it, and as often as they like."""
 
 Endpoint = Callable[[web.Request], Awaitable[web.Response]]
 
@@ -74,9 +81,9 @@ class Public:
 
     async def health(self) -> tuple[bool, Mapping[str, Any]]:
         """Whether certificates can be issued now, and what was looked at."""
-        remaining = self._remaining()
+        remaining, counts = self._remaining(), await self._counts()
         needed = {
-            "database": await self._database(),
+            "database": "unreachable" if counts is None else "ok",
             "issuer_key": "ok" if await self._signs() else "does not sign",
             "issuer_life": _life(remaining),
         }
@@ -84,7 +91,9 @@ class Public:
         return healthy, {
             "status": "ok" if healthy else "failing",
             "version": __version__,
+            "ca_initialized": any(True for _ in self.issuers),
             "development_mode": self.dev,
+            "counts": counts,
             "checks": {**needed, "ocsp": self.ocsp(), "crl": await self.crls()},
             "issuer_expires_in_days": remaining.days,
         }
@@ -100,12 +109,13 @@ class Public:
         except Problem:
             return None
 
-    async def _database(self) -> str:
+    async def _counts(self) -> Mapping[str, int] | None:
+        """Large numbers are estimates; None: the database is out of reach."""
         try:
-            await self.database.fetchval("SELECT 1")
+            found = await figures.counts(self.database, tuple(COUNTED.values()), at_most=AT_MOST)
         except (DatabaseUnavailable, TimeoutError):
-            return "unreachable"
-        return "ok"
+            return None
+        return {name: found[table].number for name, table in COUNTED.items()}
 
 
 def _life(remaining: timedelta) -> str:
@@ -118,7 +128,8 @@ def add_routes(application: web.Application, public: Public) -> None:
     application.router.add_get("/ca/root.pem", _roots(public))
     application.router.add_get("/ca/bundle.pem", _bundle(public))
     application.router.add_get("/ca/{id:[0-9a-f]{32}}.cer", _issuer(public))
-    application.router.add_get("/health", _health(public))
+    for path in HEALTH:
+        application.router.add_get(path, _health(public))
 
 
 def add_metrics_route(application: web.Application, metrics: Metrics) -> None:

@@ -71,11 +71,25 @@ async def test_health(ca, listener):
     assert answer.json == {
         "status": "ok",
         "version": __version__,
+        "ca_initialized": True,
         "development_mode": False,
+        "counts": answer.json["counts"],
         "checks": CHECKS,
         "issuer_expires_in_days": answer.json["issuer_expires_in_days"],
     }
     assert 1800 < answer.json["issuer_expires_in_days"] < 1827
+    assert set(answer.json["counts"]) == {"certificates", "accounts", "services"}
+    for path in ("/api/health", "/api/v1/health"):
+        again = await client.request("GET", client.public_url + path)
+        assert (again.status, again.json["status"]) == (200, "ok")
+
+
+async def test_health_counts(new_ca):
+    async with new_ca() as ca:
+        order = await (await ca.account()).order(ca.name())
+        await order.issue(ca.web)
+        health = await ca.plain.request("GET", "http://ca.test/health")
+        assert health.json["counts"] == {"certificates": 3, "accounts": 1, "services": 0}
 
 
 @pytest.mark.parametrize("path", ["/health", "/ca/root.pem", "/ca/bundle.pem"])

@@ -42,7 +42,7 @@ class Because(Model):
 
 
 async def show(admin: Admin, call: Call) -> AccountView:
-    return _view(await _theirs(admin, call))
+    return view(await _theirs(admin, call))
 
 
 async def freeze(admin: Admin, call: Call) -> AccountView:
@@ -79,7 +79,7 @@ async def _theirs(admin: Admin, call: Call) -> AccountRecord:
     return found
 
 
-def _view(record: AccountRecord) -> AccountView:
+def view(record: AccountRecord) -> AccountView:
     return AccountView(
         id=record.id,
         status=record.status,

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from acme_ca.admin import (
+    account_list,
     accounts,
     approvals,
     audit,
+    certificate_list,
     certificates,
     eab,
     limits,
+    orders,
     policies,
     scopes,
     services,
+    statistics,
     tokens,
 )
 from acme_ca.admin.frame import Route
@@ -23,8 +27,12 @@ ROUTES: tuple[Route, ...] = (
     *limits.ROUTES,
     *services.ROUTES,
     *certificates.ROUTES,
+    *certificate_list.ROUTES,
     *eab.ROUTES,
     *accounts.ROUTES,
+    *account_list.ROUTES,
+    *orders.ROUTES,
+    *statistics.ROUTES,
     *policies.ROUTES,
     *scopes.ROUTES,
 )

@@ -18,11 +18,14 @@ from acme_ca.cli import (
     blocklist,
     ca,
     ceremony,
-    cert,
+    cert_list,
     crl,
+    db,
     eab,
+    health,
     key,
     limits,
+    order,
     policy,
     profile,
     remote,
@@ -46,16 +49,19 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(ca.app, name="ca")
-app.add_typer(cert.app, name="cert")
+app.add_typer(cert_list.app, name="cert")
 app.add_typer(ceremony.app, name="ceremony")
 app.add_typer(crl.app, name="crl")
+app.add_typer(db.app, name="db")
 app.add_typer(eab.app, name="eab")
 app.add_typer(account.app, name="account")
 app.add_typer(policy.app, name="policy")
 app.add_typer(scope.app, name="scope")
+app.add_typer(health.app, name="health")
 app.add_typer(key.app, name="key")
 app.add_typer(blocklist.app, name="blocklist")
 app.add_typer(limits.app, name="limits")
+app.add_typer(order.app, name="order")
 app.add_typer(profile.app, name="profile")
 app.add_typer(token.app, name="token")
 app.add_typer(approval.app, name="approval")

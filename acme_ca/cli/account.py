@@ -5,14 +5,54 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
+from rich.table import Table
 
 from acme_ca.cli.options import console
-from acme_ca.cli.remote import Api, YesOption, command, confirm, part, show_facts, show_json
+from acme_ca.cli.order import MostOption, ReverseOption
+from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json
+from acme_ca.core.states import AccountStatus
 
 app = typer.Typer(help="ACME accounts: look, freeze, deactivate.", no_args_is_help=True)
 
 IdArgument = Annotated[str, typer.Argument(metavar="ID", help="The last part of the account's URL.")]
 ReasonOption = Annotated[str, typer.Option(metavar="TEXT", help="Why, for the audit.")]
+
+
+@command(app, "list")
+def list_accounts(
+    api: Api,
+    *,
+    status: Annotated[AccountStatus | None, typer.Option(help="Only these.")] = None,
+    frozen: Annotated[
+        bool | None, typer.Option("--frozen/--not-frozen", help="Only these, or only the others.")
+    ] = None,
+    eab_key: Annotated[str | None, typer.Option(metavar="ID", help="Made with this EAB key.")] = None,
+    service: Annotated[str | None, typer.Option(metavar="ID", help="Of this service.")] = None,
+    contact: Annotated[str | None, typer.Option(metavar="EMAIL", help="With this address.")] = None,
+    limit: MostOption = 100,
+    oldest: ReverseOption = False,
+) -> None:
+    """Show accounts, the newest first."""
+    wanted = {"status": status, "frozen": frozen, "eab_key": eab_key, "service": service, "contact": contact}
+    found = list(api.pages("/accounts", most=limit, **wanted, sort="created" if oldest else None))
+    if api.as_json:
+        show_json(found)
+        return
+    table = Table(box=None)
+    for column in ("id", "created (UTC)", "status", "EAB key", "service"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("contact", overflow="fold")
+    for account in found:
+        state = "frozen" if account["frozen"] else account["status"]
+        table.add_row(
+            account["id"],
+            minute(account["created"]),
+            state,
+            account["eab_key"],
+            account["service"],
+            ", ".join(account["contact"]),
+        )
+    console().print(table)
 
 
 @command(app, "show")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -115,3 +115,79 @@ async def _own(database: Database, now: datetime) -> tuple[OwnCertificateEnd, ..
         now,
     )
     return tuple(OwnCertificateEnd(**row) for row in rows)
+
+
+# ---------------------------------------------------------------- how many there are
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    number: int
+    estimated: bool
+    """By PostgreSQL's statistics, because there are too many to count."""
+
+
+COUNTED = ("certificate", "account", "orders", "authz", "eab_key", "service", "audit_event")
+
+
+async def counts(
+    database: Database, tables: Sequence[str] = COUNTED, *, at_most: int = 10_000
+) -> dict[str, Count]:
+    """Rows of the tables, of COUNTED: counted up to `at_most`, estimated beyond."""
+    assert set(tables) <= set(COUNTED)  # noqa: S101  they become part of the statement
+    rows = await database.fetch(
+        " UNION ALL ".join(
+            f"""SELECT '{table}' AS name, (SELECT count(*) FROM (SELECT FROM {table} LIMIT $1 + 1) s) AS counted,
+                       (SELECT reltuples::bigint FROM pg_class WHERE oid = '{table}'::regclass) AS estimate"""
+            for table in tables
+        ),
+        at_most,
+    )
+    return {
+        row["name"]: Count(max(row["counted"], row["estimate"]), estimated=True)
+        if row["counted"] > at_most
+        else Count(row["counted"], estimated=False)
+        for row in rows
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics:
+    """What is told of certificates beside their number; `revoked` includes what has expired since."""
+
+    recorded_last_hour: int
+    recorded_last_day: int
+    ending_in_a_day: int
+    ending_in_a_week: int
+    ending_in_a_month: int
+    """30 days; these three are not revoked, and the longer times include the shorter."""
+    revoked: int
+    on_hold: int
+    processing_orders: int
+    frozen_accounts: int
+    database_bytes: int
+    postgresql: str
+    schema_version: int
+
+
+async def statistics(database: Database, *, now: datetime) -> Statistics:
+    """Read from indexes alone, but for the frozen accounts."""
+    (row,) = await database.search(
+        f"""SELECT (SELECT count(*) FROM certificate WHERE recorded > $1::timestamptz - interval '1 hour') AS recorded_last_hour,
+               (SELECT count(*) FROM certificate WHERE recorded > $1 - interval '1 day') AS recorded_last_day,
+               {_ending("1 day")} AS ending_in_a_day, {_ending("7 days")} AS ending_in_a_week,
+               {_ending("30 days")} AS ending_in_a_month,
+               (SELECT count(*) FROM certificate WHERE revoked IS NOT NULL) AS revoked,
+               (SELECT count(*) FROM certificate WHERE reason = 6) AS on_hold,
+               (SELECT count(*) FROM orders WHERE status = 'processing') AS processing_orders,
+               (SELECT count(*) FROM account WHERE frozen IS NOT NULL) AS frozen_accounts,
+               pg_database_size(current_database()) AS database_bytes, current_setting('server_version') AS postgresql,
+               (SELECT max(version) FROM schema_version) AS schema_version""",
+        now,
+    )
+    return Statistics(**row)
+
+
+def _ending(within: str) -> str:
+    return f"""(SELECT count(*) FROM certificate WHERE revoked IS NULL AND not_after > $1
+                AND not_after <= $1 + interval '{within}')"""

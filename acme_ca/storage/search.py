@@ -18,14 +18,18 @@ from acme_ca.core import revocation
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import (
     AccountId,
+    EabKeyId,
     IssuerId,
+    Order,
     OrderId,
     ProfileRef,
     RevocationReason,
     Serial,
 )
-from acme_ca.core.states import CertificateState, certificate_state
+from acme_ca.core.states import AccountStatus, CertificateState, OrderStatus, certificate_state
+from acme_ca.storage.accounts import AccountRecord
 from acme_ca.storage.database import Database, Row
+from acme_ca.storage.orders import order_of
 
 Item = TypeVar("Item")
 
@@ -143,7 +147,7 @@ async def _glance(
 ) -> list[Row]:
     """Reads an index, and of the table only the rows of the page."""
     statement = _Statement()
-    fitting = f"SELECT {key.id} FROM {listed.source} WHERE {statement.where(conditions)} ORDER BY {key.order} LIMIT {limit:d}"
+    fitting = f"SELECT {key.id} FROM {listed.source} c WHERE {statement.where(conditions)} ORDER BY {key.order} LIMIT {limit:d}"
     return await database.search(_these(listed, fitting, key), *statement.values)
 
 
@@ -153,13 +157,13 @@ async def _collect(
     """OFFSET 0 keeps the planner from walking."""
     statement = _Statement()
     columns = ", ".join(key.columns)
-    found = f"SELECT {columns} FROM {listed.source} WHERE {statement.where(conditions)} OFFSET 0"
+    found = f"SELECT {columns} FROM {listed.source} c WHERE {statement.where(conditions)} OFFSET 0"
     fitting = f"SELECT {key.id} FROM ({found}) f ORDER BY {key.order} LIMIT {limit:d}"
     return await database.search(_these(listed, fitting, key), *statement.values)
 
 
 def _these(listed: _List, ids: str, key: _Key) -> str:
-    return f"SELECT {listed.columns} FROM {listed.source} WHERE {key.id} = ANY (ARRAY({ids})) ORDER BY {key.order}"
+    return f"SELECT {listed.columns} FROM {listed.source} c WHERE {key.id} = ANY (ARRAY({ids})) ORDER BY {key.order}"
 
 
 async def _walk(
@@ -172,7 +176,7 @@ async def _walk(
     limit: int,
 ) -> list[Row]:
     statement = _Statement()
-    walked = f"SELECT * FROM {listed.source} WHERE {statement.where(bounds)} ORDER BY {key.order} LIMIT {STRIDE if rest else limit:d}"
+    walked = f"SELECT * FROM {listed.source} c WHERE {statement.where(bounds)} ORDER BY {key.order} LIMIT {STRIDE if rest else limit:d}"
     return await database.search(
         f"SELECT {listed.columns} FROM ({walked}) c WHERE {statement.where(rest)} ORDER BY {key.order} LIMIT {limit:d}",
         *statement.values,
@@ -396,3 +400,186 @@ def _range(digits: str) -> tuple[str, str]:
 def _whole(word: str) -> str:
     """The word in the language of tsquery, in which only quotes and backslashes mean anything inside quotes."""
     return "'" + word.replace("\\", "\\\\").replace("'", "''") + "'"
+
+
+# ---------------------------------------------------------------- orders
+
+
+class OrderSort(StrEnum):
+    CREATED = "created"
+    CREATED_LAST = "-created"
+
+
+_BY_ID = _Key("id", indexes=("account", "open"))
+_ORDER_KEYS = {
+    OrderSort.CREATED: _BY_ID,
+    OrderSort.CREATED_LAST: replace(_BY_ID, descending=True),
+}
+"""Ids begin with the time at which they were made."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderFilter:
+    status: OrderStatus | None = None
+    account: AccountId | None = None
+    service: str | None = None
+    """Of the EAB key of its account."""
+    services: Sequence[str] = ()
+    """One of these, when there are any: those that the asker is for."""
+    name: Identifier | None = None
+    profile: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundOrder:
+    order: Order
+    created: datetime
+    service: str | None
+
+
+_SERVICE = "(SELECT k.service FROM account a JOIN eab_key k ON k.id = a.eab_key_id WHERE a.id = {})"
+_OF_SERVICES = (
+    "(SELECT a.id FROM account a JOIN eab_key k ON k.id = a.eab_key_id WHERE k.service = ANY ({}::text[]))"
+)
+_ORDERS = _List(
+    columns=f"""c.id AS order_id, c.account_id AS order_account, c.status AS order_status, c.identifiers, c.authzs, c.expires,
+        c.not_before, c.not_after, c.profile, c.profile_version, c.issuer_id, c.serial, c.replaces, c.error, c.created, c.id,
+        (SELECT array_agg(z.status) FROM authz z WHERE z.id = ANY (c.authzs) AND c.status = 'pending') AS authz_statuses,
+        (SELECT min(z.expires) FROM authz z WHERE z.id = ANY (c.authzs) AND c.status = 'pending') AS authz_expires,
+        {_SERVICE.format("c.account_id")} AS service""",
+    source="orders",
+)
+
+
+async def orders(
+    database: Database,
+    wanted: OrderFilter,
+    *,
+    now: datetime,
+    limit: int,
+    sort: OrderSort = OrderSort.CREATED_LAST,
+    after: Position | None = None,
+) -> Page[FoundOrder]:
+    """Raises DatabaseUnavailable also when the search takes too long."""
+    conditions, key = list(_of_orders(wanted, now)), _ORDER_KEYS[sort]
+    few = wanted.name is not None or wanted.status is OrderStatus.PROCESSING
+    if after is not None:
+        conditions.append(key.behind(after))
+    rows = await _rows(database, _ORDERS, conditions, key, few=few, limit=limit + 1)
+    found = tuple(
+        FoundOrder(order=order_of(row, now), created=row["created"], service=row["service"])
+        for row in rows[:limit]
+    )
+    return Page(found, Position(found[-1].order.id) if len(rows) > limit else None)
+
+
+def _of_orders(wanted: OrderFilter, now: datetime) -> Iterator[_Condition]:
+    if wanted.status is not None:
+        yield from _with_status(wanted.status, now)
+    if wanted.account is not None:
+        yield _Condition("account", "c.account_id = {}", (wanted.account,))
+    if wanted.service is not None:
+        yield _Condition("service", f"c.account_id IN {_OF_SERVICES}", ([wanted.service],))
+    if wanted.services:
+        yield _Condition("services", f"c.account_id IN {_OF_SERVICES}", (wanted.services,))
+    if wanted.name is not None:
+        words, text = _whole("=" + wanted.name.value), str(wanted.name)
+        yield _Condition("name", f"({_CERTIFIED} OR {_NOT_CERTIFIED})", (words, [text]))
+    if wanted.profile is not None:
+        yield _Condition("profile", "c.profile = {}", (wanted.profile,))
+
+
+_CERTIFIED = "c.id = ANY (ARRAY(SELECT f.order_id FROM certificate f WHERE f.words @@ {}::tsquery))"
+_NOT_CERTIFIED = "(c.status IN ('pending', 'invalid') AND c.identifiers @> {}::text[])"
+_DEAD = "EXISTS (SELECT FROM authz z WHERE z.id = ANY (c.authzs) AND (z.status NOT IN ('pending', 'valid') OR z.expires <= {}))"
+_WAITING = "EXISTS (SELECT FROM authz z WHERE z.id = ANY (c.authzs) AND z.status <> 'valid')"
+
+
+def _with_status(status: OrderStatus, now: datetime) -> Iterator[_Condition]:
+    """As `core.states.order_status` has it."""
+    if status in {OrderStatus.VALID, OrderStatus.PROCESSING}:
+        yield _Condition("status", f"c.status = '{status}'", ())
+        return
+    yield _Condition("open", "c.status IN ('pending', 'invalid')", ())
+    if status is OrderStatus.INVALID:
+        yield _Condition("dead", f"(c.status = 'invalid' OR c.expires <= {{}} OR {_DEAD})", (now, now))
+    else:
+        yield _Condition("alive", f"c.status = 'pending' AND c.expires > {{}} AND NOT {_DEAD}", (now, now))
+        yield _Condition("waiting", _WAITING if status is OrderStatus.PENDING else f"NOT {_WAITING}", ())
+
+
+# ---------------------------------------------------------------- accounts
+
+
+class AccountSort(StrEnum):
+    CREATED = "created"
+    CREATED_LAST = "-created"
+
+
+_ACCOUNT_KEYS = {
+    AccountSort.CREATED: _Key("id"),
+    AccountSort.CREATED_LAST: _Key("id", descending=True),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountFilter:
+    status: AccountStatus | None = None
+    frozen: bool | None = None
+    eab_key: EabKeyId | None = None
+    service: str | None = None
+    """Of its EAB key."""
+    services: Sequence[str] = ()
+    """One of these, when there are any: those that the asker is for."""
+    contact: str | None = None
+    """`mailto:` and the address."""
+    thumbprint: str | None = None
+    """Of its key (RFC 7638)."""
+
+
+_ACCOUNTS = _List(
+    columns="""c.id, c.status, c.frozen, c.contact, c.thumbprint, c.eab_key_id, c.terms_agreed, c.created, c.created_from,
+        (SELECT k.service FROM eab_key k WHERE k.id = c.eab_key_id) AS service""",
+    source="account",
+)
+_ACCOUNT_HAS = {
+    "status": "c.status = {}",
+    "eab_key": "c.eab_key_id = {}",
+    "thumbprint": "c.thumbprint = {}",
+}
+
+
+async def accounts(
+    database: Database,
+    wanted: AccountFilter,
+    *,
+    limit: int,
+    sort: AccountSort = AccountSort.CREATED_LAST,
+    after: Position | None = None,
+) -> Page[AccountRecord]:
+    """Raises DatabaseUnavailable also when the search takes too long."""
+    conditions, key = list(_of_accounts(wanted)), _ACCOUNT_KEYS[sort]
+    if after is not None:
+        conditions.append(key.behind(after))
+    rows = await _rows(database, _ACCOUNTS, conditions, key, few=False, limit=limit + 1)
+    found = tuple(_found_account(row) for row in rows[:limit])
+    return Page(found, Position(found[-1].id) if len(rows) > limit else None)
+
+
+def _found_account(row: Row) -> AccountRecord:
+    fields = dict(row) | {"status": AccountStatus(row["status"]), "contact": tuple(row["contact"])}
+    return AccountRecord(**fields)
+
+
+def _of_accounts(wanted: AccountFilter) -> Iterator[_Condition]:
+    for name, text in _ACCOUNT_HAS.items():
+        if (value := getattr(wanted, name)) is not None:
+            yield _Condition(name, text, (value,))
+    for services in ([wanted.service] if wanted.service is not None else [], wanted.services):
+        if services:
+            keys = "(SELECT k.id FROM eab_key k WHERE k.service = ANY ({}::text[]))"
+            yield _Condition("service", f"c.eab_key_id IN {keys}", (services,))
+    if wanted.frozen is not None:
+        yield _Condition("frozen", f"c.frozen IS {'NOT ' if wanted.frozen else ''}NULL", ())
+    if wanted.contact is not None:
+        yield _Condition("contact", "c.contact @> {}::text[]", ([wanted.contact],))

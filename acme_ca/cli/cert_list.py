@@ -1,0 +1,82 @@
+"""`acme-ca cert list`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from acme_ca.cli import cert
+from acme_ca.cli.options import console
+from acme_ca.cli.order import MostOption
+from acme_ca.cli.remote import Api, command, minute, show_json
+from acme_ca.core.states import CertificateState
+from acme_ca.storage.search import CertificateSort
+
+app = cert.app
+
+
+@command(app, "list")
+def list_certificates(
+    api: Api,
+    text: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[WORD]…",
+            help="The beginning of a name, address or serial number; a service; the id of an account or order.",
+        ),
+    ] = None,
+    *,
+    status: Annotated[CertificateState | None, typer.Option(help="Only these.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="A name or address that it has; .a.example: that and all below.")
+    ] = None,
+    service: Annotated[str | None, typer.Option(metavar="ID", help="Of this service.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Of this profile.")] = None,
+    issuer: Annotated[str | None, typer.Option(metavar="ID", help="Of this issuer.")] = None,
+    account: Annotated[str | None, typer.Option(metavar="ID", help="Ordered by this account.")] = None,
+    serial: Annotated[str | None, typer.Option(help="The serial number, or how it begins.")] = None,
+    key: Annotated[str | None, typer.Option(metavar="SHA-256", help="Of this public key.")] = None,
+    expiring_within: Annotated[
+        str | None, typer.Option("--expiring-within", metavar="TIME", help='As in "30 days".')
+    ] = None,
+    sort: Annotated[CertificateSort | None, typer.Option(help="With a minus the last one first.")] = None,
+    limit: MostOption = 100,
+) -> None:
+    """Show certificates that fit all of this, the newest first."""
+    found = list(
+        api.pages(
+            "/certificates",
+            most=limit,
+            text=" ".join(text or ()) or None,
+            status=status,
+            name=name,
+            service=service,
+            profile=profile,
+            issuer=issuer,
+            account=account,
+            serial=serial,
+            key_sha256=key,
+            expiring_within=expiring_within,
+            sort=sort,
+        )
+    )
+    if api.as_json:
+        show_json(found)
+        return
+    table = Table(box=None)
+    for column in ("serial", "status", "recorded (UTC)", "ends (UTC)", "profile", "service"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("names", overflow="fold")
+    for one in found:
+        table.add_row(
+            one["serial"],
+            one["status"],
+            minute(one["recorded"]),
+            minute(one["not_after"]),
+            one["profile"]["name"],
+            one["service_id"],
+            ", ".join(one["names"]),
+        )
+    console().print(table)

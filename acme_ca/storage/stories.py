@@ -1,0 +1,147 @@
+"""What happened to an order: its authorizations, every validation with what was asked and answered, its certificate, and
+what the audit tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from acme_ca.core.model import (
+    Authorization,
+    AuthorizationId,
+    ChallengeType,
+    Order,
+    OrderId,
+)
+from acme_ca.storage.database import Database, Row, from_json
+from acme_ca.storage.orders import (
+    AUTHORIZATION_COLUMNS,
+    ORDER_COLUMNS,
+    ORDER_SOURCE,
+    authorization_of,
+    order_of,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """One attempt. `record`: a JSON object for each thing that was asked."""
+
+    at: datetime
+    challenge: ChallengeType
+    error: dict[str, Any] | None
+    """The problem document; None: it succeeded."""
+    record: Sequence[dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuthorizationStory:
+    authorization: Authorization
+    created: datetime
+    service: str | None
+    """Of the EAB key of its account."""
+    validations: tuple[Validation, ...]
+    """The first one first."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """Of the audit."""
+
+    at: datetime
+    event: str
+    actor: str
+    source: str
+    object: str
+    detail: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderStory:
+    order: Order
+    created: datetime
+    service: str | None
+    authorizations: tuple[AuthorizationStory, ...]
+    """In the order of the names; those that retention has deleted are missing."""
+    events: tuple[Event, ...]
+    """Of the order and its certificate, the first one first."""
+
+
+_SERVICE = (
+    "(SELECT k.service FROM account a JOIN eab_key k ON k.id = a.eab_key_id WHERE a.id = {}) AS service"
+)
+
+
+async def order(database: Database, id_: OrderId, *, now: datetime) -> OrderStory | None:
+    row = await database.fetchrow(
+        f"""SELECT {ORDER_COLUMNS}, o.created, {_SERVICE.format("o.account_id")}
+            FROM (SELECT * FROM ({ORDER_SOURCE}) s WHERE s.id = $1) o""",
+        id_,
+    )
+    if row is None:
+        return None
+    found = order_of(row, now)
+    told = await _authorizations(database, found.authorizations, now)
+    objects = [f"order:{found.id}", *([f"certificate:{found.serial}"] if found.serial else [])]
+    return OrderStory(
+        order=found,
+        created=row["created"],
+        service=row["service"],
+        authorizations=tuple(told[id_] for id_ in found.authorizations if id_ in told),
+        events=await events(database, objects),
+    )
+
+
+async def authorization(
+    database: Database, id_: AuthorizationId, *, now: datetime
+) -> AuthorizationStory | None:
+    return (await _authorizations(database, [id_], now)).get(id_)
+
+
+async def _authorizations(
+    database: Database, ids: Sequence[AuthorizationId], now: datetime
+) -> dict[AuthorizationId, AuthorizationStory]:
+    rows = await database.fetch(
+        f"""SELECT {AUTHORIZATION_COLUMNS}, z.created, {_SERVICE.format("z.account_id")}
+            FROM authz z WHERE z.id = ANY ($1)""",
+        list(ids),
+    )
+    validations = await database.fetch(
+        "SELECT authz_id, at, challenge, error, record FROM validation WHERE authz_id = ANY ($1) ORDER BY id",
+        list(ids),
+    )
+    return {
+        row["authz_id"]: AuthorizationStory(
+            authorization=authorization_of(row, now),
+            created=row["created"],
+            service=row["service"],
+            validations=tuple(_validation(one) for one in validations if one["authz_id"] == row["authz_id"]),
+        )
+        for row in rows
+    }
+
+
+def _validation(row: Row) -> Validation:
+    return Validation(
+        at=row["at"],
+        challenge=ChallengeType(row["challenge"]),
+        error=from_json(row["error"]),
+        record=from_json(row["record"]),
+    )
+
+
+MOST_EVENTS = 1000
+
+
+async def events(database: Database, objects: Sequence[str]) -> tuple[Event, ...]:
+    """What was done with these, the first MOST_EVENTS."""
+    rows = await database.fetch(
+        """SELECT at, event, actor, source, object, detail FROM audit_event WHERE object = ANY ($1)
+           ORDER BY id LIMIT $2""",
+        list(objects),
+        MOST_EVENTS,
+    )
+    return tuple(Event(**dict(row) | {"detail": from_json(row["detail"])}) for row in rows)

@@ -1,0 +1,245 @@
+"""Lists of certificates, orders and accounts, the story of an order, and statistics."""
+
+import asyncio
+from base64 import urlsafe_b64encode
+
+import pytest
+import pytest_asyncio
+
+from acme_ca.core.codes import Code
+from tests.support.admin import assert_refused
+from tests.support.fixtures import IN_SESSION_LOOP
+
+pytestmark = IN_SESSION_LOOP
+
+
+def identity(url) -> str:
+    return url.rpartition("/")[2]
+
+
+@pytest_asyncio.fixture(loop_scope="session", scope="module")
+async def stocked(new_ca):
+    """A CA of two accounts: one has two certificates, the other an order that failed and one that waits."""
+    async with new_ca() as ca:
+        one, other = await ca.account(contact=["mailto:ann@example.test"]), await ca.account()
+        issued = [await one.order(ca.name()) for _ in range(2)]
+        for order in issued:
+            await order.issue(ca.web)
+        ca.dns.add("wrong.example.test", "A", "127.0.0.1")
+        failed = await other.order("wrong.example.test")
+        challenge = await failed.challenge()
+        await other.post(challenge["url"], {})
+        await other.settled((await failed.read())["authorizations"][0])
+        waiting = await other.order(ca.name())
+        yield ca, await ca.operator(), (one, other), (issued, failed, waiting)
+
+
+async def test_certificates_are_found_by_each_filter(stocked):
+    _, operator, (one, _), (issued, *_) = stocked
+    first, second = await operator.pages("/certificates", account=identity(one.url), sort="recorded")
+    assert first["names"] == issued[0].names
+    assert first["status"] == "good"
+    assert first["order"] == identity(issued[0].url)
+    for query in (
+        {"name": issued[0].names[0]},
+        {"serial": first["serial"][:8].upper()},
+        {"serial": "0x" + first["serial"]},
+        {"key_sha256": first["key_sha256"].upper(), "issued_before": second["recorded"]},
+        {"order": first["order"]},
+        {"text": f"{issued[0].names[0][:-3]} {first['serial'][:10]}"},
+        {"issuer": first["issuer"], "issued_before": second["recorded"]},
+    ):
+        assert await operator.pages("/certificates", **query, account=identity(one.url)) == [first], query
+    assert len(await operator.pages("/certificates", name=".example.test", status="good")) == 2
+    assert len(await operator.pages("/certificates", expiring_within="400 days", limit=1)) == 4
+    assert await operator.pages("/certificates", expiring_within="1 day") == []
+    assert await operator.pages("/certificates", status="revoked") == []
+    await operator.post(f"/certificates/{second['serial']}/revoke", {"reason": "superseded"})
+    (revoked,) = await operator.pages("/certificates", status="revoked")
+    assert (revoked["serial"], revoked["status"], revoked["reason"]) == (
+        second["serial"],
+        "revoked",
+        "superseded",
+    )
+
+
+@pytest.mark.parametrize("text", ["%", "_", "e%", "exampl_", "'", "\\", "':*", "!x", "a & b", "()", "<->"])
+async def test_no_character_means_more_than_itself(stocked, text):
+    """Lesson 26."""
+    _, operator, *_ = stocked
+    assert await operator.pages("/certificates", text=text) == []
+    assert await operator.pages("/certificates", service=text) == []
+    assert await operator.pages("/certificates", profile=text) == []
+    assert await operator.pages("/accounts", contact=text) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "field"),
+    [
+        ("/certificates", {"status": "pending"}, "status"),
+        ("/certificates", {"nonsense": "1"}, "nonsense"),
+        ("/certificates", {"limit": "0"}, "limit"),
+        ("/certificates", {"limit": "1001"}, "limit"),
+        ("/certificates", {"name": "a_b.example"}, "name"),
+        ("/certificates", {"name": ".*.example"}, "name"),
+        ("/certificates", {"name": "."}, "name"),
+        ("/certificates", {"serial": "xyzw"}, "serial"),
+        ("/certificates", {"serial": "0x:1:2"}, "serial"),
+        ("/certificates", {"serial": "1" * 33}, "serial"),
+        ("/certificates", {"key_sha256": "ab"}, "key_sha256"),
+        ("/certificates", {"account": "me"}, "account"),
+        ("/certificates", {"expiring_within": "soon"}, "expiring_within"),
+        ("/certificates", {"issued_since": "2020-01-01T00:00:00"}, "issued_since"),
+        ("/certificates", {"text": "a " * 11}, "text"),
+        ("/certificates", {"sort": "names"}, "sort"),
+        ("/orders", {"status": "done"}, "status"),
+        ("/orders", {"name": "-"}, "name"),
+        ("/accounts", {"frozen": "perhaps"}, "frozen"),
+    ],
+)
+async def test_bad_queries_are_refused_with_their_field(stocked, path, query, field):
+    _, operator, *_ = stocked
+    answer = await operator.ask("GET", path, **query, failing=True)
+    assert_refused(answer, Code.FIELD_INVALID, status=400, field=field)
+
+
+async def test_a_cursor_is_for_its_list_and_order_alone(stocked):
+    _, operator, *_ = stocked
+    by_time = (await operator.get("/certificates", limit=1))["next"]
+    by_serial = (await operator.get("/certificates", limit=1, sort="serial"))["next"]
+    of_orders = (await operator.get("/orders", limit=1))["next"]
+    written = [
+        urlsafe_b64encode(text).decode() for text in (b"[]", b'["-recorded"]', b"{}", b"[1,2,3]", b"\xff")
+    ]
+    dates = [
+        urlsafe_b64encode(f'["-recorded","{date}","{"0" * 32}"]'.encode()).decode()
+        for date in ("", "yesterday", "2026-01-01", "9999-12-31T23:59:59.999999+99:99", "2026-01-01T00:00:00")
+    ]
+    for cursor in (by_serial, of_orders, by_time[:-4], by_time[4:], "x", "=", "\u00e4", *written, *dates):
+        answer = await operator.ask("GET", "/certificates", cursor=cursor, failing=True)
+        assert_refused(answer, Code.FIELD_INVALID, status=400, field="cursor")
+    for path in ("/orders", "/accounts"):
+        answer = await operator.ask("GET", path, cursor=by_time, failing=True)
+        assert_refused(answer, Code.FIELD_INVALID, status=400, field="cursor")
+    answer = await operator.ask("GET", "/certificates", cursor=by_time, sort="recorded", failing=True)
+    assert_refused(answer, Code.FIELD_INVALID, status=400, field="cursor")
+
+
+# ---------------------------------------------------------------- orders
+
+
+async def test_why_an_order_failed(stocked):
+    """Every attempt, the address that was asked, the answer."""
+    _, operator, (_, other), (_, failed, _) = stocked
+    story = await operator.get(f"/orders/{identity(failed.url)}")
+    assert story["status"] == "invalid"
+    assert story["account"] == identity(other.url)
+    assert story["why"].startswith("wrong.example.test was not proved by http-01: ")
+    (authorization,) = story["authorizations"]
+    (validation,) = authorization["validations"]
+    assert not validation["succeeded"]
+    assert validation["error"] == authorization["error"]
+    assert "127.0.0.1" in str(validation["record"])
+    assert await operator.get(f"/authorizations/{authorization['id']}") == authorization
+
+
+async def test_the_story_of_an_order_that_went_well(stocked):
+    _, operator, _, (issued, *_) = stocked
+    story = await operator.get(f"/orders/{identity(issued[0].url)}")
+    assert story["why"] == f"It was issued: certificate {story['serial']}."
+    assert story["authorizations"][0]["validations"][0]["succeeded"]
+    assert "certificate.issued" in [event["event"] for event in story["events"]]
+    assert (await operator.get(f"/certificates/{story['serial']}"))["names"] == story["names"]
+
+
+async def test_what_an_order_waits_for(stocked):
+    _, operator, _, (*_, waiting) = stocked
+    story = await operator.get(f"/orders/{identity(waiting.url)}")
+    assert story["status"] == "pending"
+    assert story["why"] == f"It waits for the proof of {waiting.names[0]} (no challenge answered yet)."
+
+
+async def test_orders_are_found_by_each_filter(stocked):
+    _, operator, (one, other), (issued, failed, waiting) = stocked
+
+    async def found(**query):
+        return [order["id"] for order in await operator.pages("/orders", limit=1, **query)]
+
+    everything = [identity(order.url) for order in (*issued, failed, waiting)]
+    assert await found(sort="created") == everything
+    assert await found() == everything[::-1]
+    assert await found(status="invalid") == [identity(failed.url)]
+    assert await found(status="pending") == [identity(waiting.url)]
+    assert await found(status="ready") == await found(status="processing") == []
+    assert await found(status="valid", sort="created") == everything[:2]
+    assert await found(account=identity(one.url), sort="created") == everything[:2]
+    assert await found(account=identity(other.url), status="invalid") == [identity(failed.url)]
+    assert await found(name="wrong.example.test") == [identity(failed.url)]
+    assert await found(name=issued[1].names[0]) == [identity(issued[1].url)]
+    assert await found(service="none") == await found(profile="none") == []
+
+
+async def test_what_there_is_not(stocked):
+    _, operator, *_ = stocked
+    for path in ("/orders/0", f"/orders/{'0' * 32}", f"/authorizations/{'0' * 32}"):
+        assert_refused(await operator.ask("GET", path, failing=True), Code.NOT_FOUND, status=404)
+
+
+# ---------------------------------------------------------------- accounts, statistics
+
+
+async def test_accounts(stocked):
+    _, operator, (one, other), _ = stocked
+    both = [identity(one.url), identity(other.url)]
+    assert [found["id"] for found in await operator.pages("/accounts", limit=1, sort="created")] == both
+    (found,) = await operator.pages("/accounts", contact="ann@example.test")
+    assert found == await operator.get(f"/accounts/{both[0]}")
+    assert (found["status"], found["contact"], found["frozen"]) == (
+        "valid",
+        ["mailto:ann@example.test"],
+        None,
+    )
+    assert len(await operator.pages("/accounts", status="valid", frozen="false")) == 2
+    assert await operator.pages("/accounts", frozen="true") == []
+    assert await operator.pages("/accounts", status="revoked") == []
+
+
+async def test_statistics(stocked):
+    _, operator, *_ = stocked
+    told = await operator.get("/statistics")
+    assert told["counts"]["certificates"] == {"number": 4, "estimated": False}
+    assert told["counts"]["orders"]["number"] == 4
+    assert told["recorded_last_hour"] == told["recorded_last_day"] == 4
+    assert told["database_bytes"] > 1_000_000
+
+
+async def test_a_credential_for_a_service_sees_that_services_things(new_ca):
+    async with new_ca() as ca:
+        administrator = await ca.operator()
+        await administrator.post("/services/register", service("shop"), status=201)
+        await administrator.post("/services/register", service("mail"), status=201)
+        wish = {"generate_key": True, "names": ["shop.test"], "service_id": "shop"}
+        mine = await administrator.post("/certificates/issue", wish, status=201)
+        await (await (await ca.account()).order(ca.name())).issue(ca.web)
+        scoped, stranger = await ca.operator(services=("shop",)), await ca.operator(services=("mail",))
+        assert [one["serial"] for one in await scoped.pages("/certificates")] == [mine["serial"]]
+        assert [one["serial"] for one in await scoped.pages("/certificates", text="shop.t")] == [
+            mine["serial"]
+        ]
+        assert len(await administrator.pages("/certificates")) == 4
+        for path in ("/certificates", "/orders", "/accounts"):
+            assert await stranger.pages(path) == []
+        (order,) = await administrator.pages("/orders")
+        for path in (f"/orders/{order['id']}", f"/accounts/{order['account']}"):
+            assert_refused(await scoped.ask("GET", path, failing=True), Code.NOT_FOUND, status=404)
+        assert_refused(await scoped.ask("GET", "/statistics", failing=True), Code.FORBIDDEN, status=403)
+
+
+def service(id_):
+    return {"service_id": id_, "name": id_, "owner": "ann", "domains": [f"{id_}.test"]}
+
+
+async def test_many_ask_at_once(stocked):
+    _, operator, *_ = stocked
+    answers = await asyncio.gather(*(operator.get("/certificates", text="n") for _ in range(30)))
+    assert all(answer == answers[0] for answer in answers)
