@@ -80,7 +80,7 @@ from acme_ca.revocation.shards import Shards
 from acme_ca.storage import database as store
 from acme_ca.storage import issuers as issuer_store
 from acme_ca.storage import limits as limit_store
-from acme_ca.storage import operations
+from acme_ca.storage import operations, roles
 from acme_ca.storage.database import Database
 from acme_ca.tasks import Background, Loop
 from acme_ca.validation.validator import Validator
@@ -134,7 +134,8 @@ async def prepare(settings: Settings, seed: Hierarchy | None, *, dsn: str, open_
     """
     own_identifier(settings)  # before anything is written
     _two_person(settings.admin.two_person)
-    await store.migrate(dsn)
+    if not await store.migrate(dsn):
+        log.get().warning("the database has no role for servers", role=roles.NAME)
     async with Database.open(dsn, connections=1) as database:
         known = await _profiles(settings, database)
         await _take_up(seed, database)

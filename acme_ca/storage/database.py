@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import asyncpg
 
 from acme_ca.core.problems import Problem
+from acme_ca.storage import roles
 
 SCHEMA_VERSION = 1
 OLDEST_POSTGRESQL = 15
@@ -62,8 +63,8 @@ class Database:
     async def open(cls, dsn: str, *, connections: int) -> AsyncIterator[Database]:
         """At most `connections` of each set. Raises DatabaseUnavailable."""
         async with (
-            _Connections(dsn, connections, "on") as durable,
-            _Connections(dsn, connections, "off") as quick,
+            _Connections(dsn, connections, "on", as_server=True) as durable,
+            _Connections(dsn, connections, "off", as_server=True) as quick,
         ):
             yield cls(durable, quick)
 
@@ -121,10 +122,19 @@ class _Connections:
     """
 
     def __init__(
-        self, dsn: str, most: int, synchronous_commit: str, *, limit: float | None = _STATEMENT_TIMEOUT
+        self,
+        dsn: str,
+        most: int,
+        synchronous_commit: str,
+        *,
+        limit: float | None = _STATEMENT_TIMEOUT,
+        as_server: bool = False,
     ) -> None:
-        """`limit`: seconds that a statement may take; None: any time."""
+        """`limit`: seconds that a statement may take; None: any time. `as_server`: with the rights of a server alone
+        (`storage.roles`), where the database knows that role.
+        """
         self._dsn = dsn
+        self._as_server = as_server
         self._limit = limit
         self._settings = {
             "application_name": APPLICATION_NAME,
@@ -160,15 +170,25 @@ class _Connections:
             while self._idle:
                 if not (connection := self._idle.pop()).is_closed():
                     return connection
-            return await asyncpg.connect(
-                self._dsn,
-                timeout=_CONNECT_TIMEOUT,
-                command_timeout=self._limit,
-                server_settings=self._settings,
-            )
+            return await self._connect()
         except BaseException:
             self._places.release()
             raise
+
+    async def _connect(self) -> asyncpg.Connection[Row]:
+        connection = await asyncpg.connect(
+            self._dsn,
+            timeout=_CONNECT_TIMEOUT,
+            command_timeout=self._limit,
+            server_settings=self._settings,
+        )
+        if self._as_server:
+            try:
+                await roles.take(connection)
+            except BaseException:
+                connection.terminate()
+                raise
+        return connection
 
     def give_back(self, connection: asyncpg.Connection[Row], *, usable: bool) -> None:
         if usable and not connection.is_closed():
@@ -235,15 +255,17 @@ def from_json(text: str | None) -> Any:
 # ---------------------------------------------------------------- the schema
 
 
-async def migrate(dsn: str) -> None:
+async def migrate(dsn: str) -> bool:
     """Create the schema in an empty database, or bring an older one up to date: all or nothing, one process at a
-    time. Raises SchemaError (too old a PostgreSQL, too new a database), DatabaseUnavailable.
+    time. Returns whether servers have a role of their own. Raises SchemaError (too old a PostgreSQL, too new a
+    database), DatabaseUnavailable.
     """
     async with _Connections(dsn, 1, "on") as connections, connections.lend() as connection:
         _check_server(connection)
         async with connection.transaction():
             await connection.execute("SELECT pg_advisory_xact_lock($1)", _SCHEMA_LOCK)
             await _bring_up_to_date(connection)
+            return await roles.grant(connection)
 
 
 def _check_server(connection: asyncpg.Connection[Row]) -> None:

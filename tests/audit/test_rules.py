@@ -21,7 +21,7 @@ from acme_ca.core.model import serial_text
 from acme_ca.core.policy import NamePolicy
 from acme_ca.storage.audit import Scope
 from acme_ca.storage.database import Database
-from tests.audit.conftest import AUDIT_WITHOUT_TRIGGERS, KEPT
+from tests.audit.conftest import AS_OWNER, AUDIT_WITHOUT_TRIGGERS, KEPT
 from tests.support import issuing
 from tests.support.fixtures import IN_SESSION_LOOP
 
@@ -78,6 +78,7 @@ async def database(postgres, stock) -> AsyncIterator[Database]:
     """A copy for this test alone."""
     name = await postgres.copy(stock.name)
     async with Database.open(postgres.url(name), connections=1) as opened:
+        await opened.fetch(AS_OWNER)
         await opened.fetch(AUDIT_WITHOUT_TRIGGERS)
         yield opened
     await postgres.drop(name)
