@@ -492,7 +492,14 @@ CREATE TABLE audit_seal (
 );
 ALTER TABLE audit_seal ALTER entries SET STORAGE EXTERNAL;  -- hashes do not shrink
 
--- Nobody changes or deletes these rows. The owner of the tables can take the triggers away: then `audit verify` tells.
+-- How far events were handed on to syslog and the webhook.
+CREATE TABLE audit_forward (
+    target       text        COLLATE "C" NOT NULL PRIMARY KEY,  -- 'syslog', 'webhook'
+    last_event   bigint      NOT NULL,
+    changed      timestamptz NOT NULL
+);
+
+-- Nobody changes or deletes events, signers and seals. The owner of the tables can take the triggers away: then `audit verify` tells.
 CREATE FUNCTION audit_is_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION '% is append-only', TG_TABLE_NAME USING ERRCODE = 'insufficient_privilege';

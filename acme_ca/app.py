@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import socket
+import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -41,6 +42,7 @@ from acme_ca.admin.authentication import Doorkeeper
 from acme_ca.admin.described import add_description
 from acme_ca.admin.rooms import Admin
 from acme_ca.admin.routes import ROUTES
+from acme_ca.audit.forwarding import Forwarding, Syslog, Target, Webhook
 from acme_ca.audit.sealing import Sealing
 from acme_ca.ca import profiles
 from acme_ca.ca.authority import Authority
@@ -83,6 +85,8 @@ from acme_ca.storage import limits as limit_store
 from acme_ca.storage import operations, roles
 from acme_ca.storage.database import Database
 from acme_ca.tasks import Background, Loop
+from acme_ca.validation.network import AddressRules
+from acme_ca.validation.resolver import Zones
 from acme_ca.validation.validator import Validator
 
 ATTEMPT_MARGIN = 15.0
@@ -103,6 +107,8 @@ LIMITS_INTERVAL = 2.0
 """Seconds until every worker has noticed that an operator changed an override."""
 SEALING_INTERVAL = 10.0
 """Seconds until an audit event is sealed."""
+FORWARDING_INTERVAL = 5.0
+"""Seconds until an audit event is handed on."""
 EXPIRY_INTERVAL = 6 * 3600.0
 """Seconds. A few lines a day: none is missed for long when a lease outlives its process."""
 
@@ -634,7 +640,51 @@ class _Composition:
             Loop(name="ocsp-responders", interval=ISSUERS_INTERVAL, work=responders.refresh),
         )
         holder = f"{node}:{os.getpid()}"
-        return Background(loops, database=self._database, holder=holder, clock=utc_now, log=self._log)
+        return Background(
+            (*loops, *self._forwarding()),
+            database=self._database,
+            holder=holder,
+            clock=utc_now,
+            log=self._log,
+        )
+
+    def _forwarding(self) -> tuple[Loop, ...]:
+        settings = self._settings.audit
+        targets: list[Target] = []
+        if settings.syslog is not None:
+            targets.append(Syslog(settings.syslog, host=socket.gethostname()))
+        if settings.webhook_url is not None:
+            targets.append(self._webhook(settings.webhook_url))
+        return tuple(
+            Loop(
+                name=f"audit-{target.name}",
+                interval=FORWARDING_INTERVAL,
+                work=Forwarding(target, database=self._database, clock=utc_now, log=self._log).forward,
+                lease=f"audit-{target.name}",
+            )
+            for target in targets
+        )
+
+    def _webhook(self, url: str) -> Webhook:
+        settings = self._settings.audit
+        secret = settings.webhook_secret
+        return Webhook(
+            url=url,
+            secret=secret.get_secret_value().encode() if secret else None,
+            rules=AddressRules(allow=settings.webhook_allow_networks, setting="audit.webhook_allow_networks"),
+            zones=Zones(self._settings.validation.resolvers),
+            tls=self._trusting,
+            clock=utc_now,
+            dev=self._settings.dev,
+        )
+
+    def _trusting(self) -> ssl.SSLContext:
+        """The system's roots, and this CA's own."""
+        context = ssl.create_default_context()
+        for issuer in self._issuers:
+            if issuer.kind is IssuerKind.ROOT:
+                context.load_verify_locations(cadata=issuer.certificate.public_bytes(Encoding.DER))
+        return context
 
     async def _delete_nonces(self) -> None:
         await operations.delete_expired_nonces(self._database, utc_now())

@@ -294,6 +294,52 @@ class AdminSettings(Section):
     """How long an act waits for the second person."""
 
 
+class AuditSettings(Section):
+    """The audit trail, handed on: docs/audit.md."""
+
+    syslog: str | None = None
+    """`udp://host:514`, `tcp://host:601` or `unix:/dev/log`: every event as a message of RFC 5424."""
+    webhook_url: str | None = None
+    """http or https: events are sent there, as JSON lines. Redirects are not followed."""
+    webhook_secret: SecretStr | None = None
+    """Signs what is sent (HMAC-SHA256). At least 16 characters."""
+    webhook_allow_networks: Networks = ()
+    """Networks that the webhook may be in beyond the default (all unicast but loopback and link-local)."""
+
+    @field_validator("syslog")
+    @classmethod
+    def _syslog(cls, value: str | None) -> str | None:
+        if value is not None and not _SYSLOG.fullmatch(value):
+            raise ValueError("it is not of the form udp://host:port, tcp://host:port or unix:/path")
+        return value
+
+    @field_validator("webhook_url")
+    @classmethod
+    def _webhook(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+            good = good and "@" not in parts.netloc
+        except ValueError:
+            good = False
+        if not good or not value.isascii() or not value.isprintable() or " " in value:
+            raise ValueError("it is no http or https URL (without user information)")
+        return value.partition("#")[0]
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _secret(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < _SHORTEST_SECRET:
+            raise ValueError(f"it has fewer than {_SHORTEST_SECRET} characters")
+        return value
+
+
+_SYSLOG = re.compile(r"(udp|tcp)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]):[1-9]\d{0,4}|unix:/[^\0]+")
+_SHORTEST_SECRET = 16
+
+
 class LimitSettings(Section):
     """How much anyone may ask for: `300/3h` is 300 at once, and 300 in each 3 hours. Empty: any number."""
 
@@ -390,6 +436,7 @@ class Settings(BaseSettings):
     services: ServiceSettings = ServiceSettings()
     admin: AdminSettings = AdminSettings()
     limits: LimitSettings = LimitSettings()
+    audit: AuditSettings = AuditSettings()
     test: TestSettings = TestSettings()
 
     @classmethod

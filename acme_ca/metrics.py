@@ -69,7 +69,7 @@ METRICS = (
     Metric(
         "acme_ca_own_certificate_not_after_timestamp_seconds",
         ("issuer", "profile"),
-        "when the newest of the server's own certificates ends: its TLS (acme_server), its OCSP responders (ocsp_responder)",
+        "when the newest of the server's own certificates ends: its TLS (acme_server), its OCSP responders (ocsp_responder), what seals its audit (audit_signer)",
     ),
     Metric(
         "acme_ca_certificates_estimate",

@@ -246,3 +246,25 @@ async def page_of_seals(database: Database, *, after: int | None, limit: int) ->
         limit,
     )
     return [Seal(**row) for row in rows]
+
+
+# ---------------------------------------------------------------- handing on
+
+
+async def forwarded(database: Database, target: str) -> int | None:
+    """The last event that the target has; None: it has none."""
+    last: int | None = await database.fetchval(
+        "SELECT last_event FROM audit_forward WHERE target = $1", target
+    )
+    return last
+
+
+async def forward_to(database: Database, target: str, event: int, *, now: datetime) -> None:
+    """It has all events up to that one; never goes back."""
+    await database.execute(
+        """INSERT INTO audit_forward (target, last_event, changed) VALUES ($1, $2, $3)
+           ON CONFLICT (target) DO UPDATE SET last_event = $2, changed = $3 WHERE audit_forward.last_event < $2""",
+        target,
+        event,
+        now,
+    )

@@ -90,6 +90,8 @@ class AddressRules:
 
     allow: tuple[Prefix, ...] = ()
     refuse: tuple[Prefix, ...] = ()
+    setting: str = "validation.allow_networks"
+    """Where `allow` comes from."""
 
     def refusal(self, address: Address) -> str | None:
         """Why the address may not be dialled, as the end of a sentence; None when it may."""
@@ -103,7 +105,7 @@ class AddressRules:
         if any(address in network for network in self.allow):
             return None
         kind, allowed = next((kind, allowed) for network, kind, allowed in _RULES if address in network)
-        return None if allowed else f"it is {kind}; its operator may list it in validation.allow_networks"
+        return None if allowed else f"it is {kind}; its operator may list it in {self.setting}"
 
 
 def _faces(address: Address) -> Iterator[Address]:
