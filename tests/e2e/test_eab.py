@@ -1,6 +1,7 @@
 """External account binding (RFC 8555 §7.3.4) from `acme-ca eab` to the clients, on a server that asks for it."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -35,7 +36,9 @@ def eab(server: Server, *arguments: str) -> str:
 
 
 def new_eab_key(server: Server, *options: str) -> EabKey:
-    return EabKey(**json.loads(eab(server, "create", "--owner", "Web team", *options, "--json")))
+    made = json.loads(eab(server, "create", "--owner", "Web team", *options, "--json"))
+    assert made.pop("state") == "active"
+    return EabKey(**made)
 
 
 def register(server: Server, key: EabKey | None) -> str:
@@ -115,3 +118,65 @@ def test_keys_can_be_made_while_the_server_is_down(tmp_path):
         key = new_eab_key(server)
         server.start_again()
         assert register(server, key) == "valid"
+
+
+# ---------------------------------------------------------------- approved names, and the end of a key
+
+FOLLOWS = 2.5
+"""Seconds: every worker has noticed by then what an operator approved."""
+NAMES = ("approved.example", "*.approved.example")
+"""They lead nowhere: nobody could prove them."""
+
+
+def approve(server: Server, key: EabKey) -> None:
+    reason = ("--reason", "no way in from here", "--expires-in", "1 day", "--yes")
+    server.operate("scope", "approve", "suffix:approved.example", "--eab-key", key.kid, *reason)
+    time.sleep(FOLLOWS)
+
+
+@pytest.mark.usefixtures("openssl")
+def test_certbot_gets_approved_names_without_a_challenge(strict, tmp_path):
+    key = new_eab_key(strict)
+    approve(strict, key)
+    certbot = Certbot(command=find("certbot"), server=strict, home=tmp_path)
+    certbot.run("register", f"--eab-kid={key.kid}", f"--eab-hmac-key={key.hmac_key}")
+    domains = [f"--domain={name}" for name in NAMES]
+    certbot.run("certonly", *certbot.http01, "--cert-name=main", *domains)
+    assert_good(certbot.issued("main"), *NAMES, root=strict.root)
+    certbot.run("renew", *certbot.http01, "--force-renewal", "--no-random-sleep-on-renew")
+
+
+@pytest.mark.usefixtures("openssl")
+def test_lego_gets_approved_names_without_a_challenge(strict, tmp_path):
+    key = new_eab_key(strict)
+    approve(strict, key)
+    lego = Lego(command=find("lego"), server=strict, home=tmp_path)
+    bound = ("--eab", f"--kid={key.kid}", f"--hmac={key.hmac_key}")  # lego wants it of every command
+    wish = [*(f"--domains={name}" for name in NAMES), *lego.http01, *bound]
+    lego.run(*wish, "run")
+    assert_good(lego.issued(NAMES[0]), *NAMES, root=strict.root)
+    lego.run(*wish, "renew", "--days=91", "--no-random-sleep")
+
+
+@pytest.mark.usefixtures("openssl")
+def test_lesson_14_certbot_cannot_renew_when_its_key_is_revoked(strict, tmp_path):
+    key = new_eab_key(strict)
+    certbot = Certbot(command=find("certbot"), server=strict, home=tmp_path)
+    certbot.run("register", f"--eab-kid={key.kid}", f"--eab-hmac-key={key.hmac_key}")
+    certbot.run("certonly", *certbot.http01, "--cert-name=main", "--domain=www.localhost")
+    said = eab(strict, "revoke", key.kid, "--reason", "left", "--revoke-certificates", "superseded", "--yes")
+    assert "accounts frozen: 1" in said
+    assert "Certificates revoked: 1" in said
+    told = certbot.fail("renew", *certbot.http01, "--force-renewal", "--no-random-sleep-on-renew")
+    assert "This account is frozen" in told
+
+
+@pytest.mark.usefixtures("openssl")
+def test_lesson_14_lego_cannot_renew_when_its_key_is_revoked(strict, tmp_path):
+    key = new_eab_key(strict)
+    lego = Lego(command=find("lego"), server=strict, home=tmp_path)
+    bound = ("--eab", f"--kid={key.kid}", f"--hmac={key.hmac_key}")
+    wish = ("--domains=www.localhost", *lego.http01, *bound)
+    lego.run(*wish, "run")
+    eab(strict, "revoke", key.kid, "--yes")
+    assert "This account is frozen" in lego.fail(*wish, "renew", "--days=91", "--no-random-sleep")
