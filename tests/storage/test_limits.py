@@ -13,7 +13,7 @@ from acme_ca.core.identifiers import Identifier, IdentifierType
 from acme_ca.core.limits import Charge, Limit, LimitKind
 from acme_ca.core.model import SERVER, AccountId, ChallengeType, Outcome
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.core.states import AccountStatus
+from acme_ca.core.states import AccountStatus, OrderStatus
 from acme_ca.storage import accounts, orders
 from acme_ca.storage import limits as store
 from acme_ca.storage.database import Database
@@ -22,6 +22,7 @@ from tests.support.records import NOW
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 SUBJECTS = count()
+NAME = "a.example"
 HTTP_01 = ChallengeType.HTTP_01
 KIND = LimitKind.ORDERS_PER_ACCOUNT
 
@@ -155,15 +156,61 @@ async def test_deleting_waits_for_nobody(database, database_url):
         assert await asyncio.wait_for(store.delete_full(database, now=NOW), 5) == 0
 
 
-# ---------------------------------------------------------------- pauses
-
-NAME = "a.example"
-
-
 @pytest.fixture
 async def stocked(database_url):
     async with records.stocked(database_url) as opened:
         yield opened
+
+
+async def test_of_many_claims_of_an_order_one_wins_and_one_is_paid(stocked, draft):
+    """Lesson 18."""
+    owner, limit = await records.account(stocked), Limit(9, HOUR)
+    order = await records.order(stocked, owner, NAME)
+    await records.validate(stocked, owner, order)
+    claims = await asyncio.gather(
+        *(
+            orders.claim_and_record(
+                stocked,
+                order,
+                records.linted(order, draft),
+                spki_sha256=b"%d" % n,
+                charges=[charge("a", limit)],
+                now=NOW,
+            )
+            for n in range(40)
+        )
+    )
+    assert len([claim for claim in claims if claim]) == 1
+    (level,) = await store.peek(stocked, [charge("a", limit)], now=NOW)
+    assert level.left == 8
+
+
+async def test_of_many_claims_of_several_orders_as_many_win_as_are_left(stocked, draft):
+    owner, limit = await records.account(stocked), Limit(4, HOUR)
+    ready = []
+    for _ in range(12):
+        ready.append(await records.order(stocked, owner, NAME))
+        if ready[-1].status is OrderStatus.PENDING:
+            await records.validate(stocked, owner, ready[-1])
+    claims = await asyncio.gather(
+        *(
+            orders.claim_and_record(
+                stocked,
+                order,
+                records.linted(order, draft),
+                spki_sha256=b"%d" % n,
+                charges=[charge("a", limit)],
+                now=NOW,
+            )
+            for n, order in enumerate(ready)
+        )
+    )
+    assert [isinstance(claim, store.Refused) for claim in claims].count(False) == 4
+    assert await stocked.fetchval("SELECT count(*) FROM certificate") == 4
+    assert await stocked.fetchval("SELECT count(*) FROM orders WHERE status = 'pending'") == 8
+
+
+# ---------------------------------------------------------------- pauses
 
 
 async def fail(database, owner, *, order=None, kind=ErrorType.CONNECTION, now=NOW, most=3):
