@@ -243,6 +243,7 @@ CREATE TABLE blocked_key (
     actor        text        NOT NULL,
     created      timestamptz NOT NULL
 );
+CREATE INDEX blocked_key_created ON blocked_key (created, spki_sha256);
 
 -- ------------------------------------------------------------------ issuers and profiles
 

@@ -55,12 +55,13 @@ from acme_ca.ca.own import OwnCertificate
 from acme_ca.ca.policies import Policies
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.responders import Responders
+from acme_ca.ca.rotation import CreateKey, Rotation
 from acme_ca.ca.served import Issuers, OpenKey, record_of
 from acme_ca.config import ConfigurationError, Settings, ValidationSettings
 from acme_ca.core import identifiers
 from acme_ca.core.crl import History
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import SERVER, IssuerKind
+from acme_ca.core.model import SERVER, Actor, IssuerKind
 from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
 from acme_ca.core.weakkeys import WeakKeys
@@ -78,6 +79,7 @@ from acme_ca.revocation.crl_files import CrlFiles
 from acme_ca.revocation.freshness import Freshness
 from acme_ca.revocation.ocsp import Ocsp, OcspRules
 from acme_ca.revocation.revoke import Revocation
+from acme_ca.revocation.root_crl import RootCrls
 from acme_ca.revocation.shards import Shards
 from acme_ca.storage import database as store
 from acme_ca.storage import issuers as issuer_store
@@ -255,7 +257,14 @@ class Application:
     @classmethod
     @contextlib.asynccontextmanager
     async def open(
-        cls, settings: Settings, *, weak_keys: WeakKeys, dsn: str, open_key: OpenKey | None, log: Logger
+        cls,
+        settings: Settings,
+        *,
+        weak_keys: WeakKeys,
+        dsn: str,
+        open_key: OpenKey | None,
+        create_key: CreateKey,
+        log: Logger,
     ) -> AsyncIterator[Application]:
         """`open_key` None: for those who sign nothing."""
         async with Database.open(dsn, connections=settings.database_connections) as database:
@@ -272,6 +281,7 @@ class Application:
                 database=database,
                 validator=_validator(settings, log),
                 open_key=open_key or _no_keys,
+                create_key=create_key,
                 known=known,
                 policies=policies,
                 log=log,
@@ -297,6 +307,7 @@ class _Composition:
         database: Database,
         validator: Validator,
         open_key: OpenKey,
+        create_key: CreateKey,
         known: Profiles,
         policies: Policies,
         log: Logger,
@@ -309,6 +320,7 @@ class _Composition:
         self._database = database
         self._validator = validator
         self._open_key = open_key
+        self._create_key = create_key
         self._log = log
         self._urls = Urls(settings.public_url)
         self._authority = _authority(settings, issuers)
@@ -353,7 +365,7 @@ class _Composition:
             database=self._database, health=everyone.health, clock=utc_now, dev=self._settings.dev
         )
         public.add_metrics_route(plain, metrics)
-        admin, doorkeeper = self._admin(acme), Doorkeeper(database=self._database, clock=utc_now)
+        admin, doorkeeper = self._admin(acme, everyone), Doorkeeper(database=self._database, clock=utc_now)
         local, certified = (self._web(_undecorated) for _ in range(2))
         for application, identify in (
             (https, doorkeeper.by_token),
@@ -375,7 +387,7 @@ class _Composition:
             _authorizations=acme.authorizations,
         )
 
-    def _admin(self, acme: endpoints.Acme) -> Admin:
+    def _admin(self, acme: endpoints.Acme, everyone: Public) -> Admin:
         settings = self._settings.admin
         routes = {route.name: route for route in ROUTES}
         return Admin(
@@ -414,8 +426,30 @@ class _Composition:
             policies=self._policies,
             eab_keys=EabKeys(database=self._database, clock=utc_now, random_bytes=os.urandom),
             new_id=new_id,
+            rotation=self._rotation,
+            bundle=everyone.bundle,
+            root_crls=RootCrls(
+                database=self._database,
+                public_http_url=self._settings.public_http_url,
+                lifetime=timedelta(seconds=self._settings.crl.root_lifetime),
+                clock=utc_now,
+            ),
+            crl_rules=CrlRules.of(self._settings.crl),
+            default_profile=self._settings.default_profile,
+            own_identifier=own_identifier(self._settings),
             clock=utc_now,
             random_bytes=os.urandom,
+        )
+
+    def _rotation(self, actor: Actor) -> Rotation:
+        return Rotation(
+            database=self._database,
+            issuers=self._issuers,
+            open_key=self._open_key,
+            create_key=self._create_key,
+            base_url=self._settings.public_http_url,
+            actor=actor,
+            clock=utc_now,
         )
 
     def _web(self, decorate: http.Decorate) -> web.Application:

@@ -79,6 +79,11 @@ class Public:
         own = self.issuers.root_of(first) if first else None
         return sorted(roots, key=lambda root: root is not own)
 
+    def bundle(self) -> bytes:
+        """PEM: the chain of the active issuer, where there is one, and the roots."""
+        first = self._active()
+        return (first.chain_pem if first else b"") + _pem(self.roots())
+
     async def health(self) -> tuple[bool, Mapping[str, Any]]:
         """Whether certificates can be issued now, and what was looked at."""
         remaining, counts = self._remaining(), await self._counts()

@@ -56,7 +56,7 @@ async def listed(run: Run) -> dict[str, dict]:
 
 
 def assert_refused(done: CompletedProcess[str], *words: str) -> None:
-    assert (done.returncode, done.stdout) == (2, ""), done
+    assert (done.returncode in {1, 2}, done.stdout) == (True, ""), done
     assert done.stderr.startswith("acme-ca: ")
     assert all(word in done.stderr for word in words), done.stderr
 
@@ -79,7 +79,7 @@ async def test_a_profile_is_saved_shown_and_saved_again(run, file):
     assert shown.startswith("# Version 1, an operator's, saved ")
     assert "Unchanged" in (await run("save", file(shown))).stdout
     done = await run("save", file(shown.replace("30 days", "20 days")), "--json")
-    assert json.loads(done.stdout) == {"name": "house", "version": 2}
+    assert json.loads(done.stdout) == {"name": "house", "version": 2, "saved": True}
     for version, validity in ((1, "30 days"), (2, "20 days")):
         shown = json.loads((await run("show", "house", "--version", str(version), "--json")).stdout)
         assert (shown["version"], shown["profile"]["validity"]) == (version, validity)

@@ -49,6 +49,20 @@ def page(
     return Page(items=[view(one) for one in shown], next=following)
 
 
+def page_of(
+    found: Sequence[Any], query: PageQuery, *, view: Callable[[Any], Item], key: Callable[[Any], str]
+) -> Page[Item]:
+    """A page of a list that is short enough to be read as a whole. Raises Problem for a cursor of another."""
+    begin = 0
+    if query.cursor is not None:
+        (last,) = read_cursor(query.cursor, str)
+        places = [place for place, one in enumerate(found, start=1) if key(one) == last]
+        if not places:
+            raise _no_cursor()
+        begin = places[0]
+    return page(found[begin : begin + query.limit + 1], query.limit, view=view, key=lambda one: (key(one),))
+
+
 def write_cursor(*key: str | int) -> str:
     return urlsafe_b64encode(json.dumps(key, separators=(",", ":")).encode()).decode().rstrip("=")
 

@@ -11,12 +11,17 @@ from acme_ca.acme.urls import Urls
 from acme_ca.admin.approvals import Approvals
 from acme_ca.admin.frame import Route
 from acme_ca.ca.policies import Policies
+from acme_ca.ca.rotation import Rotation
 from acme_ca.ca.served import Issuers
+from acme_ca.core.identifiers import Identifier
+from acme_ca.core.model import Actor
 from acme_ca.lifecycle.bulk import BulkRevocation
 from acme_ca.lifecycle.eab import EabKeys
 from acme_ca.lifecycle.issuing import Issuing
 from acme_ca.lifecycle.services import Services
+from acme_ca.revocation.crl import CrlRules
 from acme_ca.revocation.revoke import Revocation
+from acme_ca.revocation.root_crl import RootCrls
 from acme_ca.storage.database import Database
 
 
@@ -40,5 +45,14 @@ class Admin:
     policies: Policies
     eab_keys: EabKeys
     new_id: Callable[[], str] = field(repr=False)
+    rotation: Callable[[Actor], Rotation]
+    """What that operator does with issuers."""
+    bundle: Callable[[], bytes]
+    """PEM: the chain of the active issuer, and the roots; empty without a CA."""
+    root_crls: RootCrls
+    crl_rules: CrlRules
+    default_profile: str
+    own_identifier: Identifier
+    """Of the server's own certificate."""
     clock: Callable[[], datetime] = field(repr=False)
     random_bytes: Callable[[int], bytes] = field(repr=False)

@@ -10,7 +10,7 @@ from acme_ca.audit import crls, foundations, rules
 from acme_ca.audit.findings import Background, Finding, Findings, Severity
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.policy import NamePolicy
-from acme_ca.storage import audit, policies
+from acme_ca.storage import audit
 from acme_ca.storage.audit import Scope
 from acme_ca.storage.database import Database
 
@@ -44,20 +44,19 @@ class Step:
 async def background(
     database: Database, *, now: datetime, policy: NamePolicy, own: Identifier, evidence_kept: timedelta
 ) -> Background:
-    """Read and judged once. `policy`, `own`, `evidence_kept`: the settings' name policy, the name in the server's own
+    """Read and judged once. `policy`, `own`, `evidence_kept`: today's name policy, the name in the server's own
     certificate, and for how long evidence is kept.
     """
     findings = Findings()
     since = await audit.complete_since(database)
     foundations.evidence(since, kept=evidence_kept, now=now, into=findings)
-    server = foundations.server_policy(await policies.all_policies(database), findings)
     return Background(
         issuers=foundations.issuers(await audit.issuers(database), findings),
         profiles=foundations.profiles(await audit.profiles(database), findings),
         evidence_since=since,
         found=tuple(findings.found),
         now=now,
-        policy=NamePolicy((*policy.layers, *server)),
+        policy=policy,
         own=own,
     )
 

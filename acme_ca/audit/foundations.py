@@ -14,14 +14,11 @@ from acme_ca.ca import chains
 from acme_ca.ca import issuers as ca_issuers
 from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.issuers import Issuer, IssuerKey
-from acme_ca.ca.policies import SERVER
 from acme_ca.core import keys
 from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.model import IssuerId, IssuerKind, Profile, ProfileRef
-from acme_ca.core.policy import Layer, NameRules
 from acme_ca.storage.audit import EventRecord, StoredProfile
 from acme_ca.storage.issuers import IssuerRecord
-from acme_ca.storage.policies import StoredPolicy
 
 # ---------------------------------------------------------------- CA certificates
 
@@ -166,17 +163,6 @@ def profiles(stored: Iterable[StoredProfile], into: Findings) -> dict[ProfileRef
 
 
 # ---------------------------------------------------------------- evidence
-
-
-def server_policy(stored: Iterable[StoredPolicy], into: Findings) -> tuple[Layer, ...]:
-    """Today's rules of the whole server, beside the settings'."""
-    layers: list[Layer] = []
-    for policy in stored:
-        with judging("policy.unreadable", f"policy:{policy.scope}", into):
-            rules = NameRules.model_validate(policy.body)
-            if policy.scope == SERVER:
-                layers.append(Layer("the server", rules))
-    return tuple(layers)
 
 
 def evidence(since: datetime | None, *, kept: timedelta, now: datetime, into: Findings) -> None:

@@ -7,6 +7,7 @@ live.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -47,6 +48,18 @@ class NewIssuer:
     lifetime: timedelta = certify.INTERMEDIATE_LIFETIME
     path_length: int = 0
     name_constraints: NameConstraints | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewRoot:
+    """What an operator says of a root to be made. An empty organization or country is left out of the name."""
+
+    common_name: str
+    organization: str
+    country: str
+    key_uri: str
+    key_kind: KeyKind
+    lifetime: timedelta = certify.ROOT_LIFETIME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +122,22 @@ class Rotation:
 
     # ------------------------------------------------------------ making
 
+    async def create_root(self, wish: NewRoot) -> Issuer:
+        """A root of its own, beside those that are there. Raises IssuerError, KeyStoreError."""
+        name = certify.root_name(wish.common_name, wish.organization, wish.country)
+        if name in await self._names():
+            raise IssuerError("There is a CA with this name already; choose another.")
+        key_uri, key = await asyncio.to_thread(self._create_key, wish.key_uri, wish.key_kind)
+        certificate = await asyncio.to_thread(
+            certify.make_root, name, key, lifetime=wish.lifetime, now=self._clock()
+        )
+        return await self._register(
+            certificate, IssuerKind.ROOT, parent=None, key_uri=key_uri, state=IssuerState.ACTIVE
+        )
+
     async def create_intermediate(self, wish: NewIssuer, *, parent: str | None) -> Issuer:
-        """A new intermediate, `staged`. `parent`: an id; None for the root of the active issuer. Raises IssuerError,
-        KeyStoreError.
+        """A new intermediate, `staged`. `parent`: an id; None for the root of the active issuer, or the only one. Raises
+        IssuerError, KeyStoreError.
         """
         above = await self.find(parent) if parent is not None else await self._own_root()
         signer = await self._signer(above)
@@ -126,9 +152,10 @@ class Rotation:
             name_constraints=wish.name_constraints,
             now=self._clock(),
         )  # before there is a key that nobody needs
-        key_uri, key = self._create_key(wish.key_uri, wish.key_kind)
+        key_uri, key = await asyncio.to_thread(self._create_key, wish.key_uri, wish.key_kind)
         await self._announce(name, key.public_key(), above)
-        certificate = certify.make_intermediate(
+        certificate = await asyncio.to_thread(
+            certify.make_intermediate,
             name,
             key.public_key(),
             signer,
@@ -139,7 +166,11 @@ class Rotation:
             now=self._clock(),
         )
         return await self._register(
-            certificate, IssuerKind.INTERMEDIATE, parent=above.id, key_uri=key_uri, state=IssuerState.STAGED
+            certificate,
+            IssuerKind.INTERMEDIATE,
+            parent=above.id,
+            key_uri=key_uri,
+            state=IssuerState.STAGED,
         )
 
     async def cross_sign(self, subject: str, *, by: str, lifetime: timedelta) -> Issuer:
@@ -147,19 +178,26 @@ class Rotation:
         original, above = await self.find(subject), await self.find(by)
         signer = await self._signer(above)
         await self._announce(original.certificate.subject, original.public_key, above)
-        certificate = certify.cross_sign(
-            original.certificate, signer, lifetime=lifetime, base_url=self._base_url, now=self._clock()
+        certificate = await asyncio.to_thread(
+            certify.cross_sign,
+            original.certificate,
+            signer,
+            lifetime=lifetime,
+            base_url=self._base_url,
+            now=self._clock(),
         )
         return await self._register(
             certificate, IssuerKind.CROSS, parent=above.id, key_uri=None, state=IssuerState.ACTIVE
         )
 
     async def _own_root(self) -> Issuer:
-        await self._issuers.refresh()
-        root = self._issuers.root_of(self._issuers.active())
-        if root is None:
+        used = await self.in_use()
+        if used is not None:
+            return used[0]
+        roots = [issuer for issuer in self._issuers if issuer.kind is IssuerKind.ROOT]
+        if len(roots) != 1:
             raise IssuerError("The root of the active issuer is not known here; say which CA is to sign.")
-        return root
+        return roots[0]
 
     async def _signer(self, above: Issuer) -> Parent:
         record = await self._record(above.id)
@@ -168,7 +206,8 @@ class Rotation:
                 "The key of the CA that is to sign is not within reach: make a request (acme-ca ca export-csr), have it "
                 "signed where the key is (acme-ca ceremony sign-intermediate), and install what comes back."
             )
-        return Parent(certificate=above.certificate, key=self._open_key(record.key_uri))
+        key = await asyncio.to_thread(self._open_key, record.key_uri)
+        return Parent(certificate=above.certificate, key=key)
 
     async def _record(self, id_: IssuerId) -> store.IssuerRecord:
         return next(record for record in await store.all_issuers(self._database) if record.id == id_)
@@ -208,9 +247,13 @@ class Rotation:
         """Make a key, and a CSR (DER) for another CA to sign; named as an intermediate of the own root."""
         above = (await self._own_root()).certificate.subject
         name = certify.intermediate_name(above, taken=await self._names(), common_name=wish.common_name)
-        key_uri, key = self._create_key(wish.key_uri, wish.key_kind)
-        csr = certify.certificate_request(
-            key, name, path_length=wish.path_length, name_constraints=wish.name_constraints
+        key_uri, key = await asyncio.to_thread(self._create_key, wish.key_uri, wish.key_kind)
+        csr = await asyncio.to_thread(
+            certify.certificate_request,
+            key,
+            name,
+            path_length=wish.path_length,
+            name_constraints=wish.name_constraints,
         )
         made = IssuerRequest(
             spki_sha256=keys.spki_sha256(key.public_key()), csr=csr, key_uri=key_uri, created=self._clock()

@@ -144,6 +144,7 @@ def serve(
 
 
 @app.command()
+@ca.app.command("init-root")
 def init(
     *,
     cn: Annotated[str, typer.Option(help='Name of the CA: "VCC" gives "VCC Root CA".')] = "VCC",

@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, load_settings
+from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, load_settings, operator
 from acme_ca.config import ConfigurationError
 from acme_ca.server import archive, database, encryption
 from acme_ca.server import backup as backups
@@ -71,7 +71,7 @@ def backup(
     with database.reached(settings) as dsn, database.explained():
         with _target(file, to, secret) as target:
             made = asyncio.run(backups.make(settings, dsn, target))
-        asyncio.run(backups.note(dsn, made))
+        asyncio.run(backups.note(dsn, made, actor=operator()))
     _tell(made, as_json=as_json, err=file == STREAM)
     if not to and secret is None:
         sys.stderr.write(
@@ -152,7 +152,7 @@ def restore(
     """
     settings = load_settings(config_file, data=data)
     with _source(file, identity or [], passphrase_file) as source:
-        read = restores.check(source) if check else restores.restore(settings, source)
+        read = restores.check(source) if check else restores.restore(settings, source, actor=operator())
     if settings_to is not None:
         _write_settings(settings_to, read.settings)
     _tell(read.backup, as_json=as_json, err=False)

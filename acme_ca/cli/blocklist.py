@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,23 +14,19 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from rich.table import Table
 
+from acme_ca.admin.blocklist import MOST_KEYS
 from acme_ca.cli.options import (
-    ConfigOption,
-    DataOption,
-    JsonOption,
     console,
-    in_database,
-    load_settings,
-    operator,
+)
+from acme_ca.cli.remote import (
+    Api,
+    command,
+    minute,
+    show_json,
 )
 from acme_ca.config import ConfigurationError
 from acme_ca.core import keys
 from acme_ca.core.der import Unreadable, strictly
-from acme_ca.core.model import Certificate
-from acme_ca.storage import certificates
-from acme_ca.storage import keys as key_store
-from acme_ca.storage.database import Database
-from acme_ca.storage.keys import BlockedKey, Blocking
 
 BATCH = 10_000
 """Keys that one statement takes in."""
@@ -52,71 +45,55 @@ KeyArgument = Annotated[
 CommentOption = Annotated[str, typer.Option(help="Why: a note for operators.")]
 
 
-@app.command()
-def add(
-    key: KeyArgument,
-    *,
-    comment: CommentOption,
-    as_json: JsonOption = False,
-    config_file: ConfigOption = None,
-    data: DataOption = None,
-) -> None:
+@command(app, "add")
+def add(api: Api, key: KeyArgument, *, comment: CommentOption) -> None:
     """Block a key, end the account that has it, and say which living certificates hold it."""
-    settings = load_settings(config_file, data=data)
-    wanted = [_key_of(key)]
-    done = in_database(settings, lambda database: _block(database, wanted, comment))
-    if as_json:
-        typer.echo(json.dumps({"spki_sha256": wanted[0].hex(), **done.facts}, indent=2))
+    wanted = _key_of(key).hex()
+    done = _block(api, [wanted], comment)
+    if api.as_json:
+        show_json({"spki_sha256": wanted, **done})
         return
-    console().print(f"{'Blocked' if done.added else 'Blocked before'}: {wanted[0].hex()}")
+    console().print(f"{'Blocked' if done['added'] else 'Blocked before'}: {wanted}")
     _tell(done)
 
 
-@app.command("import")
+@command(app, "import")
 def import_keys(
+    api: Api,
     file: Annotated[
         Path,
         typer.Argument(help="One SPKI hash a line; empty lines and what follows a # are left out."),
     ],
     *,
     comment: CommentOption,
-    as_json: JsonOption = False,
-    config_file: ConfigOption = None,
-    data: DataOption = None,
 ) -> None:
     """Block the keys that a file lists: all of them, or none when a line is no hash."""
-    settings = load_settings(config_file, data=data)
-    wanted = list(_listed(file))
-    done = in_database(settings, lambda database: _block(database, wanted, comment))
-    if as_json:
-        typer.echo(json.dumps(done.facts, indent=2))
+    wanted = list(dict.fromkeys(key.hex() for key in _listed(file)))
+    done = _block(api, wanted, comment)
+    if api.as_json:
+        show_json(done)
         return
-    console().print(f"Blocked: {done.added} of the {len(set(wanted))} listed keys; the others were before.")
+    console().print(f"Blocked: {done['added']} of the {len(wanted)} listed keys; the others were before.")
     _tell(done)
 
 
-@app.command()
-def remove(key: KeyArgument, *, config_file: ConfigOption = None, data: DataOption = None) -> None:
+@command(app, "remove")
+def remove(api: Api, key: KeyArgument) -> None:
     """Take a key off the list. Accounts that ended with it stay so."""
-    settings = load_settings(config_file, data=data)
-    wanted = _key_of(key)
-    if not in_database(
-        settings, lambda database: key_store.unblock(database, wanted, actor=operator(), now=_now())
-    ):
-        raise ConfigurationError(f"The key {wanted.hex()} is not blocked: see acme-ca blocklist list.")
-    console().print(f"Not blocked any more: {wanted.hex()}")
+    wanted = _key_of(key).hex()
+    api.delete(f"/blocklist/{wanted}")
+    if api.as_json:
+        show_json({"spki_sha256": wanted})
+    else:
+        console().print(f"Not blocked any more: {wanted}")
 
 
-@app.command("list")
-def list_keys(
-    *, as_json: JsonOption = False, config_file: ConfigOption = None, data: DataOption = None
-) -> None:
+@command(app, "list")
+def list_keys(api: Api) -> None:
     """Show the blocked keys, and how many living certificates hold each."""
-    found = in_database(
-        load_settings(config_file, data=data), lambda database: key_store.blocked(database, now=_now())
-    )
-    if as_json:
-        typer.echo(json.dumps([_facts(key) for key in found], indent=2))
+    found = list(api.pages("/blocklist"))
+    if api.as_json:
+        show_json(found)
         return
     table = Table(box=None)
     table.add_column("SPKI SHA-256", overflow="fold", min_width=32)
@@ -124,73 +101,47 @@ def list_keys(
     table.add_column("living", no_wrap=True)
     table.add_column("comment", overflow="fold")
     for key in found:
-        table.add_row(key.spki_sha256.hex(), f"{key.created:%Y-%m-%d %H:%M}", str(key.living), key.comment)
+        table.add_row(
+            key["spki_sha256"], minute(key["created"]), str(key["living_certificates"]), key["comment"]
+        )
     console().print(table)
-
-
-def _facts(key: BlockedKey) -> dict[str, Any]:
-    return {
-        "spki_sha256": key.spki_sha256.hex(),
-        "comment": key.comment,
-        "actor": key.actor,
-        "created": key.created.isoformat(timespec="seconds"),
-        "living_certificates": key.living,
-    }
 
 
 # ---------------------------------------------------------------- blocking
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Done:
-    added: int
-    accounts: Sequence[str]
-    living: Sequence[Certificate]
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        return {
-            "added": self.added,
-            "ended_accounts": list(self.accounts),
-            "living_certificates": [certificate.serial for certificate in self.living],
-        }
-
-
-async def _block(database: Database, wanted: Sequence[bytes], comment: str) -> _Done:
-    done: list[Blocking] = []
-    living: list[Certificate] = []
-    for start in range(0, len(wanted), BATCH):
-        batch = wanted[start : start + BATCH]
-        done.append(await key_store.block(database, batch, comment=comment, actor=operator(), now=_now()))
-        living += await certificates.living_with_keys(database, batch, now=_now())
-    return _Done(
-        added=sum(len(one.keys) for one in done),
-        accounts=[account for one in done for account in one.accounts],
-        living=living,
-    )
+def _block(api: Api, keys: Sequence[str], comment: str) -> dict[str, Any]:
+    """In batches; what the server said of all of them together."""
+    said = [
+        api.post("/blocklist", {"keys": keys[start : start + MOST_KEYS], "comment": comment})
+        for start in range(0, len(keys), MOST_KEYS)
+    ]
+    return {
+        "added": sum(one["added"] for one in said),
+        "ended_accounts": [account for one in said for account in one["ended_accounts"]],
+        "living": sum(one["living"] for one in said),
+        "living_certificates": [held for one in said for held in one["living_certificates"]],
+    }
 
 
-def _tell(done: _Done) -> None:
+def _tell(done: dict[str, Any]) -> None:
     out = console()
-    for account in done.accounts:
+    for account in done["ended_accounts"]:
         out.print(f"Ended:   account {account}; its client has to make a new one, with another key.")
-    if not done.living:
+    if not done["living"]:
         out.print("Held by: no living certificate")
         return
-    out.print(f"Held by: {len(done.living)} living certificates")
-    for certificate in done.living[:MOST_SHOWN]:
-        names = ", ".join(identifier.value for identifier in certificate.identifiers)
-        out.print(f"  {certificate.serial}  until {certificate.not_after:%Y-%m-%d %H:%M}  {names}")
-    if len(done.living) > MOST_SHOWN:
-        out.print(f"  … and {len(done.living) - MOST_SHOWN} more: --json shows all")
+    out.print(f"Held by: {done['living']} living certificates")
+    shown = done["living_certificates"][:MOST_SHOWN]
+    for certificate in shown:
+        names = ", ".join(certificate["names"])
+        out.print(f"  {certificate['serial']}  until {minute(certificate['not_after'])}  {names}")
+    if done["living"] > len(shown):
+        out.print(f"  … and {done['living'] - len(shown)} more: --json shows more of them")
     out.print(
         "They stay valid. Have their holders renew with fresh keys (acme-ca cert window), and revoke them: "
         "acme-ca cert revoke SERIAL --reason keyCompromise"
     )
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 # ---------------------------------------------------------------- reading keys

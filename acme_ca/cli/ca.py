@@ -3,44 +3,48 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import secrets
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from datetime import UTC, datetime, timedelta
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated, BinaryIO, TypeVar
+from typing import Annotated, Any, BinaryIO, TypeVar
 
 import typer
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from rich.table import Table
 
 from acme_ca import log
-from acme_ca.app import own_identifier
+from acme_ca.admin.issuers import key_name
 from acme_ca.ca import certify, keystore
-from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.issuers import Issuer, IssuerError
 from acme_ca.ca.keystore import KeyKind, KeyStoreError, PrivateKey
-from acme_ca.ca.rotation import Brought, NewIssuer, Rotation
+from acme_ca.ca.rotation import Brought, Rotation
 from acme_ca.ca.served import Issuers
-from acme_ca.cli.cert import Reason, in_revocation
+from acme_ca.cli.cert import Reason
 from acme_ca.cli.options import (
     ConfigOption,
     DataOption,
-    JsonOption,
     console,
     in_database,
     load_settings,
     operator,
     with_password,
 )
+from acme_ca.cli.remote import (
+    Api,
+    YesOption,
+    command,
+    confirm,
+    minute,
+    part,
+    show_facts,
+    show_json,
+)
 from acme_ca.config import ConfigurationError, Settings, ca_password
 from acme_ca.core.model import serial_text
 from acme_ca.core.problems import Problem
-from acme_ca.core.revocation import REASONS
-from acme_ca.server import database, datadir, hierarchy
+from acme_ca.server import datadir, hierarchy
 from acme_ca.server.welcome import colon_hex
 from acme_ca.storage.database import Database
 
@@ -85,58 +89,54 @@ INTERMEDIATE_DAYS = certify.INTERMEDIATE_LIFETIME.days
 # ---------------------------------------------------------------- looking
 
 
-@app.command("list")
-def list_issuers(
-    *, as_json: JsonOption = False, config_file: ConfigOption = None, data: DataOption = None
-) -> None:
+@command(app, "list")
+def list_issuers(api: Api) -> None:
     """Show every CA certificate that is known: roots, intermediates, cross-signatures."""
-    found = in_rotation(load_settings(config_file, data=data), Rotation.all, with_keys=False)
-    if as_json:
-        typer.echo(json.dumps([{"id": issuer.id, **_facts(issuer)} for issuer in found], indent=2))
+    found = list(api.pages("/issuers"))
+    if api.as_json:
+        show_json(found)
         return
     table = Table(box=None)
     for column in ("id", "kind", "state", "not after (UTC)"):
         table.add_column(column, no_wrap=True)
     table.add_column("subject", overflow="fold")
     for issuer in found:
-        state = issuer.state(datetime.now(UTC))
-        table.add_row(
-            issuer.id[:MIN_PREFIX], issuer.kind, state, f"{issuer.not_after:%Y-%m-%d}", _common_name(issuer)
-        )
+        ends = minute(issuer["not_after"]).partition(" ")[0]
+        table.add_row(issuer["id"][:MIN_PREFIX], issuer["kind"], issuer["state"], ends, issuer["subject"])
     console().print(table)
 
 
-@app.command("info")
-def show(
-    *,
-    as_json: JsonOption = False,
-    config_file: ConfigOption = None,
-    data: DataOption = None,
-) -> None:
-    """Show the active issuer and its root: names, keys, serials, validity, fingerprints."""
-    issuers = _in_use(load_settings(config_file, data=data))
+def _show_files(settings: Settings, as_json: bool) -> None:  # noqa: FBT001  called by `command`
+    """What the first start takes up."""
+    made = hierarchy.certificates(settings)
+    issuers = {"root": made.root, "intermediate": made.intermediate}
     if as_json:
-        typer.echo(json.dumps({name: _facts(issuer) for name, issuer in issuers.items()}, indent=2))
+        show_json({name: {"id": issuer.id, **_facts(issuer)} for name, issuer in issuers.items()})
         return
     for name, issuer in issuers.items():
         console().print(description(name, issuer))
 
 
-def _in_use(settings: Settings) -> dict[str, Issuer]:
-    """Root and issuer; before the first start those of the data directory."""
-    if database.is_there(settings):
-        found = in_rotation(settings, Rotation.in_use, with_keys=False)
-        if found is not None:
-            return {"root": found[0], "intermediate": found[1]}
-    made = hierarchy.certificates(settings)
-    return {"root": made.root, "intermediate": made.intermediate}
+@command(app, "info", without_database=_show_files)
+def show(api: Api) -> None:
+    """Show the active issuer and its root: names, keys, serials, validity, fingerprints."""
+    found = api.get("/ca/info")
+    if api.as_json:
+        show_json(found)
+        return
+    if not found["ca_initialized"]:
+        console().print("No issuer is active: see acme-ca ca list.")
+    for name in ("root", "intermediate"):
+        if found[name] is not None:
+            _show(name, found[name])
 
 
 # ---------------------------------------------------------------- making
 
 
-@app.command("create-intermediate")
+@command(app, "create-intermediate", keys=True)
 def create_intermediate(
+    api: Api,
     *,
     cn: CnOption = None,
     parent: Annotated[
@@ -149,48 +149,39 @@ def create_intermediate(
     path_length: PathLengthOption = 0,
     permit: PermitOption = None,
     exclude: ExcludeOption = None,
-    config_file: ConfigOption = None,
-    data: DataOption = None,
 ) -> None:
     """Make a key and an intermediate for it, staged: it signs nothing until it is activated.
 
     The key of the CA that signs it must be within reach; otherwise see export-csr.
     """
-    settings = with_password(load_settings(config_file, data=data), new=False)
     wish = _wish(
         cn=cn,
         key_uri=key_uri,
         key_kind=key_kind,
-        days=days,
         path_length=path_length,
         permit=permit,
         exclude=exclude,
     )
-    _warn_of_loopback(settings)
-    made = in_rotation(settings, lambda rotation: rotation.create_intermediate(wish, parent=parent))
-    console().print(description("new intermediate (staged)", made))
-    console().print(f"Next: acme-ca ca activate {made.id[:MIN_PREFIX]}")
+    made = api.post("/ca/intermediate", {**wish, "parent": parent, "validity_days": days, "activate": False})
+    _tell(api, f"new intermediate ({made['state']})", made)
 
 
-@app.command("cross-sign")
+@command(app, "cross-sign", keys=True)
 def cross_sign(
+    api: Api,
     subject: IssuerArgument,
     *,
     by: Annotated[str, typer.Option(metavar="ID", help="The CA that signs; its key must be within reach.")],
     days: DaysOption = INTERMEDIATE_DAYS,
-    config_file: ConfigOption = None,
-    data: DataOption = None,
 ) -> None:
     """Give a CA another certificate, below another root. Clients are offered both chains while it lives."""
-    settings = with_password(load_settings(config_file, data=data), new=False)
-    _warn_of_loopback(settings)
-    lifetime = timedelta(days=days)
-    made = in_rotation(settings, lambda rotation: rotation.cross_sign(subject, by=by, lifetime=lifetime))
-    console().print(description("cross-signed certificate", made))
+    made = api.post(f"/issuers/{part(subject)}/cross-sign", {"by": by, "validity_days": days})
+    _tell(api, "cross-signed certificate", made)
 
 
-@app.command("export-csr")
+@command(app, "export-csr", keys=True)
 def export_csr(
+    api: Api,
     *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the CSR goes (PEM).")],
     cn: CnOption = None,
@@ -199,29 +190,31 @@ def export_csr(
     path_length: PathLengthOption = 0,
     permit: PermitOption = None,
     exclude: ExcludeOption = None,
-    config_file: ConfigOption = None,
-    data: DataOption = None,
 ) -> None:
     """Make a key, and a request for an intermediate that an offline or foreign root signs."""
-    settings = with_password(load_settings(config_file, data=data), new=False)
-    wish = _wish(
-        cn=cn,
-        key_uri=key_uri,
-        key_kind=key_kind,
-        days=INTERMEDIATE_DAYS,
-        path_length=path_length,
-        permit=permit,
-        exclude=exclude,
-    )
     with _new_file(out) as file:
-        csr = in_rotation(settings, lambda rotation: rotation.request(wish))
-        file.write(x509.load_der_x509_csr(csr).public_bytes(Encoding.PEM))
+        made = api.post(
+            "/issuers/requests",
+            _wish(
+                cn=cn,
+                key_uri=key_uri,
+                key_kind=key_kind,
+                path_length=path_length,
+                permit=permit,
+                exclude=exclude,
+            ),
+        )
+        file.write(made["csr"].encode())
+    if api.as_json:
+        show_json(made)
+        return
     console().print(f"Request: {out}")
     console().print("Have it signed, then: acme-ca ca install-cert CERTIFICATE --chain ROOT")
 
 
-@app.command("install-cert")
+@command(app, "install-cert")
 def install_cert(
+    api: Api,
     certificate: Annotated[
         Path, typer.Argument(metavar="CERTIFICATE", help="What came back (PEM); its chain may follow.")
     ],
@@ -229,16 +222,12 @@ def install_cert(
     chain: Annotated[
         Path | None, typer.Option(metavar="FILE", help="The certificates above it, up to the root (PEM).")
     ] = None,
-    config_file: ConfigOption = None,
-    data: DataOption = None,
 ) -> None:
     """Install what another CA made of a request, staged. Every link of its chain is checked."""
-    settings = with_password(load_settings(config_file, data=data), new=False)
-    first, *above = _certificates(certificate)
-    above += _certificates(chain) if chain else []
-    made = in_rotation(settings, lambda rotation: rotation.install(first, above))
-    console().print(description("installed intermediate (staged)", made))
-    console().print(f"Next: acme-ca ca activate {made.id[:MIN_PREFIX]}")
+    links = [*_certificates(certificate), *(_certificates(chain) if chain else ())]
+    pem = b"".join(link.public_bytes(Encoding.PEM) for link in links)
+    made = api.post("/issuers/install", {"certificate": pem.decode()})
+    _tell(api, f"installed intermediate ({made['state']})", made)
 
 
 @app.command("import")
@@ -294,47 +283,50 @@ def bring(
 # ---------------------------------------------------------------- states
 
 
-@app.command()
-def activate(issuer: IssuerArgument, *, config_file: ConfigOption = None, data: DataOption = None) -> None:
+@command(app, "activate", keys=True)
+def activate(api: Api, issuer: IssuerArgument) -> None:
     """Have an issuer sign what is ordered from now on. Running servers notice within seconds."""
-    settings = with_password(load_settings(config_file, data=data), new=False)
-    changed = in_rotation(settings, lambda rotation: rotation.activate(issuer))
-    console().print(f"Active: {changed.id[:MIN_PREFIX]} {_common_name(changed)}")
-    if changed.refused([own_identifier(settings)]):
-        console().print(
-            f"It may not issue for {settings.public_host}, the server's own name: the TLS certificate that the server has "
-            "is not renewed until an issuer that may is active."
-        )
+    changed = api.post(f"/issuers/{part(issuer)}/activate")
+    if api.as_json:
+        show_json(changed)
+        return
+    console().print(f"Active: {_name(changed)}")
+    for note in changed["notes"]:
+        console().print(note)
     console().print(
         "Issuers that were active before stay so for the orders that pin them, until they are retired."
     )
 
 
-@app.command()
-def retire(issuer: IssuerArgument, *, config_file: ConfigOption = None, data: DataOption = None) -> None:
+@command(app, "retire")
+def retire(api: Api, issuer: IssuerArgument, *, yes: YesOption = False) -> None:
     """Have an issuer sign status only: CRLs and OCSP go on while its certificates live. Open orders move to the active one."""
-    settings = load_settings(config_file, data=data)
-    changed = in_rotation(settings, lambda rotation: rotation.retire(issuer), with_keys=False)
-    console().print(f"Retired: {changed.id[:MIN_PREFIX]} {_common_name(changed)}")
+    found = api.get(f"/issuers/{part(issuer)}")
+    confirm(f"Retire {_name(found)}?", yes=yes)
+    changed = api.post(f"/issuers/{found['id']}/retire")
+    if api.as_json:
+        show_json(changed)
+    else:
+        console().print(f"Retired: {_name(changed)}")
 
 
-@app.command()
+@command(app, "revoke")
 def revoke(
+    api: Api,
     issuer: IssuerArgument,
     *,
     reason: Annotated[Reason, typer.Option(help="The reason of RFC 5280 §5.3.1.")],
-    config_file: ConfigOption = None,
-    data: DataOption = None,
+    yes: YesOption = False,
 ) -> None:
     """Take a CA certificate back: the CRL of the CA above lists it, and it is retired. Activate a successor first."""
-    settings = load_settings(config_file, data=data)
-    revoked = in_rotation(settings, lambda rotation: rotation.find(issuer), with_keys=False)
-    in_revocation(
-        settings, lambda room: room.revoke_issuer(revoked.id, by=operator(), reason=REASONS[reason])
-    )
-    out = console()
-    out.print(f"Revoked ({reason}): {revoked.id[:MIN_PREFIX]} {_common_name(revoked)}")
-    out.print("The CRL above it is due. Where that root's key is offline: acme-ca crl export-root")
+    found = api.get(f"/issuers/{part(issuer)}")
+    confirm(f"Revoke {_name(found)} for good?", yes=yes)
+    changed = api.post(f"/issuers/{found['id']}/revoke", {"reason": reason})
+    if api.as_json:
+        show_json(changed)
+        return
+    console().print(f"Revoked ({reason}): {_name(changed)}")
+    console().print("The CRL above it is due. Where that root's key is offline: acme-ca crl export-root")
 
 
 # ---------------------------------------------------------------- parts
@@ -383,35 +375,38 @@ def _wish(
     cn: str | None,
     key_uri: str | None,
     key_kind: KeyKind,
-    days: int,
     path_length: int,
     permit: Sequence[str] | None,
     exclude: Sequence[str] | None,
-) -> NewIssuer:
-    try:
-        constraints = NameConstraints.parse(permit or (), exclude or ())
-    except IssuerError as error:
-        raise ConfigurationError(str(error)) from None
-    return NewIssuer(
-        common_name=cn,
-        key_uri=key_uri or _fresh_file(),
-        key_kind=key_kind,
-        lifetime=timedelta(days=days),
-        path_length=path_length,
-        name_constraints=constraints,
-    )
+) -> dict[str, Any]:
+    return {
+        "common_name": cn,
+        "key_uri": key_uri,
+        "key_kind": key_kind,
+        "path_length": path_length,
+        "permit": list(permit or ()),
+        "exclude": list(exclude or ()),
+    }
 
 
-def _fresh_file() -> str:
-    return f"file:intermediate-{secrets.token_hex(4)}.key"
+def _name(issuer: Mapping[str, Any]) -> str:
+    return f"{issuer['id'][:MIN_PREFIX]} {issuer['subject']}"
 
 
-def _warn_of_loopback(settings: Settings) -> None:
-    if certify.is_loopback(settings.public_http_url):
-        log.get().warning(
-            "public_http_url is on this machine: the certificate names neither CRL nor issuer",
-            public_http_url=settings.public_http_url,
-        )
+def _tell(api: Api, title: str, made: Mapping[str, Any]) -> None:
+    if api.as_json:
+        show_json(made)
+        return
+    _show(title, made)
+    for note in made["notes"]:
+        console().print(note)
+    if made["state"] == "staged":
+        console().print(f"Next: acme-ca ca activate {made['id'][:MIN_PREFIX]}")
+
+
+def _show(title: str, issuer: Mapping[str, Any]) -> None:
+    hidden = ("pem", "notes", "signs")
+    show_facts({fact: value for fact, value in issuer.items() if fact not in hidden}, title=title)
 
 
 def _foreign_key(path: Path | None, password: bytes) -> PrivateKey | None:
@@ -463,16 +458,6 @@ def _facts(issuer: Issuer) -> dict[str, str | int]:
         "days_left": (certificate.not_valid_after_utc - _now()).days,
         "sha256": colon_hex(issuer.fingerprint),
     }
-
-
-def key_name(key: object) -> str:
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return f"EC {key.curve.name}"
-    return f"RSA {key.key_size}" if isinstance(key, rsa.RSAPublicKey) else type(key).__name__
-
-
-def _common_name(issuer: Issuer) -> str:
-    return issuer.certificate.subject.rfc4514_string()
 
 
 def description(name: str, issuer: Issuer) -> Table:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime, timedelta
+import base64
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
 import typer
 from cryptography import x509
@@ -21,21 +20,20 @@ from acme_ca.ca.keystore import KeyStoreError, PrivateKey
 from acme_ca.cli.options import (
     ConfigOption,
     DataOption,
-    JsonOption,
     console,
-    in_database,
     load_settings,
-    operator,
     with_password,
 )
+from acme_ca.cli.remote import (
+    Api,
+    command,
+    minute,
+    part,
+    show_json,
+    this_machine,
+)
 from acme_ca.config import ConfigurationError, Settings, ca_password
-from acme_ca.core.model import IssuerId
-from acme_ca.core.problems import Problem
 from acme_ca.core.root_list import RootList
-from acme_ca.revocation.crl import CrlRules
-from acme_ca.revocation.root_crl import RootCrls
-from acme_ca.storage import crls
-from acme_ca.storage.crls import ShardState
 
 T = TypeVar("T")
 
@@ -49,88 +47,64 @@ IssuerOption = Annotated[
 # ---------------------------------------------------------------- looking
 
 
-@app.command()
-def info(
-    *,
-    issuer: IssuerOption = None,
-    as_json: JsonOption = False,
-    config_file: ConfigOption = None,
-    data: DataOption = None,
-) -> None:
+@command(app, "info")
+def info(api: Api, *, issuer: IssuerOption = None) -> None:
     """Show the newest CRL of every shard."""
-    settings = load_settings(config_file, data=data)
-    rules = CrlRules.of(settings.crl)
-    found = in_database(
-        settings,
-        lambda database: crls.states(database, late=rules.late, root_warning=rules.root_warning, now=_now()),
-    )
-    wanted = [state for state in found if issuer is None or state.shard.issuer == issuer]
-    if as_json:
-        typer.echo(json.dumps([_facts(state) for state in wanted], indent=2))
+    found = list(api.pages("/crl/info", issuer=issuer))
+    if api.as_json:
+        show_json(found)
         return
     table = Table(box=None)
     for column in ("issuer", "shard", "state", "entries", "of", "next update (UTC)"):
         table.add_column(column, no_wrap=True)
-    for state in wanted:
-        facts = _facts(state)
-        next_update = f"{state.next_update:%Y-%m-%d %H:%M}" if state.next_update else ""
-        table.add_row(*(str("" if facts[name] is None else facts[name]) for name in _COLUMNS), next_update)
+    for shard in found:
+        facts = ("" if shard[name] is None else str(shard[name]) for name in _COLUMNS)
+        table.add_row(*facts, minute(shard["next_update"]))
     console().print(table)
 
 
 _COLUMNS = ("issuer", "shard", "state", "entries", "certificates")
 
 
-def _facts(state: ShardState) -> dict[str, Any]:
-    return {
-        "issuer": state.shard.issuer,
-        "shard": state.shard.number,
-        "state": state.state,
-        "number": state.number,
-        "this_update": state.this_update.isoformat() if state.this_update else None,
-        "next_update": state.next_update.isoformat() if state.next_update else None,
-        "entries": state.entries,
-        "bytes": state.size,
-        "delta_bytes": state.delta_size,
-        "certificates": state.taken,
-        "due": state.due,
-    }
-
-
-@app.command()
+@command(app, "generate")
 def generate(
+    api: Api,
     *,
     issuer: IssuerOption = None,
     shard: Annotated[int | None, typer.Option(min=0, help="This shard only.")] = None,
-    config_file: ConfigOption = None,
-    data: DataOption = None,
+    wait: Annotated[
+        float,
+        typer.Option(min=0, max=60, metavar="SECONDS", help="For how long to wait until they are published."),
+    ] = 10.0,
 ) -> None:
     """Have CRLs made anew: a server that runs does so within seconds."""
-    settings = load_settings(config_file, data=data)
-    wanted = None if issuer is None else IssuerId(issuer)
-    asked = in_database(
-        settings, lambda database: crls.wish(database, issuer=wanted, shard=shard, now=_now())
-    )
-    if not asked:
-        raise ConfigurationError("There is no such shard of an issuer that lives: see acme-ca crl info.")
-    console().print(f"{asked} CRLs are due.")
+    made = api.post("/crl/generate", {"issuer": issuer, "shard": shard, "wait": wait})
+    if api.as_json:
+        show_json(made)
+        return
+    console().print(f"{made['asked']} CRLs are due.")
+    for one in made["published"]:
+        console().print(f"Published: {one['issuer']}/{one['shard']}, number {one['number']}")
+    for one in made["pending"]:
+        console().print(f"Waiting:   {one['issuer']}/{one['shard']}")
 
 
 # ---------------------------------------------------------------- roots whose key is elsewhere
 
 
-@app.command("export-root")
+@command(app, "export-root")
 def export_root(
+    api: Api,
     issuer: Annotated[str, typer.Argument(metavar="ID", help="The root's id.")],
     *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the list goes (JSON).")],
-    config_file: ConfigOption = None,
-    data: DataOption = None,
 ) -> None:
     """Write down what the root's next CRL says, to be signed where its key is."""
-    settings = load_settings(config_file, data=data)
-    wanted = _with_roots(settings, lambda room: room.list_for(IssuerId(issuer)))
+    wanted = _list_for(api, issuer)
     _write(out, wanted.model_dump_json(indent=2).encode() + b"\n")
+    if api.as_json:
+        show_json(wanted.model_dump(mode="json"))
+        return
     console().print(f"List:    {out} ({len(wanted.revoked)} revoked)")
     console().print(
         f"There:   acme-ca crl sign-root --root-cert root.pem --key-uri … --list {out.name} --out root.crl"
@@ -158,11 +132,7 @@ def sign_root(
     """Sign the CRL of a root. With --list no database is needed, nor a network."""
     settings = load_settings(config_file, data=data)
     root = _certificate(root_cert)
-    wanted = (
-        read_list(list_file)
-        if list_file is not None
-        else _with_roots(settings, lambda room: room.list_for(issuer_id(root)))
-    )
+    wanted = read_list(list_file) if list_file is not None else _list_here(config_file, data, issuer_id(root))
     if wanted.issuer != issuer_id(root):
         raise ConfigurationError(f"The list is another root's: {root_cert} is not its certificate.")
     key = _key(with_password(settings, new=False), key_uri)
@@ -174,12 +144,9 @@ def sign_root(
     console().print(f"Next update: {unsigned.next_update:%Y-%m-%d %H:%M} UTC")
 
 
-@app.command()
+@command(app, "upload")
 def upload(
-    crl: Annotated[Path, typer.Argument(metavar="FILE", help="The CRL (DER or PEM).")],
-    *,
-    config_file: ConfigOption = None,
-    data: DataOption = None,
+    api: Api, crl: Annotated[Path, typer.Argument(metavar="FILE", help="The CRL (DER or PEM).")]
 ) -> None:
     """Serve a CRL that a root signed elsewhere: it is looked at first."""
     content = _read(crl)
@@ -188,26 +155,21 @@ def upload(
             content = x509.load_pem_x509_crl(content).public_bytes(Encoding.DER)
         except ValueError:
             raise ConfigurationError(f"{crl} is no CRL in PEM.") from None
-    settings = load_settings(config_file, data=data)
-    root = _with_roots(settings, lambda room: room.upload(content, actor=operator()))
-    console().print(f"Served from now on: the CRL of root {root}")
+    served = api.post("/crl/roots", {"crl": base64.b64encode(content).decode()})
+    if api.as_json:
+        show_json(served)
+    else:
+        console().print(f"Served from now on: the CRL of root {served['issuer']}")
 
 
-def _with_roots(settings: Settings, act: Callable[[RootCrls], Awaitable[T]]) -> T:
-    try:
-        return in_database(
-            settings,
-            lambda database: act(
-                RootCrls(
-                    database=database,
-                    public_http_url=settings.public_http_url,
-                    lifetime=timedelta(seconds=settings.crl.root_lifetime),
-                    clock=_now,
-                )
-            ),
-        )
-    except Problem as problem:
-        raise ConfigurationError(problem.detail) from None
+def _list_for(api: Api, root: str) -> RootList:
+    return RootList.model_validate(api.get(f"/crl/roots/{part(root)}/list"))
+
+
+def _list_here(config_file: Path | None, data: Path | None, root: str) -> RootList:
+    """Of the server on this machine, or of its database."""
+    with this_machine(config_file=config_file, data=data) as api:
+        return _list_for(api, root)
 
 
 def read_list(path: Path) -> RootList:

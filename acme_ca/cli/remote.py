@@ -17,6 +17,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from datetime import datetime
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 from urllib.parse import quote, urlsplit
@@ -41,6 +42,8 @@ TIMEOUT = 120.0
 """Seconds for an answer."""
 REFUSED = 1
 """Exit status when the server refused the act; 2 when it could not even be asked."""
+WAITING = 3
+"""Exit status when a second person has to approve the act."""
 
 ServerOption = Annotated[
     str | None,
@@ -83,6 +86,14 @@ class Refused(Exception):  # noqa: N818  what the server did
     def __init__(self, problem: Mapping[str, Any]) -> None:
         super().__init__(problem.get("detail", "The server refused this."))
         self.problem = problem
+
+
+class Waiting(Exception):  # noqa: N818  what the act does
+    """The act is dangerous: a second person must approve it."""
+
+    def __init__(self, approval: Mapping[str, Any]) -> None:
+        super().__init__("It waits for a second person.")
+        self.approval = approval
 
 
 class Api:
@@ -153,6 +164,8 @@ class Api:
             ) from None
         if answer.status >= http.BAD_REQUEST:
             raise Refused(document)
+        if answer.status == HTTPStatus.ACCEPTED:
+            raise Waiting(document)
         return document
 
 
@@ -180,20 +193,30 @@ def part(text: str) -> str:
 
 
 def command(
-    app: typer.Typer, name: str, *, keys: bool = False
+    app: typer.Typer,
+    name: str,
+    *,
+    keys: bool = False,
+    without_database: Callable[[Settings, bool], None] | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function `(api, …)`: options for the way to the server and for JSON are added.
 
-    `keys`: it needs keys of the CA, so their password must be known when no server runs.
+    `keys`: it needs keys of the CA, so their password must be known when no server runs. `without_database`: what it does on
+    a machine before there is one, with the settings and whether JSON is wanted.
     """
 
     def add(function: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(function)
         def run(**arguments: Any) -> None:
             way = {option: arguments.pop(option) for option in _OPTIONS}
+            if without_database is not None and not _has_database(way):
+                without_database(load_settings(way["config_file"], data=way["data"]), way["as_json"])
+                return
             try:
                 with reached(**way, keys=keys) as api:
                     function(api, **arguments)
+            except Waiting as waiting:
+                _say_waiting(waiting, as_json=way["as_json"])
             except Refused as refused:
                 _say_refused(refused, as_json=way["as_json"])
 
@@ -209,6 +232,23 @@ def command(
         return function
 
     return add
+
+
+def _has_database(way: Mapping[str, Any]) -> bool:
+    return way["api_server"] is not None or database.is_there(
+        load_settings(way["config_file"], data=way["data"])
+    )
+
+
+def _say_waiting(waiting: Waiting, *, as_json: bool) -> NoReturn:
+    if as_json:
+        show_json(waiting.approval)
+    else:
+        console().print(
+            f"Not done yet: a second person must approve it before {minute(waiting.approval['expires'])} UTC "
+            f"(approval {waiting.approval['id']})."
+        )
+    raise SystemExit(WAITING)
 
 
 def _say_refused(refused: Refused, *, as_json: bool) -> NoReturn:
@@ -274,7 +314,7 @@ def reached(
     data: Path | None,
     keys: bool = False,
 ) -> Iterator[Api]:
-    """Raises ConfigurationError."""
+    """`keys` as for `command`. Raises ConfigurationError."""
     if api_server is not None:
         with _remote(api_server, api_token, api_root, verify=not no_verify_ssl, as_json=as_json) as api:
             yield api
@@ -287,6 +327,24 @@ def reached(
         return
     with own(settings, as_json=as_json, keys=keys) as api:
         yield api
+
+
+@contextlib.contextmanager
+def this_machine(*, config_file: Path | None, data: Path | None) -> Iterator[Api]:
+    """For commands whose own work is done here. Raises ConfigurationError, also for what is refused."""
+    try:
+        with reached(
+            as_json=False,
+            api_server=None,
+            api_token=None,
+            api_root=None,
+            no_verify_ssl=False,
+            config_file=config_file,
+            data=data,
+        ) as api:
+            yield api
+    except Refused as refused:
+        raise ConfigurationError(str(refused)) from None
 
 
 @contextlib.contextmanager
@@ -350,6 +408,7 @@ async def _serving(settings: Settings, dsn: str, path: str, open_key: OpenKey | 
         weak_keys=weakkeys.load(settings),
         dsn=dsn,
         open_key=open_key,
+        create_key=hierarchy.new_keys(settings),
         log=log.quiet(),
     ) as application:
         runner = web.AppRunner(application.local, access_log=None)

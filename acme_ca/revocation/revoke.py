@@ -9,6 +9,7 @@ from datetime import datetime
 from cryptography import x509
 
 from acme_ca.core import keys, revocation
+from acme_ca.core.codes import Code
 from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.model import (
     AccountId,
@@ -126,7 +127,8 @@ class Revocation:
             if found is None or found.parent_id is None:
                 raise malformed(
                     "There is no such CA certificate that another one signed; a root is not revoked but trusted no more.",
-                    status=404,
+                    status=409,
+                    code=Code.CONFLICT,
                 )
             raise revocation.why_not(found.reason, reason) or _overtaken()
 

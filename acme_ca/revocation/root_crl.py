@@ -10,6 +10,7 @@ from cryptography import x509
 
 from acme_ca.ca.issuers import IssuerKey
 from acme_ca.core import addresses, crl
+from acme_ca.core.codes import Code
 from acme_ca.core.crl import Base, Newest, Scope
 from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.model import Actor, IssuerId, IssuerKind, Serial, serial_text
@@ -41,7 +42,9 @@ class RootCrls:
         """What the next CRL of the root says. Raises Problem for what is no root here."""
         records = await issuers.all_issuers(self._database)
         if not any(record.id == root and record.kind is IssuerKind.ROOT for record in records):
-            raise malformed("There is no such root here: see acme-ca ca list.", status=404)
+            raise malformed(
+                "There is no such root here: see acme-ca ca list.", status=404, code=Code.NOT_FOUND
+            )
         newest = await crls.newest(self._database, Shard(root, 0))
         return RootList(
             issuer=root,
@@ -79,7 +82,9 @@ class RootCrls:
                 "sha256": hashlib.sha256(der).hexdigest(),
             },
         ):
-            raise malformed("Another CRL came first: compare it with this one.", status=409)
+            raise malformed(
+                "Another CRL came first: compare it with this one.", status=409, code=Code.CONFLICT
+            )
         return shard.issuer
 
     def _signed(

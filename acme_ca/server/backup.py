@@ -41,9 +41,6 @@ PIECE = 4 * 1024 * 1024
 """Bytes of a table in one member. A row may be longer, and is cut wherever that is."""
 
 
-OPERATOR = Actor("operator")
-
-
 class _Document(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -123,13 +120,13 @@ async def make(settings: Settings, dsn: str, target: Target) -> Backup:
     return Backup(format=described, manifest=manifest)
 
 
-async def note(dsn: str, made: Backup) -> None:
+async def note(dsn: str, made: Backup, *, actor: Actor) -> None:
     """In the audit: there is a copy of all this. Raises DatabaseUnavailable."""
     await copying.note(
         dsn,
         at=datetime.now(UTC),
         event="backup.made",
-        actor=OPERATOR,
+        actor=actor,
         object_=f"backup:{made.id}",
         detail={"rows": sum(made.manifest.rows.values()), "members": len(made.manifest.members)},
     )

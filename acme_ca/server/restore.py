@@ -18,13 +18,13 @@ from pydantic import BaseModel, ValidationError
 
 from acme_ca.ca import folder
 from acme_ca.config import ConfigurationError, Settings
+from acme_ca.core.model import Actor
 from acme_ca.server import archive, backup, database, datadir
 from acme_ca.server.archive import DamagedBackup, Member, Source
 from acme_ca.server.backup import (
     DATA,
     FORMAT_FILE,
     MANIFEST_FILE,
-    OPERATOR,
     SETTINGS_FILE,
     TABLES,
     Backup,
@@ -135,10 +135,10 @@ def _unexpected(name: str) -> DamagedBackup:
 # ---------------------------------------------------------------- restoring
 
 
-def restore(settings: Settings, source: Source) -> Read:
+def restore(settings: Settings, source: Source, *, actor: Actor) -> Read:
     """Fill the data directory and the database, both empty. Raises ConfigurationError, DamagedBackup among them."""
     with datadir.filled(settings.data) as draft, _database(settings, draft) as dsn, database.explained():
-        return asyncio.run(_fill(dsn, source, draft))
+        return asyncio.run(_fill(dsn, source, draft, actor))
 
 
 @contextmanager
@@ -155,7 +155,7 @@ def _database(settings: Settings, draft: Path) -> Iterator[str]:
         server.stop()
 
 
-async def _fill(dsn: str, source: Source, draft: Path) -> Read:
+async def _fill(dsn: str, source: Source, draft: Path, actor: Actor) -> Read:
     reading = _Reading(source)
     _check_clock(reading.format)
     async with Refill.open(dsn, version=reading.format.schema_version) as refill:
@@ -172,7 +172,7 @@ async def _fill(dsn: str, source: Source, draft: Path) -> Read:
         await refill.note(
             at=datetime.now(UTC),
             event="backup.restored",
-            actor=OPERATOR,
+            actor=actor,
             object_=f"backup:{read.backup.id}",
             detail={
                 "made": read.backup.format.at,

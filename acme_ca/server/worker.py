@@ -62,6 +62,7 @@ class Worker:
             weak_keys=self.weak_keys,
             dsn=self.dsn,
             open_key=hierarchy.keys(self.settings),
+            create_key=hierarchy.new_keys(self.settings),
             log=logger,
         ) as application:
             # What the start has made stays for good: the collector need not look at it again.

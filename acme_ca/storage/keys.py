@@ -105,13 +105,18 @@ async def unblock(database: Database, spki_sha256: bytes, *, actor: Actor, now: 
     return row is not None
 
 
-async def blocked(database: Database, *, now: datetime) -> list[BlockedKey]:
-    """The list, oldest first."""
+async def blocked(
+    database: Database, *, after: tuple[datetime, bytes] | None, limit: int, now: datetime
+) -> list[BlockedKey]:
+    """Of the list, oldest first, those behind `after` (when it was blocked, and its hash)."""
     rows = await database.fetch(
         """SELECT b.spki_sha256, b.comment, b.actor, b.created,
                   (SELECT count(*) FROM certificate c WHERE c.spki_sha256 = b.spki_sha256 AND c.not_after > $1
                    AND (c.revoked IS NULL OR c.reason = 6)) AS living
-           FROM blocked_key b ORDER BY b.created, b.spki_sha256""",
+           FROM blocked_key b WHERE $2::timestamptz IS NULL OR (b.created, b.spki_sha256) > ($2, $3)
+           ORDER BY b.created, b.spki_sha256 LIMIT $4""",
         now,
+        *(after or (None, None)),
+        limit,
     )
     return [BlockedKey(**row) for row in rows]

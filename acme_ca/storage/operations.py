@@ -74,6 +74,14 @@ async def take_lease(database: Database, name: str, holder: str, *, now: datetim
     return row is not None
 
 
+async def is_leased(database: Database, name: str, *, now: datetime) -> bool:
+    """Whether some process works on `name`."""
+    found: bool = await database.fetchval(
+        "SELECT EXISTS (SELECT FROM lease WHERE name = $1 AND expires > $2)", name, now
+    )
+    return found
+
+
 async def release_leases(database: Database, holder: str) -> None:
     await database.execute("DELETE FROM lease WHERE holder = $1", holder)
 

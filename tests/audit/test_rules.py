@@ -551,20 +551,6 @@ async def test_what_todays_policy_would_refuse_is_noted_while_it_lives(database,
     assert len(findings.of(Severity.NOTE)) == 5, "one for each name"
 
 
-async def test_the_servers_policy_counts_like_the_settings(database, stock):
-    body = '{"deny": ["suffix:example.test"]}'
-    await database.execute(f"INSERT INTO policy (scope, body, changed) VALUES ('server', '{body}', now())")
-    findings = await checked(database)
-    assert {finding.code for finding in findings.found} == {"certificate.policy"}
-    assert len(findings.found) == 5
-
-
-async def test_a_policy_of_a_later_release_is_found(database):
-    body = '{"invented_later": []}'
-    await database.execute(f"INSERT INTO policy (scope, body, changed) VALUES ('service:a', '{body}', now())")
-    assert told(await checked(database)) == {("error", "policy.unreadable", "policy:service:a")}
-
-
 async def test_a_certificate_of_the_servers_own_for_another_name_is_noted(database):
     findings = await checked(database, own="elsewhere.test")
     assert [finding.code for finding in findings.found] == ["certificate.own"]

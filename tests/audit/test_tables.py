@@ -20,7 +20,6 @@ SPOILED_CODES = {
     *RESTS_ON,
     *("certificate.unreadable", "certificate.signature", "certificate.missing", "key.compromised"),
     *("audit.certificate", "issuer.unreadable", "profile.changed", "profile.unreadable", "evidence.time"),
-    "policy.unreadable",
     *("issuer.unjudged", "crl.unjudged"),
     *("scope.names", "scope.time"),
 }

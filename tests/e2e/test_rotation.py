@@ -78,7 +78,7 @@ def test_rotation_under_load(lego, new_hosts):
         client.wait_for(1)
         served.operate("ca", "activate", new)
         client.wait_for(2)
-        served.operate("ca", "retire", old)
+        served.operate("ca", "retire", old, "--yes")
         under_way = len(client.issued) + 1
         client.wait_for(4)
     finally:

@@ -36,7 +36,7 @@ def good(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def refused(done: subprocess.CompletedProcess[str], says: str) -> None:
-    assert done.returncode == 2, done.stdout
+    assert done.returncode in {1, 2}, done.stdout
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
@@ -50,9 +50,13 @@ async def test_an_offline_root_signs_for_a_revoked_intermediate(
     there = ("--root-cert", certificate, "--key-uri", f"file:{key}", "--out", signed)
 
     def act():
-        refused(acme_ca("ca", "revoke", root.id, "--reason", "superseded"), "a root is not revoked")
-        assert "Revoked" in good(acme_ca("ca", "revoke", intermediate.id[:12], "--reason", "cACompromise"))
-        refused(acme_ca("ca", "revoke", intermediate.id, "--reason", "superseded"), "revoked already")
+        refused(acme_ca("ca", "revoke", root.id, "--reason", "superseded", "--yes"), "a root is not revoked")
+        assert "Revoked" in good(
+            acme_ca("ca", "revoke", intermediate.id[:12], "--reason", "cACompromise", "--yes")
+        )
+        refused(
+            acme_ca("ca", "revoke", intermediate.id, "--reason", "superseded", "--yes"), "revoked already"
+        )
         refused(acme_ca("ca", "activate", intermediate.id), "")
         assert "1 revoked" in good(acme_ca("crl", "export-root", root.id, "--out", listed))
         refused(acme_ca("crl", "export-root", intermediate.id, "--out", listed), "no such root")

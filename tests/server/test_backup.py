@@ -15,6 +15,7 @@ import pytest
 from acme_ca.app import register
 from acme_ca.ca import profiles
 from acme_ca.config import ConfigurationError, Settings
+from acme_ca.core.model import Actor
 from acme_ca.server import archive, backup, datadir, restore
 from acme_ca.server.archive import DamagedBackup, Member, Writer
 from acme_ca.server.backup import Format, Manifest, MemberLine
@@ -24,6 +25,7 @@ from tests.support import issued, records
 from tests.support.fixtures import new_hierarchy
 
 NUMBER = 20
+ALICE = Actor("operator:alice")
 REVOKED = 7
 DUMP = "SELECT json_agg(to_jsonb(t) ORDER BY to_jsonb(t)::text)::text FROM {} t"
 
@@ -97,7 +99,7 @@ async def made(settings: Settings) -> bytes:
 
 
 async def restored(settings: Settings, content: bytes) -> restore.Read:
-    return await asyncio.to_thread(restore.restore, settings, io.BytesIO(content))
+    return await asyncio.to_thread(restore.restore, settings, io.BytesIO(content), actor=ALICE)
 
 
 def url(settings: Settings) -> str:
@@ -172,7 +174,7 @@ async def test_what_must_not_come_back_does_not(settings, elsewhere):
 
 async def test_the_act_is_in_the_audit_behind_all_others(settings, elsewhere):
     made_ = io.BytesIO()
-    await backup.note(url(settings), await backup.make(settings, url(settings), made_))
+    await backup.note(url(settings), await backup.make(settings, url(settings), made_), actor=ALICE)
     await restored(elsewhere, made_.getvalue())
     assert await value(settings, "SELECT event FROM audit_event ORDER BY id DESC LIMIT 1") == "backup.made"
     assert (

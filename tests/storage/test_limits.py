@@ -1,4 +1,4 @@
-"""Buckets in PostgreSQL: all or none, exact, and without a deadlock; and pauses."""
+"""Buckets in PostgreSQL: all or none, exact, and without a deadlock."""
 
 import asyncio
 from datetime import timedelta
@@ -9,21 +9,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from acme_ca.core import limits
-from acme_ca.core.identifiers import Identifier, IdentifierType
 from acme_ca.core.limits import Charge, Limit, LimitKind
-from acme_ca.core.model import SERVER, AccountId, ChallengeType, Outcome
-from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.core.states import AccountStatus, OrderStatus
-from acme_ca.storage import accounts, orders
 from acme_ca.storage import limits as store
 from acme_ca.storage.database import Database
-from tests.support import records
 from tests.support.records import NOW
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 SUBJECTS = count()
-NAME = "a.example"
-HTTP_01 = ChallengeType.HTTP_01
 KIND = LimitKind.ORDERS_PER_ACCOUNT
 
 
@@ -154,148 +146,3 @@ async def test_deleting_waits_for_nobody(database, database_url):
     async with database.transaction() as other:
         await other.execute("UPDATE bucket SET full_at = full_at")
         assert await asyncio.wait_for(store.delete_full(database, now=NOW), 5) == 0
-
-
-@pytest.fixture
-async def stocked(database_url):
-    async with records.stocked(database_url) as opened:
-        yield opened
-
-
-async def test_of_many_claims_of_an_order_one_wins_and_one_is_paid(stocked, draft):
-    """Lesson 18."""
-    owner, limit = await records.account(stocked), Limit(9, HOUR)
-    order = await records.order(stocked, owner, NAME)
-    await records.validate(stocked, owner, order)
-    claims = await asyncio.gather(
-        *(
-            orders.claim_and_record(
-                stocked,
-                order,
-                records.linted(order, draft),
-                spki_sha256=b"%d" % n,
-                charges=[charge("a", limit)],
-                now=NOW,
-            )
-            for n in range(40)
-        )
-    )
-    assert len([claim for claim in claims if claim]) == 1
-    (level,) = await store.peek(stocked, [charge("a", limit)], now=NOW)
-    assert level.left == 8
-
-
-async def test_of_many_claims_of_several_orders_as_many_win_as_are_left(stocked, draft):
-    owner, limit = await records.account(stocked), Limit(4, HOUR)
-    ready = []
-    for _ in range(12):
-        ready.append(await records.order(stocked, owner, NAME))
-        if ready[-1].status is OrderStatus.PENDING:
-            await records.validate(stocked, owner, ready[-1])
-    claims = await asyncio.gather(
-        *(
-            orders.claim_and_record(
-                stocked,
-                order,
-                records.linted(order, draft),
-                spki_sha256=b"%d" % n,
-                charges=[charge("a", limit)],
-                now=NOW,
-            )
-            for n, order in enumerate(ready)
-        )
-    )
-    assert [isinstance(claim, store.Refused) for claim in claims].count(False) == 4
-    assert await stocked.fetchval("SELECT count(*) FROM certificate") == 4
-    assert await stocked.fetchval("SELECT count(*) FROM orders WHERE status = 'pending'") == 8
-
-
-# ---------------------------------------------------------------- pauses
-
-
-async def fail(database, owner, *, order=None, kind=ErrorType.CONNECTION, now=NOW, most=3):
-    """A validation of NAME that fails, of a new order unless there is one."""
-    order = order or await records.order(database, owner, NAME, now=now)
-    authorization = order.authorizations[0]
-    await records.answer(database, owner, authorization, HTTP_01, due=now + DAY, now=now)
-    outcome = Outcome(problem=Problem(kind, "Not there."), record={})
-    attempt = records.attempt(authorization, NAME, HTTP_01)
-    assert await orders.settle(
-        database, attempt, outcome, valid_until=now + DAY, failures_before_pause=most, now=now
-    )
-
-
-async def counted(database):
-    row = await database.fetchrow("SELECT failures, paused FROM pause")
-    return (row["failures"], row["paused"]) if row else None
-
-
-async def test_failures_are_counted_and_the_last_that_is_too_many_pauses(stocked):
-    owner = await records.account(stocked)
-    open_already = await records.order(stocked, owner, NAME)
-    for failures in (1, 2):
-        await fail(stocked, owner)
-        assert await counted(stocked) == (failures, None)
-    await fail(stocked, owner, now=NOW + HOUR)
-    assert await counted(stocked) == (3, NOW + HOUR)
-    await fail(stocked, owner, order=open_already, now=NOW + 2 * HOUR)
-    assert await counted(stocked) == (4, NOW + HOUR)
-    told = await stocked.fetch("SELECT at, actor, object FROM audit_event WHERE event = 'account.paused'")
-    assert [tuple(row) for row in told] == [(NOW + HOUR, "server", f"account:{owner.id}")]
-
-
-async def test_the_servers_own_trouble_is_nobodys_failure(stocked):
-    owner = await records.account(stocked)
-    await fail(stocked, owner, kind=ErrorType.SERVER_INTERNAL, most=1)
-    assert await counted(stocked) is None
-
-
-async def test_one_failure_may_be_too_many(stocked):
-    await fail(stocked, await records.account(stocked), most=1)
-    assert await counted(stocked) == (1, NOW)
-
-
-async def test_a_failure_a_day_later_is_the_first_again(stocked):
-    owner = await records.account(stocked)
-    for days in range(3):
-        await fail(stocked, owner, now=NOW + days * (DAY + HOUR), most=2)
-        assert await counted(stocked) == (1, None)
-
-
-async def test_pauses_stay_and_what_does_not_count_goes(stocked):
-    """Lesson 25."""
-    owner, ended = await records.account(stocked), await records.account(stocked)
-    await accounts.update(
-        stocked, ended.id, contact=None, status=AccountStatus.DEACTIVATED, client="", now=NOW
-    )
-    old, new = NOW - 2 * DAY, NOW - HOUR
-    rows = [
-        (owner, "old", old, None),
-        (owner, "new", new, None),
-        (owner, "paused", old, old),
-        (ended, "x", new, new),
-    ]
-    for account, name, failed, paused in rows:
-        await stocked.execute(
-            "INSERT INTO pause (account_id, identifier, failures, failed, paused) VALUES ($1, $2, 5, $3, $4)",
-            account.id,
-            f"dns:{name}.example",
-            failed,
-            paused,
-        )
-    assert await store.delete_old_pauses(stocked, now=NOW) == 2
-    assert await store.delete_old_pauses(stocked, now=NOW) == 0
-    left = await stocked.fetch("SELECT identifier FROM pause ORDER BY 1")
-    assert [row["identifier"] for row in left] == ["dns:new.example", "dns:paused.example"]
-
-
-@pytest.mark.parametrize("pattern", ["%", "dns:%", "_ns:a.example"])
-async def test_lesson_26_a_pattern_lifts_nothing(stocked, pattern):
-    await fail(stocked, await records.account(stocked), most=1)
-    identifier = Identifier(IdentifierType.DNS, pattern)
-    for account in (None, AccountId("%"), AccountId("_" * 32)):
-        lifted = await store.unpause(
-            stocked, account=account, identifiers=[identifier], actor=SERVER, now=NOW
-        )
-        assert lifted == []
-    assert await counted(stocked) == (1, NOW)

@@ -27,7 +27,7 @@ from acme_ca.ca.certify import Parent
 from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import Issuer, issuer
-from acme_ca.ca.keystore import KeyKind, KeyUnavailable, PrivateKey, generate
+from acme_ca.ca.keystore import KeyKind, KeyStoreError, KeyUnavailable, PrivateKey, generate
 from acme_ca.ca.served import record_of
 from acme_ca.config import Settings
 from acme_ca.core.model import Actor, IssuerId, IssuerKind
@@ -72,6 +72,12 @@ class Keys(dict[str, PrivateKey | None]):
         if (key := self.get(uri)) is None:
             raise KeyUnavailable(f"The key {uri} is out of reach.")
         return key
+
+    def create(self, uri: str, kind: KeyKind) -> tuple[str, PrivateKey]:
+        if uri in self:
+            raise KeyStoreError(f"There is a key at {uri} already.")
+        self[uri] = made = generate(kind)
+        return uri, made
 
 
 @dataclass
@@ -232,7 +238,12 @@ async def serving(
     await prepare(chosen, hierarchy, dsn=dsn, open_key=keys.open)
     async with (
         Application.open(
-            chosen, weak_keys=weakkeys.load(chosen), dsn=dsn, open_key=keys.open, log=log
+            chosen,
+            weak_keys=weakkeys.load(chosen),
+            dsn=dsn,
+            open_key=keys.open,
+            create_key=keys.create,
+            log=log,
         ) as application,
         _listening(application.https) as https,
         _listening(application.http) as plain,
