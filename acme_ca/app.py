@@ -537,7 +537,6 @@ class _Composition:
             ),
             unpausing=unpausing,
             clock=utc_now,
-            log=self._log,
         )
 
     def _authorizations(self, limits: Limits) -> Authorizations:

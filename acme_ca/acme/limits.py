@@ -9,8 +9,6 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime
 
-import structlog
-
 from acme_ca.acme.unpausing import Unpausing
 from acme_ca.core import limits
 from acme_ca.core.codes import Code
@@ -75,13 +73,11 @@ class Limits:
         rules: LimitRules,
         unpausing: Unpausing,
         clock: Callable[[], datetime],
-        log: structlog.typing.FilteringBoundLogger,
     ) -> None:
         self._database = database
         self._rules = rules
         self._unpausing = unpausing
         self._clock = clock
-        self._log = log
         self._live = {kind: _Live(limit) for kind, limit in rules.limits.items()}
         self._refusals: Counter[str] = Counter()
 
