@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from acme_ca import __version__
-from tests.support import records
 from tests.support.server import PASSWORD, command, environment, free_ports
 from tests.support.terminal import Terminal
 
@@ -222,77 +221,6 @@ async def test_an_eab_key_that_is_not_there_is_named(tmp_path, empty_database_ur
     done = await asyncio.to_thread(command, tmp_path, "eab", "revoke", "nobodys-key", "--yes", **settings)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "acme-ca: There is no such EAB key.\n"
-
-
-# ---------------------------------------------------------------- single certificates
-
-
-async def test_a_certificate_is_held_released_and_revoked(tmp_path, database_url):
-    async with records.stocked(database_url) as database:
-        serial = await records.certificate(database)
-    colons = ":".join(serial[place : place + 2] for place in range(0, 32, 2)).upper()
-
-    def cert(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return command(tmp_path, "cert", *arguments, DATABASE_URL=database_url)
-
-    def shown() -> tuple[str, str, str]:
-        facts = json.loads(cert("info", serial, "--json").stdout)
-        return facts["status"], facts["reason"], facts["comment"]
-
-    def act() -> None:
-        assert shown() == ("good", None, None)
-        assert cert("hold", colons, "--comment", "lost?").stdout == f"On hold: {serial}\n"
-        assert shown() == ("on hold", "certificateHold", "lost?")
-        assert cert("release", serial).returncode == 0
-        assert shown() == ("good", None, None)
-        since = ("--invalid-since", "2024-02-29", "--comment", "stolen")
-        assert cert("revoke", serial, "--reason", "superseded", *since).returncode == 0
-        assert shown() == ("revoked", "superseded", "stolen")
-        assert "2024-02-29T00:00:00+00:00" in cert("info", serial).stdout
-        assert cert("revoke", serial, "--reason", "keyCompromise").returncode == 0
-        assert shown() == ("revoked", "keyCompromise", "stolen")
-        assert_refused(cert("revoke", serial), "revoked already")
-        assert_refused(cert("release", serial), "not on hold")
-        assert_refused(cert("info", "1"), "no certificate with this serial number")
-        assert_refused(cert("info", "one"), "hexadecimal digits")
-        assert cert("revoke", serial, "--reason", "certificateHold").returncode == 2
-
-    await asyncio.to_thread(act)
-
-
-async def test_renewal_windows_are_moved_and_cleared(tmp_path, database_url):
-    async with records.stocked(database_url) as database:
-        first, second, expired = [
-            await records.certificate(database, not_after=records.NOW + days * records.DAY)
-            for days in (90, 90, -1000)
-        ]
-
-    def window(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return command(tmp_path, "cert", "window", *arguments, DATABASE_URL=database_url)
-
-    def act() -> None:
-        why = ("--explanation-url", "https://ca.test/why")
-        done = window(first, second, "--start", "2028-02-28", "--end", "2028-02-29T12:00:00Z", *why)
-        assert (done.returncode, done.stdout.count("Moved: ")) == (0, 2)
-        shown = json.loads(
-            command(tmp_path, "cert", "info", first, "--json", DATABASE_URL=database_url).stdout
-        )
-        assert shown["renewal_window"] == ["2028-02-28T00:00:00+00:00", "2028-02-29T12:00:00+00:00"]
-        assert shown["explanation_url"] == "https://ca.test/why"
-        partly = window(first, expired, "--end", "2028-02-29", "--json")
-        assert json.loads(partly.stdout) == {"changed": [first], "unchanged": [expired]}
-        assert partly.returncode == 2
-        assert window(first, "--end", "2020-01-01").returncode == 0, "at once"
-        assert window(first, second, "--clear").returncode == 0
-        assert_refused(window(first, "--clear"), "no window set")
-        assert_refused(window(first, "--end", "0001-01-01"), "so early")
-        assert_refused(window(first, "--start", "2028-03-01", "--end", "2028-02-29"), "after its start")
-        assert_refused(window(first, "--end", "2028-02-29", "--explanation-url", "ftp://x"), "http or https")
-        assert_refused(window("one", "--end", "2028-02-29"), "hexadecimal digits")
-        for options in ([], ["--start", "2028-02-29"], ["--clear", "--end", "2028-02-29"], ["--clear", *why]):
-            assert_refused(window(first, *options), "--clear")
-
-    await asyncio.to_thread(act)
 
 
 # ---------------------------------------------------------------- what the tests share

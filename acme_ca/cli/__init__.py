@@ -30,6 +30,7 @@ from acme_ca.cli import (
     profile,
     remote,
     scope,
+    service,
     token,
 )
 from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
@@ -63,6 +64,7 @@ app.add_typer(blocklist.app, name="blocklist")
 app.add_typer(limits.app, name="limits")
 app.add_typer(order.app, name="order")
 app.add_typer(profile.app, name="profile")
+app.add_typer(service.app, name="service")
 app.add_typer(token.app, name="token")
 app.add_typer(approval.app, name="approval")
 app.add_typer(audit.app, name="audit")

@@ -119,8 +119,8 @@ class Api:
     def patch(self, path: str, body: Mapping[str, Any]) -> Any:
         return self._ask("PATCH", path, body=body)
 
-    def delete(self, path: str) -> Any:
-        return self._ask("DELETE", path)
+    def delete(self, path: str, **query: Any) -> Any:
+        return self._ask("DELETE", path, query=query)
 
     def pages(self, path: str, *, most: int | None = None, **query: Any) -> Iterator[Any]:
         """The items of a list, page by page; `most` of them."""
