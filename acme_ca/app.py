@@ -414,6 +414,7 @@ class _Composition:
             issuers=self._issuers,
             urls=self._urls,
             public_http_url=self._settings.public_http_url,
+            http01_port=self._settings.validation.http01_port,
             approvals=Approvals(
                 database=self._database,
                 lifetime=timedelta(seconds=settings.approval_lifetime),

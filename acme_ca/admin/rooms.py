@@ -39,6 +39,8 @@ class Admin:
     issuers: Issuers
     urls: Urls
     public_http_url: str
+    http01_port: int
+    """Where clients answer http-01 challenges."""
     routes: Mapping[str, Route]
     """By their names."""
     two_person: frozenset[str]

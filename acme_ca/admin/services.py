@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
 
 
+HTTP = 80
+
+
 class ServiceView(Service):
     state: ServiceState
     """`pending`: it waits for approval; `retired`: it gets no more certificates."""
@@ -188,10 +191,10 @@ def _lines(admin: Admin, registered: RegisteredService, key: EabKey) -> EabLines
     domains = registered.service.domains
     directory = admin.urls.directory
     binding = ["--server", directory, "--eab-kid", key.id, f"--eab-hmac-key={hmac_key}"]
-    certbot = ["certbot", "certonly", *_certbot_challenge(domains), *binding, "--agree-tos"]
+    certbot = ["certbot", "certonly", *_certbot_challenge(admin, domains), *binding, "--agree-tos"]
     lego = ["lego", "--server", directory, "--accept-tos", "--eab", "--kid", key.id, f"--hmac={hmac_key}"]
     # lego wants a mail address for its own files
-    lego += ["--email", f"{registered.service.service_id}@localhost", *_lego_challenge(domains)]
+    lego += ["--email", f"{registered.service.service_id}@localhost", *_lego_challenge(admin, domains)]
     return EabLines(
         kid=key.id,
         hmac_key=hmac_key,
@@ -213,14 +216,17 @@ def _root_fingerprint(admin: Admin) -> str | None:
     return None if root is None else root.fingerprint
 
 
-def _certbot_challenge(domains: tuple[str, ...]) -> list[str]:
+def _certbot_challenge(admin: Admin, domains: tuple[str, ...]) -> list[str]:
     if _has_wildcard(domains):
         return ["--manual", "--preferred-challenges", "dns"]
-    return ["--standalone", "--non-interactive"]
+    port = [] if admin.http01_port == HTTP else ["--http-01-port", str(admin.http01_port)]
+    return ["--standalone", *port, "--non-interactive"]
 
 
-def _lego_challenge(domains: tuple[str, ...]) -> list[str]:
-    return ["--dns", "manual"] if _has_wildcard(domains) else ["--http"]
+def _lego_challenge(admin: Admin, domains: tuple[str, ...]) -> list[str]:
+    if _has_wildcard(domains):
+        return ["--dns", "manual"]
+    return ["--http"] if admin.http01_port == HTTP else ["--http", "--http.port", f":{admin.http01_port}"]
 
 
 def _has_wildcard(domains: tuple[str, ...]) -> bool:
