@@ -13,7 +13,7 @@ from acme_ca.admin.lists import Id, Name, Word
 from acme_ca.admin.paging import Page, PageQuery
 from acme_ca.core.model import AccountId, AuthorizationId, ChallengeType, OrderId, ProfileRef
 from acme_ca.core.states import AuthorizationStatus, ChallengeStatus, OrderStatus
-from acme_ca.storage import search, stories
+from acme_ca.storage import scopes, search, stories
 from acme_ca.storage.search import FoundOrder, OrderFilter, OrderSort
 from acme_ca.storage.stories import AuthorizationStory, Event, OrderStory, Validation
 
@@ -75,6 +75,8 @@ class AuthorizationView(Model):
     validated: AwareDatetime | None
     scope: str | None
     """The approved scope that made it valid without a challenge."""
+    approval: str | None
+    """Which names that scope is for, who approved it, and why."""
     offered: list[ChallengeType]
     challenge: ChallengeType | None
     """That the client answered; null: none yet."""
@@ -131,7 +133,7 @@ async def show(admin: Admin, call: Call) -> OrderStoryView:
     return OrderStoryView(
         **_fields(FoundOrder(order=story.order, created=story.created, service=story.service)),
         why=why(story),
-        authorizations=[_authorization(one) for one in story.authorizations],
+        authorizations=[await _authorization(admin, one) for one in story.authorizations],
         events=[_event(one) for one in story.events],
     )
 
@@ -142,7 +144,7 @@ async def show_authorization(admin: Admin, call: Call) -> AuthorizationView:
     if story is None:
         raise not_found("There is no authorization with this id; ended ones are deleted after a while.")
     call.check_service(story.service)
-    return _authorization(story)
+    return await _authorization(admin, story)
 
 
 def why(story: OrderStory) -> str:
@@ -210,8 +212,9 @@ def _fields(found: FoundOrder) -> dict[str, Any]:
     }
 
 
-def _authorization(story: AuthorizationStory) -> AuthorizationView:
+async def _authorization(admin: Admin, story: AuthorizationStory) -> AuthorizationView:
     found = story.authorization
+    scope = None if found.scope_id is None else await scopes.find(admin.database, found.scope_id)
     return AuthorizationView(
         id=found.id,
         account=found.account_id,
@@ -221,6 +224,7 @@ def _authorization(story: AuthorizationStory) -> AuthorizationView:
         expires=found.expires,
         validated=found.validated,
         scope=found.scope_id,
+        approval=None if scope is None else scope.sentence(),
         offered=list(found.offered),
         challenge=found.challenge,
         challenge_status=None if found.challenge is None else found.challenge_status(found.challenge),

@@ -74,8 +74,10 @@ def show(api: Api, order: Annotated[str, typer.Argument(metavar="ID")]) -> None:
 
 
 def _show_authorization(found: Mapping[str, Any]) -> None:
-    by = "an approved scope" if found["scope"] else found["challenge"]
-    _say(f"\n{found['name']}: {found['status']}{f' by {by}' if by else ''}   (authorization {found['id']})")
+    by = f" by {found['challenge']}" if found["challenge"] else ""
+    _say(f"\n{found['name']}: {found['status']}{by}   (authorization {found['id']})")
+    if found["approval"]:
+        _say(f"  {found['approval']}")
     for validation in found["validations"]:
         result = "proved" if validation["succeeded"] else "not proved"
         _say(f"  {_second(validation['at'])}  {validation['challenge']}: {result}")

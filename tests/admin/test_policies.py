@@ -101,6 +101,11 @@ async def test_the_life_of_a_scope(ca):
     )
     order = await account.order(name)
     assert order.object["status"] == "ready"
+    ((told,),) = [(await one.get(f"/orders/{order.url.rpartition('/')[2]}"))["authorizations"]]
+    assert (told["scope"], told["status"]) == (made["id"], "valid")
+    assert (
+        told["approval"] == f"approved by scope {made['id']} (exact:{name}) of operator:{one.name}: no way in"
+    )
     assert await one.get(f"/scopes/{made['id']}") == made
     assert made in await one.pages("/scopes", account=id_of(account), state="living")
     assert await one.pages("/scopes", account=id_of(account), state="revoked") == []
