@@ -5,23 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.table import Table
 
 from acme_ca.ca.keystore import KeyKind
-from acme_ca.cli.options import console, in_database
+from acme_ca.cli.options import console
 from acme_ca.cli.remote import Api, Refused, YesOption, command, confirm, part, show_facts, show_json
-from acme_ca.config import ConfigurationError, Settings
+from acme_ca.config import ConfigurationError
 from acme_ca.core.model import Serial, read_serial
-from acme_ca.core.problems import Problem
-from acme_ca.revocation.revoke import Revocation
-
-T = TypeVar("T")
 
 app = typer.Typer(help="Certificates: issue, look, revoke, hold, have renewed.", no_args_is_help=True)
 
@@ -367,13 +363,3 @@ def _serial(text: str) -> Serial:
 
 def _utc(time: datetime | None) -> str | None:
     return None if time is None else time.replace(tzinfo=UTC).isoformat()
-
-
-def in_revocation(settings: Settings, act: Callable[[Revocation], Awaitable[T]]) -> T:
-    """Raises ConfigurationError for what is refused."""
-    try:
-        return in_database(
-            settings, lambda database: act(Revocation(database=database, clock=lambda: datetime.now(UTC)))
-        )
-    except Problem as problem:
-        raise ConfigurationError(problem.detail) from None
