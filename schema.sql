@@ -468,8 +468,8 @@ CREATE TABLE audit_event (
 CREATE INDEX audit_event_object ON audit_event (object);
 CREATE INDEX audit_event_at ON audit_event (at, id);
 -- For those who look. Issuing writes to neither: what it adds is found by the object, or by the time.
-CREATE INDEX audit_event_rare ON audit_event (event, id) WHERE event <> 'certificate.issued';
-CREATE INDEX audit_event_operator ON audit_event (actor, id) WHERE actor NOT LIKE 'account:%';
+CREATE INDEX audit_event_rare ON audit_event (event, at, id) WHERE event <> 'certificate.issued';
+CREATE INDEX audit_event_operator ON audit_event (actor, at, id) WHERE actor NOT LIKE 'account:%';
 
 -- Certificates of the keys that sign seals.
 CREATE TABLE audit_signer (

@@ -145,9 +145,11 @@ async def test_the_export_is_what_was_sealed(trail, run):
 
 async def test_the_list_shows_the_newest_first(trail, run):
     shown = json.loads((await run("list", "--event", "thing.done", "--limit", "2", "--json")).stdout)
-    assert [one["object"] for one in shown] == ["late:0", "thing:4"]
-    assert shown[0]["seal"] is None
-    assert shown[1]["detail"] == {"before": 4, "after": "ä\n"}
+    assert [one["object"] for one in shown] == ["thing:9", "thing:8"]
+    assert shown[0]["seal"] == 1
+    assert shown[0]["detail"] == {"before": 9, "after": "ä\n"}
+    (late,) = json.loads((await run("list", "--object", "late:0", "--json")).stdout)
+    assert late["seal"] is None
     done = await run("list", "--actor", "operator:alice")
     assert done.returncode == 0, done.stderr
     assert "late:0" in done.stdout

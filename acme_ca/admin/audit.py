@@ -6,16 +6,17 @@ database itself.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from base64 import b64encode
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
 
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, File, Model, Route, not_found
-from acme_ca.admin.paging import Page, PageQuery, page, read_cursor
+from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_key, page, read_cursor, read_moment
 from acme_ca.audit import chain
 from acme_ca.storage import seals as store
 from acme_ca.storage.seals import Filters, Seal, SealedEvent
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 LINES = "application/jsonl"
 MOST_LINES = 10_000
 MOST_DIGITS = 18
+ODD_TIME = datetime.max.replace(tzinfo=UTC)
+"""In place of one that somebody made none of our calendar."""
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -99,17 +102,17 @@ async def list_events(admin: Admin, call: Call) -> Page[AuditEventView]:
     found = await store.search(
         admin.database,
         _filters(query),
-        after=read_cursor(query.cursor, int)[0] if query.cursor else None,
+        after=_read_position(query.cursor) if query.cursor else None,
         limit=query.limit + 1,
         newest_first=query.sort == "newest",
     )
-    return page(found, query.limit, view=_view, key=lambda one: (one.event.id,))
+    return page(found, query.limit, view=_view, key=_position)
 
 
 async def show_event(admin: Admin, call: Call) -> AuditEventView:
-    id_ = call.path["id"]
-    known = id_.isascii() and id_.isdigit() and len(id_) <= MOST_DIGITS
-    found = await store.find_event(admin.database, int(id_)) if known else None
+    found = None
+    with contextlib.suppress(ValueError):
+        found = await store.find_event(admin.database, read_number(call.path["id"]))
     if found is None:
         raise not_found("There is no such audit event.")
     return _view(found)
@@ -117,9 +120,7 @@ async def show_event(admin: Admin, call: Call) -> AuditEventView:
 
 async def export(admin: Admin, call: Call) -> File:
     query: ExportQuery = call.query
-    found = await store.search(
-        admin.database, _filters(query), after=query.after, limit=query.limit, newest_first=False
-    )
+    found = await store.lines(admin.database, _filters(query), after=query.after, limit=query.limit)
     return File("".join(f"{chain.exported(one)}\n" for one in found).encode(), LINES)
 
 
@@ -142,6 +143,25 @@ async def checkpoint(admin: Admin, call: Call) -> CheckpointView:
         hash=newest.hash.hex(),
         at=newest.at,
     )
+
+
+def _position(one: SealedEvent) -> tuple[str, str]:
+    return moment_key(one.event.at or ODD_TIME, str(one.event.id))
+
+
+def _read_position(cursor: str) -> tuple[datetime, int]:
+    moment, id_ = read_moment(cursor)
+    try:
+        return moment, read_number(id_)
+    except ValueError:
+        raise invalid_field("cursor", "This is no cursor of this list: begin without one.") from None
+
+
+def read_number(text: str) -> int:
+    """An id of an event. Raises ValueError."""
+    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= MOST_DIGITS):
+        raise ValueError(text)
+    return int(text)
 
 
 def _filters(query: _Wanted) -> Filters:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -190,17 +190,38 @@ _SEALED = f"""
 
 
 async def search(
-    database: Database, filters: Filters, *, after: int | None, limit: int, newest_first: bool
+    database: Database,
+    filters: Filters,
+    *,
+    after: tuple[datetime, int] | None,
+    limit: int,
+    newest_first: bool,
 ) -> list[SealedEvent]:
-    """Behind `after` in that order."""
+    """In the order of their times, then ids; behind `after` in that order."""
+    conditions, values = _conditions(filters)
+    if after is not None:
+        values += after
+        sign = "<" if newest_first else ">"
+        conditions.append(f"(at, id) {sign} (${len(values) - 1}, ${len(values)})")
+    way = "DESC" if newest_first else "ASC"
+    # The column: `at` alone would be what is shown in its place, which no index has.
+    return await _listed(database, conditions, values, f"e.at {way}, e.id {way}", limit)
+
+
+async def lines(database: Database, filters: Filters, *, after: int | None, limit: int) -> list[SealedEvent]:
+    """In the order of their ids, as they are sealed; behind `after`."""
     conditions, values = _conditions(filters)
     if after is not None:
         values.append(after)
-        conditions.append(f"id {'<' if newest_first else '>'} ${len(values)}")
+        conditions.append(f"id > ${len(values)}")
+    return await _listed(database, conditions, values, "e.id", limit)
+
+
+async def _listed(
+    database: Database, conditions: Sequence[str], values: Sequence[Any], order: str, limit: int
+) -> list[SealedEvent]:
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
-    rows = await database.fetch(
-        f"{_SEALED} {where} ORDER BY id {'DESC' if newest_first else 'ASC'} LIMIT {limit:d}", *values
-    )
+    rows = await database.search(f"{_SEALED} {where} ORDER BY {order} LIMIT {limit:d}", *values)
     return [_sealed_of(row) for row in rows]
 
 

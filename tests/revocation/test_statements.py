@@ -94,7 +94,7 @@ async def test_an_operator_says_why_and_since_when(database, room):
     )
     await room.take_back(serial, by=OPERATOR, reason=KEY_COMPROMISE)
     assert (await room.find(serial)).invalid_since == since, "what was known stays known"
-    assert (await last_event(database))[3] == {"reason": 1}
+    assert (await last_event(database))[3] == {"before": 4, "reason": 1}
 
 
 async def test_what_an_operator_is_refused(database, room):
