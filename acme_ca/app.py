@@ -24,6 +24,7 @@ from acme_ca.acme.authorizations import AuthorizationRules, Authorizations
 from acme_ca.acme.limits import LimitRules, Limits
 from acme_ca.acme.nonces import Nonces
 from acme_ca.acme.orders import OrderRules, Orders
+from acme_ca.acme.preflight import Preflight
 from acme_ca.acme.renewals import Renewals
 from acme_ca.acme.unpausing import Unpausing
 from acme_ca.acme.urls import (
@@ -422,6 +423,15 @@ class _Composition:
                 new_id=new_id,
             ),
             limits=acme.limits,
+            preflight=Preflight(
+                database=self._database,
+                orders=acme.orders,
+                authorizations=acme.authorizations,
+                limits=acme.limits,
+                validator=self._validator,
+                urls=self._urls,
+                random_bytes=os.urandom,
+            ),
             routes=routes,
             two_person=_two_person(settings.two_person),
             policies=self._policies,

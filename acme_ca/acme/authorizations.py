@@ -119,13 +119,14 @@ class Authorizations:
             status=AuthorizationStatus.PENDING,
             expires=expires,
             token=base64url.encode(self._random_bytes(TOKEN_BYTES)),
-            offered=self._offered(identifier, challenges, scope),
+            offered=self.offered(identifier, challenges, scope),
             scope_id=None if scope is None else scope.id,
         )
 
-    def _offered(
+    def offered(
         self, identifier: Identifier, challenges: AbstractSet[ChallengeType], scope: ApprovedScope | None
     ) -> tuple[ChallengeType, ...]:
+        """Raises Problem when there is none, and no scope."""
         possible = proving(identifier) & challenges
         offered = tuple(kind for kind in self._rules.challenges if kind in possible)
         if not offered and scope is None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 import structlog
@@ -20,12 +21,14 @@ from acme_ca.ca import lint, profiles
 from acme_ca.ca.authority import Authority, key_out_of_reach
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyUnavailable
-from acme_ca.ca.policies import Policies
+from acme_ca.ca.policies import AccountPolicy, Policies
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
 from acme_ca.core import csr, keys
+from acme_ca.core.codes import Code
+from acme_ca.core.csr import CertificateRequest
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.limits import Requester
+from acme_ca.core.limits import Charge, Requester
 from acme_ca.core.model import (
     Account,
     AccountId,
@@ -39,6 +42,7 @@ from acme_ca.core.model import (
 )
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem, compound
+from acme_ca.core.scopes import ApprovedScope
 from acme_ca.core.states import OrderStatus
 from acme_ca.core.weakkeys import WeakKeys
 from acme_ca.storage import certificates, orders
@@ -62,6 +66,37 @@ class OrderRules:
     """For how long after its validation an authorization is good for further orders."""
     delay_issuance: float
     """Seconds that issuance is held back: misbehaviour on request, for tests of clients."""
+
+
+class Step(StrEnum):
+    """What an order is judged by."""
+
+    REQUEST = "request"
+    """Whether the EAB key lets this address, and this profile, ask."""
+    NAMES = "names"
+    """The name policies."""
+    PROFILE = "profile"
+    ISSUER = "issuer"
+    VALIDITY = "validity"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """An order that is asked for, with all that it is judged by."""
+
+    wish: NewOrder
+    account: Account
+    client: str
+    policy: AccountPolicy
+    profile: Profile
+    issuer: Issuer
+    scopes: Mapping[Identifier, ApprovedScope | None]
+    """The approval of each name."""
+    now: datetime
+
+    @property
+    def to_prove(self) -> list[Identifier]:
+        return [name for name, scope in self.scopes.items() if scope is None]
 
 
 class Orders:
@@ -110,27 +145,15 @@ class Orders:
         problem is told why there is none. `client`: its address.
         """
         wish = messages.new_order(payload, most=self._rules.max_identifiers)
-        policy = await self._policies.of(account.eab_key_id)
-        name = policy.default_profile(self._default_profile) if wish.profile is None else wish.profile
-        profile = await self._profiles.choose(name)
-        now, issuer = self._clock(), self._issuers.active()
-        policy.check_request(client=client, profile=name)
-        policy.check_names(wish.identifiers)
-        scopes = {name: self._policies.scope_for(account, name) for name in wish.identifiers}
-        self._check_profile(profile, wish, [name for name, scope in scopes.items() if scope is None], now)
-        _check_issuer(issuer, wish.identifiers)
+        wanted = await self.consider(wish, account=account, client=client)
+        for _, judge in self.judgements(wanted):
+            judge()
         if wish.replaces is not None:
             await self._renewals.check_replaceable(
                 wish.replaces, account=credential.account, identifiers=wish.identifiers
             )
-        profiles.validity(
-            profile,
-            now=now,
-            not_before=wish.not_before,
-            not_after=wish.not_after,
-            issuer_not_after=issuer.not_after,
-        )
-        order = self._drafted(wish, credential.account, profile, issuer, now)
+        profile, now = wanted.profile, wanted.now
+        order = self._drafted(wish, credential.account, profile, wanted.issuer, now)
         proposals = [
             self._authorizations.propose(
                 credential.account,
@@ -139,22 +162,81 @@ class Orders:
                 expires=order.expires,
                 scope=scope,
             )
-            for identifier, scope in scopes.items()
+            for identifier, scope in wanted.scopes.items()
         ]
-        requester = Requester.of(account, client, policy.restrictions)
         signer, made = await orders.create_order(
             self._database,
             credential,
             order,
             proposals,
             profile=profile,
-            charges=self._limits.of_order(requester, wish.identifiers, renewal=wish.replaces is not None),
+            charges=self.charges(wanted),
             now=now,
-            reusable_since=now - self._rules.reuse,
+            reusable_since=self.reusable_since(now),
         )
         if isinstance(made, Refused | Paused):
             return signer, self._limits.problem(made, account=credential.account)
         return signer, _unordered(made) if isinstance(made, Unordered) else made
+
+    # ------------------------------------------------------------ what newOrder and `explain` ask
+
+    async def consider(self, wish: NewOrder, *, account: Account, client: str) -> Wanted:
+        """Raises Problem when there is no such profile, or nobody to issue."""
+        policy = await self._policies.of(account.eab_key_id)
+        name = policy.default_profile(self._default_profile) if wish.profile is None else wish.profile
+        profile = await self._profiles.choose(name)
+        return Wanted(
+            wish=wish,
+            account=account,
+            client=client,
+            policy=policy,
+            profile=profile,
+            issuer=self._issuers.active(),
+            scopes={name: self._policies.scope_for(account, name) for name in wish.identifiers},
+            now=self._clock(),
+        )
+
+    def judgements(self, wanted: Wanted) -> Iterator[tuple[Step, Callable[[], object]]]:
+        """All that can be refused before the statement that makes the order, in turn. Each raises Problem."""
+        wish, policy, profile, issuer = wanted.wish, wanted.policy, wanted.profile, wanted.issuer
+        yield Step.REQUEST, lambda: policy.check_request(client=wanted.client, profile=profile.name)
+        yield Step.NAMES, lambda: policy.check_names(wish.identifiers)
+        yield Step.PROFILE, lambda: self._check_profile(profile, wish, wanted.to_prove, wanted.now)
+        yield Step.ISSUER, lambda: _check_issuer(issuer, wish.identifiers)
+        yield (
+            Step.VALIDITY,
+            lambda: profiles.validity(
+                profile,
+                now=wanted.now,
+                not_before=wish.not_before,
+                not_after=wish.not_after,
+                issuer_not_after=issuer.not_after,
+            ),
+        )
+
+    def requester(self, wanted: Wanted) -> Requester:
+        return Requester.of(wanted.account, wanted.client, wanted.policy.restrictions)
+
+    def charges(self, wanted: Wanted) -> list[Charge]:
+        wish = wanted.wish
+        return self._limits.of_order(
+            self.requester(wanted), wish.identifiers, renewal=wish.replaces is not None
+        )
+
+    def now(self) -> datetime:
+        return self._clock()
+
+    def reusable_since(self, now: datetime) -> datetime:
+        """Authorizations that were validated later are good for further orders."""
+        return now - self._rules.reuse
+
+    def check_csr(
+        self, request: CertificateRequest, identifiers: Sequence[Identifier], profile: Profile
+    ) -> None:
+        """Raises Problem (`badCSR`)."""
+        csr.check_names(request, identifiers)
+        keys.check_certificate_key(request.public_key, profile)
+        self._weak_keys.check(request.public_key, ErrorType.BAD_CSR)
 
     def _check_profile(
         self, profile: Profile, wish: NewOrder, to_prove: Sequence[Identifier], now: datetime
@@ -200,10 +282,8 @@ class Orders:
         policy.check_request(client=client, profile=order.profile.name)
         policy.check_names(order.identifiers)
         request = csr.parse_csr(messages.csr_of(payload))
-        csr.check_names(request, order.identifiers)
         profile = await self._profiles.find(order.profile)
-        keys.check_certificate_key(request.public_key, profile)
-        self._weak_keys.check(request.public_key, ErrorType.BAD_CSR)
+        self.check_csr(request, order.identifiers, profile)
         requester = Requester.of(account, client, policy.restrictions)
         processing, recorded = await self._record(order, requester, profile, request.public_key, policy.names)
         if self._rules.delay_issuance:
@@ -349,11 +429,14 @@ def _unfit(violations: Sequence[Problem]) -> Problem:
 
 
 def _unordered(why: Unordered) -> Problem:
-    if why is Unordered.REPLACED:
-        return already_replaced()
+    return already_replaced() if why is Unordered.REPLACED else not_entitled()
+
+
+def not_entitled() -> Problem:
     return Problem(
         ErrorType.INVALID_PROFILE,
         "The profile is not for this account: ask for another, or the CA's operator for an account that may use it.",
+        code=Code.PROFILE_NOT_ALLOWED,
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from acme_ca.acme.limits import Limits
+from acme_ca.acme.preflight import Preflight
 from acme_ca.acme.urls import Urls
 from acme_ca.admin.approvals import Approvals
 from acme_ca.admin.frame import Route
@@ -32,6 +33,7 @@ class Admin:
     database: Database
     approvals: Approvals
     limits: Limits
+    preflight: Preflight
     services: Services
     issuing: Issuing
     revocation: Revocation

@@ -22,6 +22,7 @@ from acme_ca.cli import (
     crl,
     db,
     eab,
+    explain,
     health,
     key,
     limits,
@@ -68,6 +69,7 @@ app.add_typer(service.app, name="service")
 app.add_typer(token.app, name="token")
 app.add_typer(approval.app, name="approval")
 app.add_typer(audit.app, name="audit")
+remote.command(app, "explain")(explain.explain)
 app.command()(backup.backup)
 app.command()(backup.restore)
 

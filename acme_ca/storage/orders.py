@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
@@ -203,6 +203,29 @@ async def create_order(
 def _why_unordered(row: Row, charges: Sequence[Charge]) -> Unordered | Refused | Paused:
     limited = limits.paused_of(row) or limits.refusal_of(row, charges)
     return limited or (Unordered.REPLACED if row["entitled"] else Unordered.NOT_ENTITLED)
+
+
+async def reusable(
+    database: Database,
+    account: AccountId,
+    identifiers: Sequence[Identifier],
+    *,
+    challenges: Collection[ChallengeType],
+    since: datetime,
+    now: datetime,
+) -> dict[Identifier, AuthorizationId]:
+    """The valid authorizations that an order of the account would take, as `create_order` chooses them."""
+    rows = await database.fetch(
+        """SELECT DISTINCT ON (identifier) identifier, id FROM authz
+           WHERE account_id = $1 AND identifier = ANY ($2) AND status = 'valid' AND validated > $3 AND expires > $4
+             AND challenge = ANY ($5::text[]) ORDER BY identifier, expires DESC""",
+        account,
+        [str(identifier) for identifier in identifiers],
+        since,
+        now,
+        list(challenges),
+    )
+    return {Identifier.from_text(row["identifier"]): row["id"] for row in rows}
 
 
 async def release_replaced(database: Database, cert_id: str, *, now: datetime) -> None:

@@ -156,7 +156,7 @@ class Network:
         Raises `Problem`: `dns` when the name cannot be resolved, `connection` when no address may be dialled or none
         answers. Up to four addresses are tried, of the first 32; IPv6 before IPv4.
         """
-        addresses = await self._permitted(host, port, called)
+        addresses = await self.permitted(host, port, called)
         failure = ""
         for address in addresses:
             try:
@@ -170,7 +170,8 @@ class Network:
             "See that the challenge server listens there and that firewalls let this CA reach it, then try again.",
         )
 
-    async def _permitted(self, host: str, port: int, called: str) -> list[Address]:
+    async def permitted(self, host: str, port: int, called: str) -> list[Address]:
+        """The addresses that `dial` tries. Raises `Problem` as it does, but for those that do not answer."""
         rules = self._rules
         if (literal := address_of(host)) is not None:
             addresses = [literal]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from structlog.typing import FilteringBoundLogger
 
@@ -13,10 +16,30 @@ from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.validation import caa, dns01, http01, tlsalpn01
 from acme_ca.validation.network import AddressRules, Network, is_localhost
 from acme_ca.validation.record import Record, Unreachable
-from acme_ca.validation.resolver import Dns, Zones
+from acme_ca.validation.resolver import Dns, RecordType, Zones
 
 # One address may use this share of a try's time to accept a connection, so that there is time left for another.
 CONNECT_SHARE = 0.3
+
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a validation would do."""
+
+    servers: tuple[str, ...]
+    """DNS servers for the name, `address:port`; empty: the system's."""
+    addresses: tuple[str, ...]
+    """That would be dialled, the first one first."""
+    port: int | None
+    """None: nothing is dialled, the proof is in the DNS."""
+    unreachable: Problem | None
+    """Why nothing can be asked."""
+    caa: Problem | None
+    """What CAA has against it; None also where it is not asked."""
+    record: tuple[dict[str, Any], ...]
 
 
 class Validator:
@@ -56,6 +79,53 @@ class Validator:
             await asyncio.sleep(self._settings.retry_delay)
             problem = await self._try(attempt, record)
         return Outcome(problem=problem, record=record.entries)
+
+    async def rehearse(self, attempt: Attempt) -> Outcome:
+        """One try, whatever comes of it. Nothing is stored."""
+        record = Record()
+        return Outcome(problem=await self._try(attempt, record), record=record.entries)
+
+    async def look(self, attempt: Attempt) -> Look:
+        """Whom a validation would ask, and what CAA says. The DNS is asked; no host is dialled."""
+        record = Record()
+        network = self._network(attempt, record)
+        try:
+            addresses = await self._within_time(attempt, record, self._aim(attempt, network))
+            objection = await self._within_time(attempt, record, self._check_caa(attempt, network))
+        finally:
+            network.close()
+        return Look(
+            servers=self._zones.servers(attempt.identifier.base),
+            addresses=() if isinstance(addresses, Problem) else addresses or (),
+            port=self._port(attempt.challenge),
+            unreachable=addresses if isinstance(addresses, Problem) else None,
+            caa=objection if isinstance(objection, Problem) else None,
+            record=record.entries,
+        )
+
+    async def _within_time(self, attempt: Attempt, record: Record, work: Awaitable[T]) -> T | Problem:
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                return await work
+        except Problem as problem:
+            return problem
+        except TimeoutError:
+            return self._timed_out(attempt, record)
+
+    async def _aim(self, attempt: Attempt, network: Network) -> tuple[str, ...]:
+        self._check_applicable(attempt)
+        identifier, port = attempt.identifier, self._port(attempt.challenge)
+        if port is None:
+            await network.dns.ask(f"_acme-challenge.{identifier.base}", RecordType.TXT)
+            return ()
+        found = await network.permitted(identifier.value, port, identifier.value)
+        return tuple(map(str, found))
+
+    def _port(self, challenge: ChallengeType) -> int | None:
+        return {
+            ChallengeType.HTTP_01: self._settings.http01_port,
+            ChallengeType.TLS_ALPN_01: self._settings.tlsalpn01_port,
+        }.get(challenge)
 
     async def _try(self, attempt: Attempt, record: Record) -> Problem | None:
         network = self._network(attempt, record)
