@@ -110,7 +110,7 @@ async def test_frozen_and_ended_accounts(strict):
 async def test_caa_and_addresses_that_may_not_be_dialled_are_warnings(strict):
     operator = await strict.operator()
     forbidden, inside = strict.name(), "metadata.example.test"
-    strict.dns.add(forbidden, "CAA", '0 issue "other.example"')
+    strict.dns.add(forbidden, "CAA", (0, "issue", "other.example"))
     strict.dns.add(inside, "A", "169.254.169.254")
     told = await operator.post("/explain", {"names": [forbidden, inside, "nowhere.example.test"]})
     assert told["would_issue"]

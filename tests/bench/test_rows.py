@@ -2,8 +2,10 @@
 
 from acme_ca.core.crl import Scope
 from acme_ca.core.model import RevocationReason, serial_text
-from acme_ca.storage import certificates, crls
+from acme_ca.storage import certificates, crls, search
 from acme_ca.storage.crls import Shard
+from acme_ca.storage.search import CertificateFilter
+from tests.bench import search as search_bench
 from tests.bench.revocation import make_rows, serial_of
 from tests.support.records import ISSUER, NOW, stocked
 
@@ -24,3 +26,17 @@ async def test_every_tenth_is_revoked_and_the_indexes_are_there_again(database_u
         }
         found = await certificates.find(database, serial_text(serial_of(20)))
         assert found.reason is RevocationReason.SUPERSEDED
+
+
+async def test_the_certificates_of_the_search_fit_the_schema_and_are_found(database_url):
+    async with stocked(database_url) as database:
+        indexes = await database.fetchval(INDEXES)
+        await search_bench.make_rows(database_url, 200)
+        assert await database.fetchval(INDEXES) == indexes
+        found = await search.certificates(
+            database, CertificateFilter(below="lab.example.org"), now=NOW, limit=10
+        )
+        assert [one.identifiers[0].value for one in found.items] == ["box2.lab.example.org"]
+        assert (
+            await search.certificates(database, CertificateFilter(text="host77"), now=NOW, limit=10)
+        ).items
