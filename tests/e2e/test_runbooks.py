@@ -8,7 +8,7 @@ from tests.support.clients import find
 from tests.support.runbooks import reader, steps
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNBOOKS = sorted((ROOT / "docs" / "runbooks").glob("*.md"))
+RUNBOOKS = [*sorted((ROOT / "docs" / "runbooks").glob("*.md")), ROOT / "docs" / "recipes.md"]
 
 pytestmark = pytest.mark.client
 
