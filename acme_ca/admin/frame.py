@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -33,6 +34,9 @@ MAX_BODY = 64 * 1024
 JSON = "application/json"
 
 _FIELD = re.compile(r"(?!(?:str|int|bool|float|datetime|timedelta)$)[A-Za-z0-9_-]{1,64}", re.ASCII)
+
+_TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]", re.ASCII)
+"""How RFC 3339 begins: pydantic would take numbers, too."""
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Identify = Callable[[web.Request], Awaitable[Principal]]
@@ -204,20 +208,29 @@ def _query(request: web.Request, model: type[BaseModel] | None) -> BaseModel | N
         if request.query:
             raise _invalid([("query", "This route takes no query.")])
         return None
-    lists = {
-        name
-        for name, one in model.model_fields.items()
-        if "list[" in str(one.annotation) or "tuple[" in str(one.annotation)
-    }
+    lists, times = _fields("array", model), _fields("date-time", model)
     given: dict[str, Any] = {}
     for name in request.query:
         values = request.query.getall(name)
         if name not in lists and len(values) > 1:
             raise _invalid([(name, "It is given more than once.")])
+        if name in times and not _TIME.match(values[0]):
+            raise _invalid([(name, "It is no time: write 2026-02-28T12:00:00Z.")])
         given[name] = values if name in lists else values[0]
     if any("\0" in value or not value.isprintable() for value in request.query.values()):
         raise _invalid([("query", "It has characters that do not print.")])
     return _validated(lambda: model.model_validate_strings(given))
+
+
+@cache
+def _fields(kind: str, model: type[BaseModel]) -> frozenset[str]:
+    """Those fields that are described as this type or format, perhaps among others."""
+    described = model.model_json_schema()["properties"]
+    return frozenset(
+        name
+        for name, one in described.items()
+        if any(kind in {some.get("type"), some.get("format")} for some in one.get("anyOf", [one]))
+    )
 
 
 async def _body(request: web.Request, route: Route) -> bytes:

@@ -96,6 +96,18 @@ async def test_an_unknown_id_is_not_found(administrator, id_):
     assert answer.content_type == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    "time", ["0", "0.5", "1767225600", "2026-01-01", "yesterday", "2026-13-01T00:00:00Z"]
+)
+async def test_a_time_is_written_as_one(administrator, time):
+    answer = await administrator.ask("GET", "/audit/events", until=time)
+    assert_refused(answer, Code.FIELD_INVALID, status=400, field="until")
+    assert await administrator.get("/audit/events", until="2000-01-01T00:00:00Z") == {
+        "items": [],
+        "next": None,
+    }
+
+
 async def test_a_body_that_is_too_large_or_of_another_kind_is_refused(administrator):
     assert (await administrator.ask("POST", "/tokens", b" " * 70_000)).status == 413
     form = {"Content-Type": "application/x-www-form-urlencoded"}
