@@ -210,6 +210,27 @@ async def test_an_eab_key_is_used_up_by_as_many_accounts_as_it_may_make(database
     assert [found.accounts for found in await eab.all_keys(database)] == [uses]
 
 
+async def test_a_binding_with_a_secret_that_was_just_replaced_makes_no_account(database):
+    """It was verified a moment ago; what counts is what the transaction finds."""
+    key = EabKey(id=EabKeyId("kid"), hmac_key=bytes(32), owner="o", created=NOW, approved=NOW)
+    await eab.create(database, key, actor=Actor("operator"))
+    assert await eab.rotate(database, key.id, b"1" * 32, actor=Actor("operator"), now=NOW)
+    account = records.Account(
+        id=AccountId(records.new_id()),
+        status=AccountStatus.VALID,
+        jwk="{}",
+        thumbprint="t",
+        eab_key_id=key.id,
+        eab_binding={"protected": ""},
+    )
+    wish = {"spki_sha256": b"s", "now": NOW, "client": ""}
+    with pytest.raises(Problem, match="ask the CA's operator for another"):
+        await accounts.create(database, account, **wish, hmac_key=key.hmac_key)
+    assert await database.fetchval("SELECT count(*) FROM account") == 0
+    _, created = await accounts.create(database, account, **wish, hmac_key=b"1" * 32)
+    assert created
+
+
 async def test_a_deactivated_account_stays_as_it_is(database, owner):
     """Lesson 15."""
     ended = await accounts.update(
