@@ -124,6 +124,13 @@ def verify(
     raise typer.Exit(WRONG if report.errors else 0)
 
 
+def verified(settings: Settings) -> trail.Report:
+    """The audit trail of a database that came back, by the root that came with it. Raises ConfigurationError."""
+    trusted, _ = _trusted(settings, None)
+    report, _ = in_database(settings, lambda database: _verify(database, trusted, ()))
+    return report
+
+
 def _kept(file: Path) -> Checkpoint:
     try:
         return Checkpoint.parse(file.read_text(encoding="utf-8"))

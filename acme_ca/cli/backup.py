@@ -13,8 +13,9 @@ from typing import Annotated, BinaryIO
 
 import typer
 
+from acme_ca.cli import audit
 from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, load_settings, operator
-from acme_ca.config import ConfigurationError
+from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import archive, database, encryption
 from acme_ca.server import backup as backups
 from acme_ca.server import restore as restores
@@ -157,7 +158,21 @@ def restore(
         _write_settings(settings_to, read.settings)
     _tell(read.backup, as_json=as_json, err=False)
     if not check:
+        _verify_audit(settings)
         sys.stderr.write("Next: acme-ca serve. What was issued or revoked after the backup is not in it.\n")
+
+
+def _verify_audit(settings: Settings) -> None:
+    """What came back is what was backed up; whether that was sound, its seals say."""
+    report = audit.verified(settings)
+    sys.stderr.write(
+        f"The audit trail: {report.events} events under {report.seals} seals verified; errors: {report.errors}.\n"
+    )
+    if report.errors:
+        sys.stderr.write(
+            "It was not sound when the backup was made: acme-ca audit verify names what is wrong.\n"
+        )
+        raise typer.Exit(audit.WRONG)
 
 
 @contextmanager
