@@ -78,7 +78,7 @@ BAD = {
     "a state": (described("a", state="approved"), "state"),
     "a URL to fetch": (described("a", health_url="gopher://inside/"), "health_url"),
     "domains that are none": (described("a", domains=["..", "a.example"]), "domains.0"),
-    "metadata in depth": (described("a", metadata={"a": {"b": 1}}), "metadata.a.bool"),
+    "metadata in depth": (described("a", metadata={"a": {"b": 1}}), "metadata.a"),
     "a number for a name": (described("a", name=1), "name"),
     "a list": ([], "body"),
 }
