@@ -33,7 +33,9 @@ MAX_BODY = 64 * 1024
 """Bytes, of requests to routes that do not say otherwise."""
 JSON = "application/json"
 
-_FIELD = re.compile(r"(?!(?:constrained-)?(?:str|int|bool|float|datetime|timedelta)$)[A-Za-z0-9_-]{1,64}", re.ASCII)
+_FIELD = re.compile(
+    r"(?!(?:constrained-)?(?:str|int|bool|float|datetime|timedelta)$)[A-Za-z0-9_-]{1,64}", re.ASCII
+)
 
 _TIME = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]", re.ASCII)
 """How RFC 3339 begins: pydantic would take numbers, too."""
