@@ -347,6 +347,7 @@ CREATE TABLE orders (
     issuer_id    text        COLLATE "C" NOT NULL REFERENCES issuer (id),
     serial       text        COLLATE "C",
     replaces     text        COLLATE "C",                -- certificate identifier (RFC 9773 §4.1)
+    renewal      boolean     NOT NULL DEFAULT false,     -- what it replaces was due when it was placed: no limits
     error        json,
     created      timestamptz NOT NULL,
     FOREIGN KEY (profile, profile_version) REFERENCES profile (name, version),

@@ -115,8 +115,8 @@ class Limits:
     ) -> list[Charge]:
         """To be paid by newOrder; the buckets of certificates are only looked at, and paid when one is made.
 
-        An order that says which certificate it replaces passes: only one living order can, so there is no more of them
-        than of certificates.
+        A renewal passes: an order that says which certificate it replaces, when that one's renewal is due. Only one living
+        order can replace it, and what it becomes is not due for long: a client that renews in a circle does not pass.
         """
         if renewal:
             return []
@@ -215,8 +215,8 @@ def limit_reached(refused: Refused, *, now: datetime, help_url: str | None) -> P
     )
     return Problem(
         ErrorType.RATE_LIMITED,
-        f"Too many: {said}. Try again in {seconds} seconds, at {refused.free_at:%Y-%m-%dT%H:%M:%SZ}. Orders that say which "
-        "certificate they replace (RFC 9773) pass; ask the CA's operator if this is too little.",
+        f"Too many: {said}. Try again in {seconds} seconds, at {refused.free_at:%Y-%m-%dT%H:%M:%SZ}. Orders that replace "
+        "a certificate whose renewal is due (RFC 9773) pass; ask the CA's operator if this is too little.",
         headers={"Retry-After": str(seconds), **_help(help_url)},
         code=Code.LIMIT_REACHED,
     )

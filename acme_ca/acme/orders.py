@@ -148,12 +148,11 @@ class Orders:
         wanted = await self.consider(wish, account=account, client=client)
         for _, judge in self.judgements(wanted):
             judge()
-        if wish.replaces is not None:
-            await self._renewals.check_replaceable(
-                wish.replaces, account=credential.account, identifiers=wish.identifiers
-            )
+        renewal = wish.replaces is not None and await self._renewals.check_replaceable(
+            wish.replaces, account=credential.account, identifiers=wish.identifiers
+        )
         profile, now = wanted.profile, wanted.now
-        order = self._drafted(wish, credential.account, profile, wanted.issuer, now)
+        order = self._drafted(wanted, credential.account, renewal=renewal)
         proposals = [
             self._authorizations.propose(
                 credential.account,
@@ -170,7 +169,7 @@ class Orders:
             order,
             proposals,
             profile=profile,
-            charges=self.charges(wanted),
+            charges=self.charges(wanted, renewal=renewal),
             now=now,
             reusable_since=self.reusable_since(now),
         )
@@ -217,11 +216,8 @@ class Orders:
     def requester(self, wanted: Wanted) -> Requester:
         return Requester.of(wanted.account, wanted.client, wanted.policy.restrictions)
 
-    def charges(self, wanted: Wanted) -> list[Charge]:
-        wish = wanted.wish
-        return self._limits.of_order(
-            self.requester(wanted), wish.identifiers, renewal=wish.replaces is not None
-        )
+    def charges(self, wanted: Wanted, *, renewal: bool = False) -> list[Charge]:
+        return self._limits.of_order(self.requester(wanted), wanted.wish.identifiers, renewal=renewal)
 
     def now(self) -> datetime:
         return self._clock()
@@ -252,22 +248,22 @@ class Orders:
         if misfits:
             raise compound(misfits) if wish.profile is None else _unfit(misfits)
 
-    def _drafted(
-        self, wish: NewOrder, account: AccountId, profile: Profile, issuer: Issuer, now: datetime
-    ) -> Order:
+    def _drafted(self, wanted: Wanted, account: AccountId, *, renewal: bool) -> Order:
         """Without its authorizations: which they are is for the statement to find out."""
+        wish = wanted.wish
         return Order(
             id=OrderId(self._new_id()),
             account_id=account,
             status=OrderStatus.PENDING,
             identifiers=wish.identifiers,
             authorizations=(),
-            expires=now + self._rules.lifetime,
+            expires=wanted.now + self._rules.lifetime,
             not_before=wish.not_before,
             not_after=wish.not_after,
-            profile=profile.ref,
-            issuer=issuer.id,
+            profile=wanted.profile.ref,
+            issuer=wanted.issuer.id,
             replaces=None if wish.replaces is None else str(wish.replaces),
+            renewal=renewal,
         )
 
     # ------------------------------------------------------------ finalize
@@ -301,9 +297,7 @@ class Orders:
     ) -> tuple[Order, RecordedCertificate]:
         """Win the order, under the issuer that it pins; under the active one, when that has been retired meanwhile."""
         spki_sha256 = keys.spki_sha256(public_key)
-        charges = self._limits.of_certificate(
-            requester, order.identifiers, renewal=order.replaces is not None
-        )
+        charges = self._limits.of_certificate(requester, order.identifiers, renewal=order.renewal)
         for _ in range(2):
             order, issuer = await self._with_issuer(order)
             _check_issuer(issuer, order.identifiers)

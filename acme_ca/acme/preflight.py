@@ -181,7 +181,7 @@ class Preflight:
         known = wanted.account.id and question.client
         charges = (
             self._orders.charges(wanted)
-            if known or wanted.wish.replaces is not None
+            if known
             else self._limits.of_nobody_yet(requester, wanted.wish.identifiers)
         )
         for level in await self._limits.peek(charges):

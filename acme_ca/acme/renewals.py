@@ -49,11 +49,16 @@ class Renewals:
         found = await certificates.find(self._database, serial_text(cert_id.serial))
         if found is None or not await self._is(found, cert_id):
             raise _not_issued()
+        window = await self._window(found, cert_id)
+        interval = renewal.polling_interval(not_before=found.not_before, not_after=found.not_after)
+        return RenewalInfo(window=window, explanation_url=found.explanation_url, interval=interval)
+
+    async def _window(self, found: Certificate, cert_id: CertId) -> SuggestedWindow:
         profile = await self._profiles.find(found.profile)
         issuer = await self._issuers.find(found.issuer)
         # A hold may end: nobody is told to get round it.
         gone = None if found.reason is HOLD else found.revoked
-        window = renewal.suggested_window(
+        return renewal.suggested_window(
             cert_id,
             not_before=found.not_before,
             not_after=found.not_after,
@@ -61,15 +66,13 @@ class Renewals:
             moved=found.moved,
             revoked=gone or issuer.revoked,  # below a revoked CA nothing is valid any more
         )
-        interval = renewal.polling_interval(not_before=found.not_before, not_after=found.not_after)
-        return RenewalInfo(window=window, explanation_url=found.explanation_url, interval=interval)
 
     async def check_replaceable(
         self, cert_id: CertId, *, account: AccountId, identifiers: Sequence[Identifier]
-    ) -> None:
+    ) -> bool:
         """Whether an order of the account for these names may replace the certificate (§5). Raises Problem.
 
-        That no other living order does is for the statement that makes the order to find out.
+        Returns whether its renewal is due: its window has begun. That no other living order does is for the statement that makes the order to find out.
         """
         serial = serial_text(cert_id.serial)
         found, replaceable = await renewals.find_replaceable(self._database, serial, account=account)
@@ -81,7 +84,9 @@ class Renewals:
             )
         if not set(found.identifiers) & set(identifiers):
             raise malformed('The certificate in "replaces" has none of the order\'s names.')
-        await orders.release_replaced(self._database, str(cert_id), now=self._clock())
+        now = self._clock()
+        await orders.release_replaced(self._database, str(cert_id), now=now)
+        return (await self._window(found, cert_id)).start <= now
 
     async def _is(self, found: Certificate, cert_id: CertId) -> bool:
         """Whether what has the serial number was signed, and by the key that the identifier names."""

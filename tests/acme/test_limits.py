@@ -185,12 +185,19 @@ async def test_what_an_eab_key_says_itself(new_ca):
 # ---------------------------------------------------------------- renewals
 
 
+async def make_due(ca) -> None:
+    """The renewal of all certificates that there are."""
+    window = "window_start = now() - interval '1 hour', window_end = now() + interval '1 hour'"
+    await ca.sql(f"UPDATE certificate SET {window}")
+
+
 async def test_6_6_a_renewal_that_says_so_passes(new_ca):
     limits = {"orders_per_account": "1/1h", "certificates_per_name_set": "1/1 day"}
     async with new_ca(limits=limits) as ca:
         account, name = await ca.account(), ca.name()
         chain = await (await account.order(name)).issue(ca.web)
         assert_limited(await account.new_order(name), most=86400)
+        await make_due(ca)
         renewal = await account.order(name, replaces=str(CertId.of(chain[0])))
         await renewal.issue(ca.web)
         assert_problem(
@@ -199,6 +206,30 @@ async def test_6_6_a_renewal_that_says_so_passes(new_ca):
             status=409,
         )
         assert_limited(await account.new_order(name), most=86400)
+
+
+async def test_lesson_23_a_client_that_renews_in_a_circle_does_not_pass(new_ca):
+    """As `certbot renew --force-renewal` in a loop: each order says what it replaces, and none of it is due."""
+    async with new_ca(limits={"certificates_per_name_set": "2/1 day"}) as ca:
+        account, name = await ca.account(), ca.name()
+        first = await (await account.order(name)).issue(ca.web)
+        second = await (await account.order(name, replaces=str(CertId.of(first[0])))).issue(ca.web)
+        answer = await account.new_order(name, replaces=str(CertId.of(second[0])))
+        assert_limited(answer, "exactly these names", "whose renewal is due", most=43200)
+        await make_due(ca)
+        third = await (await account.order(name, replaces=str(CertId.of(second[0])))).issue(ca.web)
+        answer = await account.new_order(name, replaces=str(CertId.of(third[0])))
+        assert_limited(answer, "exactly these names", most=43200)
+
+
+async def test_a_renewal_before_its_time_pays_at_finalize_too(new_ca):
+    async with new_ca(limits={"certificates_per_name_set": "2/1 day"}) as ca:
+        account, name = await ca.account(), ca.name()
+        chain = await (await account.order(name)).issue(ca.web)
+        early = await account.order(name, replaces=str(CertId.of(chain[0])))
+        await (await account.order(name)).issue(ca.web)
+        await early.prove(ca.web)
+        assert_limited(await early.finalize(), "exactly these names", most=86400)
 
 
 # ---------------------------------------------------------------- at once
