@@ -73,7 +73,7 @@ CREATE UNLOGGED TABLE login_failure (
 CREATE TABLE approval (
     id           text        COLLATE "C" NOT NULL PRIMARY KEY,
     action       text        NOT NULL,                   -- the route's name
-    request      json        NOT NULL,                   -- as it was sent: path parameters, query, body
+    request      json        NOT NULL,                   -- as it was sent: path parameters, query, body; services
     reason       text,
     requested_by text        NOT NULL,
     created      timestamptz NOT NULL,

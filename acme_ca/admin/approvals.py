@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,7 +31,7 @@ class ApprovalView(Model):
     action: str
     """The name of the route."""
     request: dict[str, Any]
-    """`path` and `body`, as they were sent."""
+    """`path`, `query` and `body`, as they were sent, and the `services` that the credential of who asked is for."""
     requested_by: str
     created: datetime
     expires: datetime
@@ -69,7 +70,12 @@ class Approvals:
         approval = Approval(
             id=self._new_id(),
             action=route.name,
-            request={"path": dict(call.path), "query": _plain(call.query), "body": _plain(call.body)},
+            request={
+                "path": dict(call.path),
+                "query": _plain(call.query),
+                "body": _plain(call.body),
+                "services": call.services,
+            },
             requested_by=call.principal.name,
             created=now,
             expires=now + self._lifetime,
@@ -86,7 +92,7 @@ class Approvals:
     async def decide(
         self, approval: Approval, *, decision: Literal["approved", "rejected"], call: Call
     ) -> Approval:
-        """Raises Problem: one's own request, or one that is decided or expired."""
+        """Raises Problem: one's own request, one that is decided or expired, or of somebody who may not ask any more."""
         decided = await store.decide(
             self._database,
             approval.id,
@@ -102,7 +108,9 @@ class Approvals:
                     "You asked for this act yourself: another person must approve it.",
                     code=Code.APPROVAL_BY_ANOTHER,
                 )
-            raise conflict("It is decided already, or its time is over.")
+            raise conflict(
+                "It is decided already, or its time is over, or the credential of who asked for it has ended."
+            )
         return decided
 
     def view(self, approval: Approval) -> ApprovalView:
@@ -142,7 +150,9 @@ async def show(admin: Admin, call: Call) -> ApprovalView:
 
 
 async def approve(admin: Admin, call: Call) -> ApprovalView:
-    """Decide, then do the act in the name of who asked for it; what it answers is kept."""
+    """Decide, then do the act: in the approver's name, and for no more services than who asked for it has a credential
+    for. What it answers is kept.
+    """
     approval = await admin.approvals.find(call.path["id"])
     route = admin.routes.get(approval.action)
     if route is None:
@@ -150,7 +160,7 @@ async def approve(admin: Admin, call: Call) -> ApprovalView:
     if route.permission is not None:
         call.check_may(route.permission)
     act = Call(
-        principal=call.principal,
+        principal=replace(call.principal, services=frozenset(approval.request["services"] or ())),
         path=approval.request["path"],
         query=_again(approval.request["query"], route.query),
         body=_again(approval.request["body"], route.body),

@@ -18,7 +18,7 @@ from cryptography import x509
 
 from acme_ca.admin.access import Principal, Role
 from acme_ca.core.codes import Code
-from acme_ca.core.model import serial_text
+from acme_ca.core.model import MACHINE, serial_text
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.http import CLIENT
 from acme_ca.storage import certificates, tokens
@@ -98,7 +98,7 @@ class Doorkeeper:
 
     async def by_socket(self, request: web.Request) -> Principal:
         """Whoever may open the socket is the server's own user, or root: an administrator."""
-        return Principal(name=f"{_peer(request)}@localhost", role=Role.ADMINISTRATOR, source=SOCKET)
+        return Principal(name=_peer(request) + MACHINE, role=Role.ADMINISTRATOR, source=SOCKET)
 
     async def _admitted(self, token: Token, attempt: Attempt, source: str) -> Principal:
         now = self._clock()

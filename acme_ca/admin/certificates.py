@@ -586,7 +586,7 @@ ROUTES = (
         body=BulkWish,
         answer=BulkResult,
         dangerous=True,
-        only_shows=lambda call: call.body.dry_run,
+        is_harmless=lambda call: call.body.dry_run,
         conflicts=True,
         summary="Take back all certificates that a filter finds: first to look, then to do it.",
     ),

@@ -118,8 +118,8 @@ class Route:
     """Whether the endpoint itself keeps credentials for some services to those; otherwise it is closed to them."""
     dangerous: bool = False
     """Whether a second person must approve when that is switched on for it (`admin.two_person`)."""
-    only_shows: Callable[[Call], bool] | None = None
-    """Of a dangerous act: whether this call does nothing, and needs nobody's approval."""
+    is_harmless: Callable[[Call], bool] | None = None
+    """Of a dangerous act: whether this call is not, and needs nobody's approval."""
     conflicts: bool = False
     """Whether it answers 409 for states in which the act cannot be done."""
     max_body: int = MAX_BODY
@@ -155,7 +155,7 @@ def _handler(
             query=_query(request, route.query),
             body=_parsed(await _body(request, route), route.body),
         )
-        harmless = route.only_shows is not None and route.only_shows(call)
+        harmless = route.is_harmless is not None and route.is_harmless(call)
         if route.dangerous and not harmless and route.name in admin.two_person:
             return _response(await admin.approvals.request(route, call), status=HTTPStatus.ACCEPTED)
         return _response(await route.endpoint(admin, call), status=route.status)

@@ -307,6 +307,8 @@ ROUTES = (
         query=RetirementQuery,
         answer=Retired,
         scoped=True,
+        dangerous=True,
+        is_harmless=lambda call: not call.query.revoke_certificates,
         conflicts=True,
         summary="Retire a service: its EAB keys are revoked and their accounts frozen.",
     ),

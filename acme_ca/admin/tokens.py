@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from acme_ca.admin.access import Permission, Role
 from acme_ca.admin.authentication import new_token
@@ -14,7 +14,7 @@ from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_key, pag
 from acme_ca.core import identifiers
 from acme_ca.core.codes import Code
 from acme_ca.core.durations import Duration
-from acme_ca.core.model import ShortText
+from acme_ca.core.model import MACHINE, ShortText
 from acme_ca.core.problems import Problem
 from acme_ca.storage import tokens as store
 from acme_ca.storage.tokens import Token
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
 
 MAX_LIFE = timedelta(days=10 * 365)
+
+
+def _no_user(name: str) -> str:
+    if name.endswith(MACHINE):
+        raise ValueError(f"names with {MACHINE} are those of this machine's users")
+    return name
 
 
 class TokenView(Model):
@@ -44,7 +50,7 @@ class TokenView(Model):
 
 
 class NewToken(Model):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$"), AfterValidator(_no_user)]
     """Who: 1 to 64 letters, digits, `.`, `_`, `@`, `-`."""
     role: Role
     services: Annotated[tuple[ShortText, ...], Field(max_length=1000)] = ()

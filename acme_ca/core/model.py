@@ -100,6 +100,8 @@ class Actor:
 
 
 SERVER = Actor("server")
+MACHINE = "@localhost"
+"""How the names of operators end who are users of this machine, and no others' names."""
 
 
 def serial_text(number: int) -> Serial:

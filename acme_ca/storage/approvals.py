@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from acme_ca.core.model import Actor
+from acme_ca.core.model import MACHINE, Actor
 from acme_ca.storage.database import Database, Row, from_json, to_json
 
 Decision = Literal["approved", "rejected"]
@@ -78,11 +78,21 @@ async def find(database: Database, approval: str) -> Approval | None:
 async def decide(
     database: Database, approval: str, *, decision: Decision, actor: Actor, by: str, now: datetime
 ) -> Approval | None:
-    """One decision, by another than who asked (who may withdraw what they asked for). None: not open, or one's own."""
+    """One decision, by another than who asked (who may withdraw what they asked for). None: not open, one's own, or of
+    somebody whose credential has ended since; those of this machine's users do not end.
+    """
     row = await database.fetchrow_durably(
         f"""WITH decided AS (
                 UPDATE approval SET decided = $2, decided_by = $3, decision = $4
-                WHERE id = $1 AND decided IS NULL AND expires > $2 AND (requested_by <> $3 OR $4 = 'rejected')
+                WHERE id = $1 AND decided IS NULL AND expires > $2 AND (
+                    $4 = 'rejected'
+                    OR requested_by <> $3 AND (
+                        right(requested_by, length($7)) = $7 OR EXISTS (
+                            SELECT FROM api_token t WHERE t.name = requested_by AND t.revoked IS NULL
+                            AND (t.expires IS NULL OR t.expires > $2)
+                        )
+                    )
+                )
                 RETURNING {_COLUMNS}
             ), event AS (
                 INSERT INTO audit_event (at, event, actor, source, object, detail)
@@ -96,6 +106,7 @@ async def decide(
         decision,
         actor.name,
         actor.source,
+        MACHINE,
     )
     return _approval(row) if row else None
 

@@ -122,3 +122,52 @@ async def test_a_name_of_no_dangerous_act_stops_the_start(new_ca):
     async with new_ca(admin={"two_person": "all"}) as ca:
         alice = await ca.operator()
         await alice.post("/certificates/revoke-bulk", wish(0), status=202)
+
+
+async def test_an_act_reaches_no_further_than_the_token_that_asked_for_it(new_ca):
+    """Whoever approves may reach everything."""
+    async with new_ca(admin={"two_person": "all"}) as ca:
+        everybody, bob = await ca.operator(), await ca.operator(name="bob")
+        scoped = await ca.operator(services=("web",))
+        wish = {"reason": "superseded", "comment": "x"}
+        for service, status in (("mail", 404), ("web", 200)):
+            key = await everybody.post("/eab-keys", {"owner": "x", "service": service}, status=201)
+            await everybody.post(f"/eab-keys/{key['id']}/revoke", {"reason": "x"})
+            asked = await scoped.post(f"/eab-keys/{key['id']}/revoke-certificates", wish, status=202)
+            assert asked["request"]["services"] == ["web"], "the approver sees it"
+            done = await bob.post(f"/approvals/{asked['id']}/approve")
+            assert done["outcome"]["status"] == status
+
+
+@pytest.mark.parametrize("end", ["revoked", "expires"])
+async def test_what_somebody_asked_for_whose_token_has_ended_is_not_done(ca, end):
+    await one_certificate(ca)
+    alice, bob = await ca.operator(name="alice"), await ca.operator(Role.SECURITY_OFFICER, name="bob")
+    id_ = (await alice.post("/certificates/revoke-bulk", wish(), status=202))["id"]
+    await ca.sql(f"UPDATE api_token SET {end} = now() WHERE name = 'alice'")
+    answer = await bob.ask("POST", f"/approvals/{id_}/approve")
+    assert_refused(answer, Code.CONFLICT, "credential", status=409)
+    assert await revoked(ca) == 0
+    assert (await bob.post(f"/approvals/{id_}/reject"))["state"] == "rejected"
+
+
+async def test_a_user_of_this_machine_has_no_credential_that_ends(ca):
+    bob = await ca.operator(Role.SECURITY_OFFICER)
+    alice = await ca.operator()
+    id_ = (await alice.post("/certificates/revoke-bulk", wish(0), status=202))["id"]
+    await ca.sql(f"UPDATE approval SET requested_by = 'root@localhost' WHERE id = '{id_}'")
+    assert (await bob.post(f"/approvals/{id_}/approve"))["outcome"]["status"] == 200
+
+
+async def test_taking_back_the_certificates_of_a_service_waits_and_retiring_it_does_not(new_ca):
+    async with new_ca(admin={"two_person": "all"}) as ca:
+        alice, bob = await ca.operator(), await ca.operator()
+        for id_ in ("web", "mail"):
+            service = {"service_id": id_, "name": "x", "owner": "y"}
+            await alice.post("/services/register", service, status=201)
+        assert (await alice.delete("/services/mail"))["state"] == "retired"
+        answer = await alice.ask("DELETE", "/services/web", revoke_certificates="true")
+        assert answer.status == 202, answer
+        assert (await alice.get("/services/web"))["state"] == "approved"
+        done = await bob.post(f"/approvals/{answer.json['id']}/approve")
+        assert done["outcome"]["body"]["state"] == "retired"

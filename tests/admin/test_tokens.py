@@ -51,3 +51,10 @@ async def test_the_last_use_is_noted_to_the_minute_only(new_ca):
         first = await ca.sql("SELECT last_used FROM api_token")
         await one.get("/tokens")
         assert await ca.sql("SELECT last_used FROM api_token") == first
+
+
+async def test_no_token_has_the_name_of_a_user_of_this_machine(ca):
+    """In the audit nobody could tell them apart."""
+    wish = {"name": "root@localhost", "role": "viewer"}
+    answer = await (await ca.operator()).ask("POST", "/tokens", wish)
+    assert_refused(answer, Code.FIELD_INVALID, status=400, field="name")
