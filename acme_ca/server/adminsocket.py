@@ -7,8 +7,10 @@ hundred characters only; a longer one is reached through the folder's descriptor
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,12 +29,13 @@ def place(settings: Settings) -> Path:
 def listen(settings: Settings) -> socket.socket:
     """A listening socket, for all workers. Raises ConfigurationError when another server has it."""
     path = place(settings)
-    if connect(settings) is not None:
+    if (connected := connect(settings)) is not None:
+        connected.close()
         raise ConfigurationError(f"ACME_CA_DATA: another server runs with {path.parent} already.")
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         with reachable(path) as name:
-            Path(name).unlink(missing_ok=True)
+            _clear(Path(name))
             before = os.umask(0o177)
             try:
                 listening.bind(name)
@@ -45,6 +48,14 @@ def listen(settings: Settings) -> socket.socket:
             f"ACME_CA_ADMIN__SOCKET: cannot listen on {path}: {error.strerror or error}."
         ) from None
     return listening
+
+
+def _clear(path: Path) -> None:
+    """What a server left behind that was killed. Raises OSError for anything else: it is somebody's file."""
+    with contextlib.suppress(FileNotFoundError):
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise FileExistsError(errno.EEXIST, "a file that is no socket is there")
+        path.unlink()
 
 
 def remove(settings: Settings) -> None:
