@@ -39,7 +39,7 @@ from acme_ca.acme.urls import (
 )
 from acme_ca.admin import frame
 from acme_ca.admin.approvals import Approvals
-from acme_ca.admin.authentication import Doorkeeper
+from acme_ca.admin.authentication import LONGEST_WAIT, Doorkeeper
 from acme_ca.admin.described import add_description
 from acme_ca.admin.rooms import Admin
 from acme_ca.admin.routes import ROUTES
@@ -85,7 +85,7 @@ from acme_ca.revocation.shards import Shards
 from acme_ca.storage import database as store
 from acme_ca.storage import issuers as issuer_store
 from acme_ca.storage import limits as limit_store
-from acme_ca.storage import operations, roles
+from acme_ca.storage import operations, roles, tokens
 from acme_ca.storage.database import Database
 from acme_ca.tasks import Background, Loop
 from acme_ca.validation.network import AddressRules
@@ -745,6 +745,7 @@ class _Composition:
             pass
         while await limit_store.delete_old_pauses(self._database, now=now):
             pass
+        await tokens.forget_failures(self._database, longest=LONGEST_WAIT, now=now)
 
 
 # ---------------------------------------------------------------- parts

@@ -163,8 +163,13 @@ async def failed(
     )
 
 
-async def forget_failures(database: Database, *, before: datetime) -> int:
-    return await database.execute("DELETE FROM login_failure WHERE until < $1", before)
+async def forget_failures(database: Database, *, longest: float, now: datetime) -> int:
+    """Delete those after which the next one counts as the first (`failed`)."""
+    return await database.execute(
+        "DELETE FROM login_failure WHERE until < $2::timestamptz - make_interval(secs => 4 * $1)",
+        longest,
+        now,
+    )
 
 
 def _attempt(row: Row | None) -> Attempt:
