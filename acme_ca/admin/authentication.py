@@ -72,8 +72,16 @@ class Doorkeeper:
     async def by_certificate(self, request: web.Request) -> Principal:
         """The certificate of the TLS handshake, which has shown that the client has its key. Raises Problem.
 
-        It is looked up at every request, byte for byte: what was revoked a moment ago opens nothing (lesson 20).
+        It is looked up at every request, byte for byte: what was revoked a moment ago opens nothing (lesson 20). Browsers show
+        certificates for whichever page sends the request, and then say whose it is in Origin (RFC 6454 §7): no page of ours
+        sends any.
         """
+        if "Origin" in request.headers:
+            raise Problem(
+                ErrorType.UNAUTHORIZED,
+                "With a client certificate no web page may ask; give it a token.",
+                code=Code.FORBIDDEN,
+            )
         tls = request.transport.get_extra_info("ssl_object") if request.transport else None
         der = tls.getpeercert(binary_form=True) if tls else None
         if der is None:

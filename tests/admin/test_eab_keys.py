@@ -159,7 +159,7 @@ async def test_keys_are_found_by_owner_service_contact_state_and_text(new_ca):
         assert_refused(await one.ask("GET", "/eab-keys/nonesuch"), Code.NOT_FOUND, status=404)
 
 
-async def test_a_token_for_a_service_sees_and_makes_only_its_keys(new_ca):
+async def test_a_token_for_a_service_sees_and_ends_only_its_keys(new_ca):
     async with new_ca() as ca:
         everybody = await ca.operator()
         mine = await everybody.post("/eab-keys", {"owner": "mine", "service": "web"}, status=201)
@@ -168,16 +168,19 @@ async def test_a_token_for_a_service_sees_and_makes_only_its_keys(new_ca):
         scoped = await ca.operator(services=("web",))
         assert [key["owner"] for key in await scoped.pages("/eab-keys")] == ["mine"]
         assert [key["owner"] for key in await scoped.pages("/eab-keys", service="mail")] == []
-        for service in ("mail", None):
-            wish = {"owner": "x", "service": service}
-            assert_refused(await scoped.ask("POST", "/eab-keys", wish), Code.NOT_FOUND, status=404)
+        path = f"/eab-keys/{mine['id']}"
+        for method, url, body in (
+            ("POST", "/eab-keys", {"owner": "x", "service": "web"}),
+            ("PATCH", path, {"restrictions": {}}),
+            ("POST", f"{path}/approve", None),
+        ):
+            answer = await scoped.ask(method, url, body)
+            assert_refused(answer, Code.FORBIDDEN, status=403), "it would lift what holds the service itself"
         missing = (await scoped.ask("GET", "/eab-keys/nonesuch")).json["detail"]
         for key in (other, nobodys):
             path = f"/eab-keys/{key['id']}"
             for method, tail, body in (
                 ("GET", "", None),
-                ("PATCH", "", {"owner": "z"}),
-                ("POST", "/approve", None),
                 ("POST", "/rotate", None),
                 ("POST", "/revoke", {"reason": "x"}),
                 ("POST", "/revoke-certificates", {"reason": "superseded", "comment": "x"}),

@@ -93,6 +93,21 @@ def test_another_profile_opens_nothing(door):
     assert door.status(server) in {0, 401}, "it has no clientAuth: TLS itself refuses it"
 
 
+def test_a_web_page_cannot_use_the_certificate_in_its_readers_browser(door):
+    """A form of another site is sent with it, and needs nobody's leave (CSRF)."""
+    name = "eve.operators.example"
+    file, _ = door.issue(name)
+    door.api("POST", "/tokens", {"name": "eve", "role": "administrator", "certificate_name": name})
+    for origin, status in (
+        ({"Origin": "https://elsewhere.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({}, 404),
+    ):
+        form = {"Content-Type": "application/x-www-form-urlencoded", **origin}
+        answer = door.ask(door.port, "POST", "/tokens/0/revoke", headers=form, certificate=file)
+        assert answer.status_code == status, (origin, answer.text)
+
+
 def test_without_a_certificate_or_with_another_cas_there_is_no_handshake(door, tmp_path_factory):
     assert door.status(None) == 0
     with running(tmp_path_factory.mktemp("another")) as another:
