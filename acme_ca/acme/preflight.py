@@ -139,8 +139,8 @@ class Preflight:
                 self._said_challenges(wanted, name),
                 name=name,
             )
-        trial.judge("profile", lambda: _check_entitled(question, wanted), "The account may use the profile.")
         await self._judge_pauses(wanted, trial)
+        trial.judge("profile", lambda: _check_entitled(question, wanted), "The account may use the profile.")
         await self._judge_limits(question, wanted, trial)
         if question.csr is not None:
             await self._judge_csr(question.csr, wanted, trial)
@@ -224,7 +224,12 @@ class Preflight:
             async with places:
                 return [finding async for finding in self._looked(question, wanted, name)]
 
-        to_prove = [name for name in wanted.to_prove if name not in held]
+        # A name that no order may have is none that the server asks the network about, whoever wants to know.
+        to_prove = [
+            name
+            for name in wanted.to_prove
+            if name not in held and not wanted.policy.names.violations([name])
+        ]
         for found in await asyncio.gather(*map(look, to_prove)):
             trial.findings += found
 

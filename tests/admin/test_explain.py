@@ -142,6 +142,27 @@ async def test_a_dry_run_dials_under_the_same_rules_and_stores_nothing(strict):
     assert after == before
 
 
+async def test_nobody_is_asked_about_names_that_no_order_may_have(strict):
+    """Whoever may explain does not get the server to look into what its policy denies."""
+    operator, inside = await strict.operator(), "printer.denied.example.test"
+    strict.dns.add(inside, "A", "127.0.0.1")
+    told = await operator.post("/explain", {"names": [strict.name(), inside], "dry_run": True})
+    asked = {step["name"] for step in told["steps"] if step["step"] in {"reach", "caa", "dry_run"}}
+    assert inside not in asked
+    assert asked, "the other name is looked at"
+
+
+async def test_a_pause_comes_before_the_profile_as_in_new_order(strict):
+    account, name = await strict.account(), strict.name()
+    await strict.sql(f"INSERT INTO pause VALUES ('{identity(account)}', 'dns:{name}', 3, now(), now())")
+    operator = await strict.operator()
+    profile = (await operator.get("/profiles/server"))["profile"]
+    profile |= {"name": "chosen", "description": "For one key.", "allowed_eab_keys": ["another"]}
+    await operator.post("/profiles", {"profile": profile})
+    told, answer = await both(strict, account, name, profile="chosen")
+    assert told["problem"]["code"] == answer.json["code"] == Code.PAUSED
+
+
 async def test_who_may_have_the_server_dial(strict):
     viewer = await strict.operator(Role.VIEWER)
     await viewer.post("/explain", {"names": [strict.name()]})
