@@ -177,9 +177,18 @@ def _regex(value: str) -> str:
 
 def _network_text(value: str) -> str:
     try:
-        return str(ipaddress.ip_network(value))
+        network = ipaddress.ip_network(value)
     except ValueError as error:
         raise ValueError(f"network:{value} is no network: {error}") from None
+    inner = network.network_address.ipv4_mapped if isinstance(network, ipaddress.IPv6Network) else None
+    if inner and network.prefixlen >= _MAPPED:  # no identifier is in it: what should deny would deny nothing
+        better = f"network:{inner}/{network.prefixlen - _MAPPED}"
+        raise ValueError(f"network:{value} is IPv4 inside IPv6; write {better}")
+    return str(network)
+
+
+_MAPPED = 96
+"""Bits before an IPv4 address inside an IPv6 one."""
 
 
 @lru_cache(maxsize=1024)

@@ -61,6 +61,8 @@ REFUSED = {
     "wildcard:*": "letters, digits",
     "network:10.0.0.1/8": "host bits",
     "network:example.org": "no network",
+    "network:::ffff:10.0.0.0/104": "write network:10.0.0.0/8",
+    "network:::ffff:0:0/96": "write network:0.0.0.0/0",
     "regex:[": "unclosed character class",
     "regex:a)|(?:b": "unopened group",
     "regex:(?=a)": "look-around",
