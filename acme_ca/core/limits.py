@@ -195,8 +195,8 @@ _DIGEST_DIGITS = 64
 
 
 def name_set(names: Iterable[Identifier]) -> str:
-    """The subject of a set of names: sorted, so that their order does not matter."""
-    return ",".join(sorted(map(str, names)))
+    """The subject of a set of names: sorted, so that neither their order nor a repetition matters."""
+    return ",".join(sorted(set(map(str, names))))
 
 
 def parse_names(text: str) -> list[Identifier]:
