@@ -194,6 +194,10 @@ class Limits:
         if charges and (refused := await store.spend(self._database, charges, now=self._clock())):
             raise self.problem(refused, account=account)
 
+    async def give_back(self, charges: Sequence[Charge]) -> None:
+        """What was paid for came to nothing, and not by the client's doing."""
+        await store.give_back(self._database, charges)
+
     async def peek(self, charges: Sequence[Charge]) -> list[Level]:
         """What the charges would meet; nothing is spent."""
         return await store.peek(self._database, charges, now=self._clock())

@@ -280,24 +280,25 @@ class Orders:
         request = csr.parse_csr(messages.csr_of(payload))
         profile = await self._profiles.find(order.profile)
         self.check_csr(request, order.identifiers, profile)
-        requester = Requester.of(account, client, policy.restrictions)
-        processing, recorded = await self._record(order, requester, profile, request.public_key, policy.names)
+        charges = self._limits.of_certificate(
+            Requester.of(account, client, policy.restrictions), order.identifiers, renewal=order.renewal
+        )
+        processing, recorded = await self._record(order, charges, profile, request.public_key, policy.names)
         if self._rules.delay_issuance:
-            self._hold_back(processing, recorded, client)
+            self._hold_back(processing, recorded, charges, client)
             return processing
-        return await self._issue(processing, recorded, client)
+        return await self._issue(processing, recorded, charges, client)
 
     async def _record(
         self,
         order: Order,
-        requester: Requester,
+        charges: Sequence[Charge],
         profile: Profile,
         public_key: PublicKey,
         policy: NamePolicy,
     ) -> tuple[Order, RecordedCertificate]:
         """Win the order, under the issuer that it pins; under the active one, when that has been retired meanwhile."""
         spki_sha256 = keys.spki_sha256(public_key)
-        charges = self._limits.of_certificate(requester, order.identifiers, renewal=order.renewal)
         for _ in range(2):
             order, issuer = await self._with_issuer(order)
             _check_issuer(issuer, order.identifiers)
@@ -348,15 +349,17 @@ class Orders:
             return Problem(ErrorType.BAD_CSR, f"The key in the CSR is refused: {objection}.")
         return _not_ready(order)
 
-    async def _issue(self, order: Order, recorded: RecordedCertificate, client: str) -> Order:
-        """Raises Problem when the key is out of reach: then the order is what it was before, and so is its client's way."""
-        problem = await self._sign_and_store(order.id, recorded, client)
+    async def _issue(
+        self, order: Order, recorded: RecordedCertificate, charges: Sequence[Charge], client: str
+    ) -> Order:
+        """Raises Problem when the key is out of reach: then the order is what it was before, and nothing was paid."""
+        problem = await self._sign_and_store(order.id, recorded, charges, client)
         if problem is not None:
             return replace(order, status=OrderStatus.INVALID, serial=None, error=problem.document())
         return replace(order, status=OrderStatus.VALID)
 
     async def _sign_and_store(
-        self, order: OrderId, recorded: RecordedCertificate, client: str
+        self, order: OrderId, recorded: RecordedCertificate, charges: Sequence[Charge], client: str
     ) -> Problem | None:
         """Whatever goes wrong, the order does not stay `processing`: it ends `invalid` here, or is given back when the
         key is out of reach, or the sweep resumes it when the database is. Returns what the order ended with.
@@ -369,6 +372,7 @@ class Orders:
         except KeyUnavailable as error:
             self._log.error("a key is out of reach", order=order, issuer=recorded.issuer, reason=str(error))
             await orders.give_back(self._database, order, recorded.serial, now=self._clock())
+            await self._limits.give_back(charges)
             raise key_out_of_reach() from None
         except Exception as error:  # noqa: BLE001  whatever it is, the order must end
             self._log.exception("issuance failed", order=order, serial=recorded.serial)
@@ -377,10 +381,12 @@ class Orders:
             return problem
         return None
 
-    def _hold_back(self, order: Order, recorded: RecordedCertificate, client: str) -> None:
+    def _hold_back(
+        self, order: Order, recorded: RecordedCertificate, charges: Sequence[Charge], client: str
+    ) -> None:
         async def later() -> None:
             await asyncio.sleep(self._rules.delay_issuance)
-            await self._issue(order, recorded, client)
+            await self._issue(order, recorded, charges, client)
 
         task = asyncio.create_task(later())
         self._held_back.add(task)
@@ -395,7 +401,7 @@ class Orders:
         for order, recorded in left:
             self._log.warning("issuance resumed", order=order, serial=recorded.serial)
             with contextlib.suppress(Problem):  # given back
-                await self._sign_and_store(order, recorded, "")
+                await self._sign_and_store(order, recorded, (), "")
         return len(left)
 
 

@@ -83,6 +83,16 @@ async def spend(database: Database, charges: Sequence[Charge], *, now: datetime)
     return refusal_of(row, charges) if row else None
 
 
+async def give_back(database: Database, charges: Sequence[Charge]) -> None:
+    """Put back the tokens that were taken. One by one: nobody waits for a bucket while holding another."""
+    for charge in charges:
+        await database.execute(
+            "UPDATE bucket SET full_at = full_at - $2::interval WHERE key = $1",
+            charge.key,
+            charge.limit.interval,
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Level:
     """How full a bucket is. Nothing was taken to find out."""

@@ -215,9 +215,10 @@ async def signer(order: Order, *, finalized: bool = False) -> x509.Certificate:
 
 
 async def test_without_its_key_finalize_leaves_the_order_unharmed(new_ca, hierarchy):
-    """serverInternal with Retry-After; health is red; and all recovers by itself."""
+    """serverInternal with Retry-After; health is red; and all recovers by itself, at nobody's cost."""
     store = Store(hierarchy.intermediate.key)
-    async with new_ca(keys=Keys({"file:intermediate.key": store.key()})) as ca:
+    one = {"certificates_per_name_set": "1/1 day"}
+    async with new_ca(keys=Keys({"file:intermediate.key": store.key()}), limits=one) as ca:
         order = await ca.ready(await ca.account())
         store.away = True
         for _ in range(2):  # the second is refused before anything is recorded
