@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -72,10 +73,12 @@ class Call:
         """Those that the credential is for; None: all."""
         return sorted(self.principal.services) or None
 
-    def check_service(self, service: str | None) -> None:
-        """Raises Problem (`not-found`) for what belongs to a service that the credential is not for: it need not know."""
+    def check_service(self, service: str | None, missing: Problem | None = None) -> None:
+        """Raises `missing`, which is said of what is not there, for what belongs to a service that the credential is not
+        for: it need not know.
+        """
         if self.principal.services and service not in self.principal.services:
-            raise not_found()
+            raise missing or not_found()
 
     def check_may(self, permission: Permission) -> None:
         """For what a body asks for beyond the route's own permission. Raises Problem."""
@@ -259,13 +262,25 @@ def _parsed(body: bytes, model: type[BaseModel] | None) -> BaseModel | None:
 
 def _validated(read: Callable[[], Given]) -> Given:
     try:
-        return read()
+        model = read()
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
         if found[0]["type"] == "json_invalid":
             detail = f"The body is no JSON: {found[0]['msg']}."
             raise Problem(ErrorType.MALFORMED, detail, code=Code.NOT_JSON) from None
         raise _invalid([_told(one) for one in found]) from None
+    if wrong := [name for name, value in model if isinstance(value, datetime) and not is_in_utc(value)]:
+        raise _invalid([(name, "In UTC there is no such time.") for name in wrong])
+    return model
+
+
+def is_in_utc(time: datetime) -> bool:
+    """Whether it is between the years 1 and 9999 in UTC, too: an offset may lead beyond."""
+    try:
+        time.astimezone(UTC)
+    except OverflowError:
+        return False
+    return True
 
 
 def _told(error: ErrorDetails) -> tuple[str, str]:

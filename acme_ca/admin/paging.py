@@ -10,6 +10,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from acme_ca.admin.frame import is_in_utc
 from acme_ca.core.codes import Code
 from acme_ca.core.problems import ErrorType, Problem
 
@@ -89,7 +90,7 @@ def read_moment(cursor: str) -> tuple[datetime, str]:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise _no_cursor() from None
-    if moment.tzinfo is None:
+    if moment.tzinfo is None or not is_in_utc(moment):
         raise _no_cursor()
     return moment, id_
 

@@ -6,6 +6,7 @@ import pytest
 import pytest_asyncio
 
 from acme_ca.admin.paging import read_cursor, write_cursor
+from acme_ca.admin.routes import ROUTES
 from acme_ca.core.codes import Code
 from acme_ca.core.problems import Problem
 from tests.support.admin import assert_refused
@@ -142,3 +143,30 @@ async def test_a_cursor_is_what_it_was():
         with pytest.raises(Problem):
             read_cursor(cursor, str, int)
     assert json.loads(json.dumps(write_cursor("ä"))) == write_cursor("ä")
+
+
+BEYOND = ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"]
+LISTS = [route for route in ROUTES if route.method == "GET" and route.query and route.permission]
+
+
+@pytest.mark.parametrize("time", BEYOND)
+@pytest.mark.parametrize("route", LISTS, ids=lambda route: route.name)
+async def test_a_time_that_is_none_in_utc_breaks_no_list(administrator, route, time):
+    path = route.path.replace("{service_id}", "nonesuch")
+    fields = route.query.model_json_schema()["properties"]
+    queries = [{name: time} for name, one in fields.items() if "date-time" in str(one)]
+    if "cursor" in fields:
+        queries += [{"cursor": write_cursor(*key)} for key in ((time, "a"), ("-recorded", time, "0" * 32))]
+    for query in queries:
+        answer = await administrator.ask("GET", path, **query)
+        assert answer.status < 500, (query, answer)
+
+
+@pytest.mark.parametrize("time", BEYOND)
+async def test_a_time_that_is_none_in_utc_is_refused_in_bodies(administrator, time):
+    for path, body, field in (
+        ("/certificates/revoke-bulk", {"issued_from": time}, "issued_from"),
+        ("/explain", {"names": ["a.example.test"], "not_after": time}, "not_after"),
+    ):
+        answer = await administrator.ask("POST", path, body)
+        assert_refused(answer, Code.FIELD_INVALID, "UTC", status=400, field=field)
