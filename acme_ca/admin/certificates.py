@@ -473,9 +473,10 @@ async def _known(admin: Admin, call: Call, text: str) -> Serial:
     """The serial number of a certificate that there is, and that the credential is for. Raises Problem."""
     serial = read_serial(text)
     found = None if serial is None else await certificates.find(admin.database, serial)
+    missing = not_found("There is no certificate with this serial number.")
     if found is None:
-        raise not_found("There is no certificate with this serial number.")
-    call.check_service(found.service)
+        raise missing
+    call.check_service(found.service, missing)
     return found.serial
 
 

@@ -128,7 +128,8 @@ async def _who(admin: Admin, call: Call, wish: ExplainWish) -> tuple[Account, Ea
             raise not_found("There is no account with this id.")
         account = found
     key = await _key(admin, wish.eab_key or account.eab_key_id)
-    call.check_service(key.service if key else None)
+    what = "account" if wish.account else "EAB key"
+    call.check_service(key.service if key else None, not_found(f"There is no {what} with this id."))
     return (account if wish.account else replace(_NOBODY, eab_key_id=key.id if key else None)), key
 
 

@@ -127,9 +127,10 @@ async def find(admin: Admin, call: Call) -> Page[OrderView]:
 
 async def show(admin: Admin, call: Call) -> OrderStoryView:
     story = await stories.order(admin.database, OrderId(call.path["id"]), now=admin.clock())
+    missing = not_found("There is no order with this id; ended ones are deleted after a while.")
     if story is None:
-        raise not_found("There is no order with this id; ended ones are deleted after a while.")
-    call.check_service(story.service)
+        raise missing
+    call.check_service(story.service, missing)
     return OrderStoryView(
         **_fields(FoundOrder(order=story.order, created=story.created, service=story.service)),
         why=why(story),
@@ -141,9 +142,10 @@ async def show(admin: Admin, call: Call) -> OrderStoryView:
 async def show_authorization(admin: Admin, call: Call) -> AuthorizationView:
     id_ = AuthorizationId(call.path["id"])
     story = await stories.authorization(admin.database, id_, now=admin.clock())
+    missing = not_found("There is no authorization with this id; ended ones are deleted after a while.")
     if story is None:
-        raise not_found("There is no authorization with this id; ended ones are deleted after a while.")
-    call.check_service(story.service)
+        raise missing
+    call.check_service(story.service, missing)
     return await _authorization(admin, story)
 
 

@@ -192,6 +192,7 @@ async def test_a_token_for_some_services_sees_and_touches_only_theirs(ca, admini
     free = await issue(ca, administrator)
     assert (await scoped.get(f"/certificates/{own['serial']}"))["serial"] == own["serial"]
     assert len(await scoped.pages(f"/certificates/{mine}")) == 1
+    missing = (await scoped.ask("GET", f"/certificates/{'0' * 32}")).json["detail"]
     for serial in (theirs["serial"], free["serial"]):
         for method, path, body in (
             ("GET", f"/certificates/{serial}", None),
@@ -203,7 +204,8 @@ async def test_a_token_for_some_services_sees_and_touches_only_theirs(ca, admini
             ("POST", "/certificates/revoke", {"serial": serial}),
             ("POST", "/certificates/renew", {"serial": serial}),
         ):
-            assert_refused(await scoped.ask(method, path, body), Code.NOT_FOUND, status=404)
+            told = assert_refused(await scoped.ask(method, path, body), Code.NOT_FOUND, status=404)
+            assert told["detail"] == missing, "nor is it told that there is one"
     assert_refused(await scoped.ask("GET", f"/certificates/{other}"), Code.NOT_FOUND, status=404)
     for wish in ({"service_id": other}, {}):
         body = {"names": [name], "generate_key": True, **wish}

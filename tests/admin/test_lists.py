@@ -230,8 +230,19 @@ async def test_a_credential_for_a_service_sees_that_services_things(new_ca):
         for path in ("/certificates", "/orders", "/accounts"):
             assert await stranger.pages(path) == []
         (order,) = await administrator.pages("/orders")
-        for path in (f"/orders/{order['id']}", f"/accounts/{order['account']}"):
-            assert_refused(await scoped.ask("GET", path, failing=True), Code.NOT_FOUND, status=404)
+        (authorization,) = (await administrator.get(f"/orders/{order['id']}"))["authorizations"]
+        for room, id_ in (
+            ("orders", order["id"]),
+            ("authorizations", authorization["id"]),
+            ("accounts", order["account"]),
+        ):
+            foreign, missing = [
+                assert_refused(
+                    await scoped.ask("GET", f"/{room}/{one}", failing=True), Code.NOT_FOUND, status=404
+                )
+                for one in (id_, "0" * 32)
+            ]
+            assert foreign["detail"] == missing["detail"], "nor is it told that there is one"
         assert_refused(await scoped.ask("GET", "/statistics", failing=True), Code.FORBIDDEN, status=403)
 
 
