@@ -103,8 +103,9 @@ async def page(
 async def change(
     database: Database, before: EabKey, after: EabKey, *, actor: Actor, now: datetime
 ) -> EabKey | None:
-    """Replace what an operator may change: owner, contact, number of accounts, restrictions, end. None: it was revoked
-    meanwhile, or has made more accounts than it should be allowed.
+    """Replace what an operator may change: owner, contact, number of accounts, restrictions, end. What is the same in
+    both stays as it is by now: somebody else may have changed that meanwhile. None: it was revoked meanwhile, or has made
+    more accounts than it should be allowed.
     """
     told = {
         "before": _changeable(before),
@@ -114,7 +115,12 @@ async def change(
     }
     row = await database.fetchrow_durably(
         f"""WITH changed AS (
-               UPDATE eab_key SET owner = $2, contact = $3, max_accounts = $4, restrictions = $5, expires = $6, changed = $7
+               UPDATE eab_key SET changed = $7,
+                   owner = CASE WHEN 'owner' = ANY ($11::text[]) THEN $2 ELSE owner END,
+                   contact = CASE WHEN 'contact' = ANY ($11) THEN $3 ELSE contact END,
+                   max_accounts = CASE WHEN 'max_accounts' = ANY ($11) THEN $4 ELSE max_accounts END,
+                   restrictions = CASE WHEN 'restrictions' = ANY ($11) THEN $5 ELSE restrictions END,
+                   expires = CASE WHEN 'expires' = ANY ($11) THEN $6 ELSE expires END
                WHERE id = $1 AND revoked IS NULL AND ($4::integer IS NULL OR accounts <= $4) RETURNING *
            ), told AS (
                INSERT INTO audit_event (at, event, actor, source, object, detail)
@@ -131,6 +137,7 @@ async def change(
         actor.name,
         actor.source,
         to_json(told),
+        list(told["after"]),
     )
     return _key_of(row) if row else None
 

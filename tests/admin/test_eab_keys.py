@@ -1,16 +1,21 @@
 """EAB keys and their accounts over the admin API: what operators do with them, and what clients notice."""
 
 import base64
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.admin.access import Role
 from acme_ca.core.codes import Code
+from acme_ca.core.model import Actor, Restrictions
 from acme_ca.core.problems import ErrorType
+from acme_ca.storage import eab
+from acme_ca.storage.database import Database
 from tests.support.admin import assert_refused
 from tests.support.client import assert_problem
-from tests.support.eab import binding, id_of
+from tests.support.eab import add_eab_key, binding, id_of
 from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.jose import Key
 
@@ -42,6 +47,19 @@ async def test_a_key_is_made_used_and_shown_without_its_secret(ca):
     assert (shown["state"], shown["accounts"]) == ("used_up", 1)
     seen = await one.get(f"/accounts/{id_of(account)}")
     assert (seen["eab_key"], seen["service"], seen["frozen"]) == (made["id"], "web", None)
+
+
+async def test_of_two_changes_at_once_neither_undoes_the_other(ca):
+    """Who corrects the owner does not bring back names that somebody has just taken away."""
+    await add_eab_key(ca, "twice-changed")
+    async with Database.open(ca.dsn, connections=1) as database:
+        seen = await eab.find(database, "twice-changed")
+        assert seen is not None
+        narrow = Restrictions(orders_per_day=1)
+        who = {"actor": Actor("operator"), "now": datetime.now(UTC)}
+        await eab.change(database, seen, replace(seen, restrictions=narrow, max_accounts=3), **who)
+        changed = await eab.change(database, seen, replace(seen, owner="y", contact=("y@a.example",)), **who)
+    assert changed == replace(seen, restrictions=narrow, max_accounts=3, owner="y", contact=("y@a.example",))
 
 
 async def test_a_key_waits_for_a_security_officers_approval(ca):
