@@ -8,10 +8,12 @@ import html
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
+from acme_ca.acme.authentication import check_standing
 from acme_ca.acme.urls import Urls
 from acme_ca.core import base64url
 from acme_ca.core.model import AccountId, Actor
 from acme_ca.core.problems import Problem, malformed
+from acme_ca.storage import accounts
 from acme_ca.storage import limits as store
 from acme_ca.storage.database import Database
 
@@ -78,8 +80,10 @@ class Unpausing:
         )
 
     async def lift(self, token: str, *, source: str) -> str:
-        """HTML: what was lifted. The account's own act, from `source`."""
+        """HTML: what was lifted. The account's own act, from `source`. Raises Problem for one that is frozen or has ended."""
         account = self.account_of(token)
+        if (found := await accounts.find(self._database, account)) is not None:
+            check_standing(found)
         lifted = await store.unpause(
             self._database,
             account=account,

@@ -363,6 +363,17 @@ async def test_a_link_that_was_not_made_here_lifts_nothing(new_ca, spoilt):
         assert await paused(account, name)
 
 
+async def test_a_frozen_account_lifts_nothing(new_ca):
+    async with new_ca(limits={"failures_before_pause": 1}) as ca:
+        account, name = await ca.account(), ca.name()
+        await fail(ca, account, name)
+        link = await paused(account, name)
+        await ca.sql("UPDATE account SET frozen = now()")
+        answer = await ca.client.request("POST", link)
+        assert_problem(answer, ErrorType.UNAUTHORIZED, "frozen", status=403)
+        assert await counts(ca, "pause", "audit_event WHERE event = 'account.unpaused'") == [1, 0]
+
+
 async def test_a_link_is_good_for_a_week(ca):
     account = AccountId("01" * 16)
     async with Database.open(ca.dsn, connections=1) as database:
