@@ -107,7 +107,7 @@ class Policies:
     async def refresh(self) -> None:
         now = self._clock()
         stored = await store.all_policies(self._database)
-        changed = await eab.changed_since(self._database, self._looked - CLOCKS_APART)
+        changed = await eab.changed_since(self._database, min(self._looked, now) - CLOCKS_APART)
         known = await self._read_keys([key for key in changed if key in self._keys])
         living = await scopes.living(self._database, now=now)
         self._rules = {each.scope: self._read(NameRules, each.body, policy=each.scope) for each in stored}
