@@ -204,6 +204,19 @@ async def test_an_authorization_does_not_outlive_its_scope(ca, holder):
     assert await ca.sql(f"SELECT count(*) FROM authz WHERE scope_id = '{scope}'") == 1
 
 
+async def test_lesson_10_a_scope_that_cannot_be_read_approves_nothing_and_stops_no_other_change(ca, holder):
+    """A later release may know kinds of rules that this one does not."""
+    name, other = ca.name(), ca.name()
+    unreadable = await approve(ca, f"exact:{name}", account=holder)
+    await ca.sql(f"UPDATE approved_scope SET rule = 'invented-later:x' WHERE id = '{unreadable}'")
+    try:
+        await approve(ca, f"exact:{other}", account=holder)
+        assert (await holder.order(other)).object["status"] == "ready"
+        assert (await holder.order(name)).object["status"] == "pending"
+    finally:
+        await ca.sql(f"UPDATE approved_scope SET rule = 'exact:{name}' WHERE id = '{unreadable}'")
+
+
 async def test_a_frozen_account_has_no_use_for_it(ca, holder):
     name = ca.name()
     await approve(ca, f"exact:{name}", account=holder)
