@@ -70,6 +70,10 @@ def test_a_certificate_opens_what_its_name_may_and_nothing_once_it_is_revoked(do
     door.api("POST", "/tokens", {"name": "alice", "role": "security_officer", "certificate_name": ALICE})
     assert door.status(file) == 200
     assert door.status(file, "/tokens/0") == 404
+    door.api("POST", f"/certificates/{serial}/hold", {})
+    assert door.status(file) == 401, "on hold it opens nothing either"
+    door.api("POST", f"/certificates/{serial}/release", {})
+    assert door.status(file) == 200
     door.api("POST", f"/certificates/{serial}/revoke", {"reason": "superseded"})
     assert door.status(file) == 401, "at once"
 
