@@ -59,9 +59,7 @@ from acme_ca.ca.responders import Responders
 from acme_ca.ca.rotation import CreateKey, Rotation
 from acme_ca.ca.served import Issuers, OpenKey, record_of
 from acme_ca.config import ConfigurationError, Settings, ValidationSettings
-from acme_ca.core import identifiers
 from acme_ca.core.crl import History
-from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import SERVER, Actor, IssuerKind
 from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
@@ -141,13 +139,13 @@ async def prepare(settings: Settings, seed: Hierarchy | None, *, dsn: str, open_
     `seed`: the hierarchy in the data directory, taken up when the database knows no issuer yet. Raises SchemaError,
     DatabaseUnavailable, ConfigurationError.
     """
-    own_identifier(settings)  # before anything is written
+    settings.own_identifier()  # before anything is written
     _two_person(settings.admin.two_person)
     if not await store.migrate(dsn):
         log.get().warning("the database has no role for servers", role=roles.NAME)
     async with Database.open(dsn, connections=1) as database:
         known = await _profiles(settings, database)
-        await _take_up(seed, database)
+        await take_up(seed, database)
         issuers = Issuers(database=database, open_key=open_key, clock=utc_now, log=log.get())
         await issuers.refresh()
         root = _root(issuers, log.get())
@@ -183,7 +181,8 @@ async def _renew(own: OwnCertificate, to: Logger) -> None:
         to.error("the server's own certificate is not renewed", reason=reason)
 
 
-async def _take_up(seed: Hierarchy | None, database: Database) -> None:
+async def take_up(seed: Hierarchy | None, database: Database) -> None:
+    """Make a hierarchy known to a database that knows none. Raises ConfigurationError when it knows another."""
     known = {issuer.id for issuer in await issuer_store.all_issuers(database)}
     if seed is None:
         return
@@ -447,7 +446,7 @@ class _Composition:
             ),
             crl_rules=CrlRules.of(self._settings.crl),
             default_profile=self._settings.default_profile,
-            own_identifier=own_identifier(self._settings),
+            own_identifier=self._settings.own_identifier(),
             clock=utc_now,
             random_bytes=os.urandom,
         )
@@ -794,7 +793,7 @@ def _own_certificate(
 ) -> OwnCertificate:
     return OwnCertificate(
         settings.tls_file,
-        identifiers=(own_identifier(settings),),
+        identifiers=(settings.own_identifier(),),
         database=database,
         authority=authority,
         issuer=issuers.active,
@@ -850,17 +849,6 @@ def _sealing(
         clock=utc_now,
         log=logger,
     )
-
-
-def own_identifier(settings: Settings) -> Identifier:
-    """The name or address in `public_url`, for the server's own certificate."""
-    host = settings.public_host
-    try:
-        return (
-            identifiers.ip(host) if ":" in host or host.replace(".", "").isdigit() else identifiers.dns(host)
-        )
-    except Problem as problem:
-        raise ConfigurationError(f"ACME_CA_PUBLIC_URL: {problem.detail}") from None
 
 
 def _validator(settings: Settings, log: Logger) -> Validator:

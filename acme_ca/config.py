@@ -37,7 +37,7 @@ from pydantic_settings import (
 )
 
 from acme_ca.core import identifiers
-from acme_ca.core.identifiers import Network
+from acme_ca.core.identifiers import Identifier, Network
 from acme_ca.core.limits import Grouping, Limit, LimitKind
 from acme_ca.core.model import ChallengeType
 from acme_ca.core.names import NameRuleText
@@ -506,6 +506,15 @@ class Settings(BaseSettings):
     @property
     def wants_every_account_bound(self) -> bool:
         return self.eab_required and not self.eab_exempt_names
+
+    def own_identifier(self) -> Identifier:
+        """The name or address in `public_url`, for the server's own certificate. Raises ConfigurationError."""
+        host = self.public_host
+        is_address = ":" in host or host.replace(".", "").isdigit()
+        try:
+            return identifiers.ip(host) if is_address else identifiers.dns(host)
+        except Problem as problem:
+            raise ConfigurationError(f"ACME_CA_PUBLIC_URL: {problem.detail}") from None
 
     @property
     def public_host(self) -> str:

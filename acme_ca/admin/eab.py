@@ -17,6 +17,7 @@ from acme_ca.core.durations import Duration
 from acme_ca.core.model import UNRESTRICTED, EabKey, EabKeyState, Restrictions, ShortText
 from acme_ca.core.revocation import REASONS
 from acme_ca.lifecycle.eab import no_such_key
+from acme_ca.storage import scopes
 from acme_ca.storage.eab import Filter
 
 if TYPE_CHECKING:
@@ -185,6 +186,8 @@ async def approve(admin: Admin, call: Call) -> EabKeyView:
 
 async def rotate(admin: Admin, call: Call) -> MadeEabKey:
     key = await _theirs(admin, call)
+    if await scopes.has_living(admin.database, key.id, now=admin.clock()):
+        call.check_may(Permission.SCOPES_WRITE)  # whoever has the new secret gets the approved names
     return _made(await admin.eab_keys.rotate(key.id, actor=call.actor), admin.clock())
 
 

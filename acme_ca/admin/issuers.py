@@ -10,7 +10,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import AwareDatetime, Field, StringConstraints
 
@@ -27,6 +26,7 @@ from acme_ca.ca.rotation import SHORTEST_PREFIX, NewIssuer, NewRoot
 from acme_ca.config import ConfigurationError
 from acme_ca.core.codes import Code
 from acme_ca.core.der import Unreadable, strictly
+from acme_ca.core.keys import key_name
 from acme_ca.core.model import IssuerKind, ShortText, serial_text
 from acme_ca.core.revocation import REASONS
 from acme_ca.core.states import IssuerState
@@ -363,12 +363,6 @@ def _view(admin: Admin, issuer: Issuer) -> IssuerView:
         signs=issuer.key is not None,
         pem=certificate.public_bytes(Encoding.PEM).decode(),
     )
-
-
-def key_name(key: object) -> str:
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return f"EC {key.curve.name}"
-    return f"RSA {key.key_size}" if isinstance(key, rsa.RSAPublicKey) else type(key).__name__
 
 
 def _changed(admin: Admin, issuer: Issuer) -> ChangedIssuer:

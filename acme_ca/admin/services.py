@@ -234,9 +234,7 @@ def _has_wildcard(domains: tuple[str, ...]) -> bool:
 
 
 def _names(domains: tuple[str, ...], *, name: str, address: str) -> str:
-    """Options. Without domains for the host's own name, which its shell knows."""
-    if not domains:
-        return f'{name} "$(hostname -f)"'
+    """Options."""
     kinds = {IdentifierType.DNS: name, IdentifierType.IP: address}
     return " ".join(f"{kinds[identifier_of(domain).type]} {shlex.quote(domain)}" for domain in domains)
 

@@ -7,9 +7,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from acme_ca import __version__, server
+from acme_ca import __version__
 from acme_ca.admin.access import Role
 from acme_ca.ca.certify import is_loopback
+from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.cli import (
     account,
     approval,
@@ -141,7 +142,9 @@ def serve(
     )
     makes_a_ca = settings.dev and not hierarchy.exists(settings)
     hierarchy.check_there(settings)  # before a password is asked for
-    raise typer.Exit(server.serve(with_password(settings, new=makes_a_ca)))
+    from acme_ca.server.start import serve as start  # noqa: PLC0415  half of what other commands would load
+
+    raise typer.Exit(start(with_password(settings, new=makes_a_ca)))
 
 
 # ---------------------------------------------------------------- the CA
@@ -183,14 +186,14 @@ def init(
             "The intermediate does not say where the root's CRL is: "
             f"ACME_CA_PUBLIC_HTTP_URL is {settings.public_http_url}, which others cannot reach."
         )
-    out.print(_first_token(settings))
+    out.print(_first_token(settings, made))
     out.print("Next: acme-ca serve")
 
 
-def _first_token(settings: Settings) -> str:
+def _first_token(settings: Settings, seed: Hierarchy) -> str:
     """The one that all others are made with over the network."""
     try:
-        with remote.own(settings, make=True) as api:
+        with remote.own(settings, seed=seed) as api:
             made = api.post("/tokens", {"name": "admin", "role": Role.ADMINISTRATOR})
     except (ConfigurationError, remote.Refused) as error:
         return f"No token of the admin API was made ({error}) Make one when it serves: acme-ca token create"

@@ -18,7 +18,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from acme_ca.app import own_identifier
 from acme_ca.audit import check as checks
 from acme_ca.audit import verify as trail
 from acme_ca.audit.chain import Checkpoint
@@ -308,7 +307,7 @@ async def _check(settings: Settings, database: Database, place: Path, wish: Scop
         database,
         now=datetime.now(UTC),
         policy=settings.policy.name_policy(),
-        own=own_identifier(settings),
+        own=settings.own_identifier(),
         evidence_kept=timedelta(seconds=settings.evidence_retention),
     )
     if wish and wish.issuer is not None and wish.issuer not in background.issuers:

@@ -15,7 +15,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rich.table import Table
 
 from acme_ca import log
-from acme_ca.admin.issuers import key_name
 from acme_ca.ca import certify, keystore
 from acme_ca.ca.issuers import Issuer, IssuerError
 from acme_ca.ca.keystore import KeyKind, KeyStoreError, PrivateKey
@@ -42,6 +41,7 @@ from acme_ca.cli.remote import (
     show_json,
 )
 from acme_ca.config import ConfigurationError, Settings, ca_password
+from acme_ca.core.keys import key_name
 from acme_ca.core.model import serial_text
 from acme_ca.core.problems import Problem
 from acme_ca.server import datadir, hierarchy

@@ -11,12 +11,12 @@ import typer
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
-from acme_ca.admin.issuers import key_name
 from acme_ca.ca import issuers, keystore
 from acme_ca.ca.keystore import KeyStoreError, PrivateKey
 from acme_ca.cli.ca import IssuerArgument, in_rotation
 from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, load_settings, with_password
 from acme_ca.config import ConfigurationError
+from acme_ca.core.keys import key_name
 from acme_ca.server import hierarchy
 
 SIGNATURES = 10

@@ -28,11 +28,12 @@ from aiohttp import web
 from rich.table import Table
 
 from acme_ca import http, log
-from acme_ca.app import Application
+from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.served import OpenKey
 from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import adminsocket, database, hierarchy, weakkeys
+from acme_ca.storage.database import Database
 
 SERVER = "ACME_CA_SERVER"
 TOKEN = "ACME_CA_TOKEN"  # noqa: S105  the name of a variable
@@ -379,18 +380,20 @@ def _local(settings: Settings, *, as_json: bool) -> Iterator[Api]:
 
 @contextlib.contextmanager
 def own(
-    settings: Settings, *, as_json: bool = False, make: bool = False, keys: bool = False
+    settings: Settings, *, as_json: bool = False, seed: Hierarchy | None = None, keys: bool = False
 ) -> Iterator[Api]:
-    """No server runs: this process serves the API for itself, on a socket that nobody else finds. `make`: also when there
-    is no database yet. `keys`: with those of the CA. Raises ConfigurationError.
+    """No server runs: this process serves the API for itself, on a socket that nobody else finds. `seed`: make the database
+    when there is none yet, and this CA known to it. `keys`: with those of the CA. Raises ConfigurationError.
     """
     settings = with_password(settings, new=False) if keys else settings
     with (
-        database.reached(settings, make=make) as dsn,
+        database.reached(settings, make=seed is not None) as dsn,
         tempfile.TemporaryDirectory(prefix="acme-ca-") as folder,
         asyncio.Runner() as runner,
     ):
         path = os.path.join(folder, "own.sock")  # noqa: PTH118  a name for sockets
+        if seed is not None:
+            runner.run(_take_up(seed, dsn))
         serving = _serving(settings, dsn, path, hierarchy.keys(settings) if keys else None)
         runner.run(serving.__aenter__())
         try:
@@ -401,8 +404,17 @@ def own(
             runner.run(serving.__aexit__(None, None, None))
 
 
+async def _take_up(seed: Hierarchy, dsn: str) -> None:
+    from acme_ca.app import take_up  # noqa: PLC0415  as below
+
+    async with Database.open(dsn, connections=1) as opened:
+        await take_up(seed, opened)
+
+
 @contextlib.asynccontextmanager
 async def _serving(settings: Settings, dsn: str, path: str, open_key: OpenKey | None) -> AsyncIterator[None]:
+    from acme_ca.app import Application  # noqa: PLC0415  half of what commands beside a server would load
+
     async with Application.open(
         settings,
         weak_keys=weakkeys.load(settings),

@@ -181,3 +181,10 @@ _ROCA_POWERS = [
     if (powers := _powers_of_65537(prime)).bit_count() < prime - 1
 ]
 _ROCA_PRODUCT = math.prod(prime for prime, _ in _ROCA_POWERS)
+
+
+def key_name(key: object) -> str:
+    """For people: `EC secp256r1`, `RSA 2048`."""
+    if isinstance(key, ec.EllipticCurvePublicKey):
+        return f"EC {key.curve.name}"
+    return f"RSA {key.key_size}" if isinstance(key, rsa.RSAPublicKey) else type(key).__name__

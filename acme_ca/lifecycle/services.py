@@ -61,7 +61,11 @@ class Services:
         return found, key
 
     def _key_for(self, service: Service, state: ServiceState) -> EabKey:
-        """It makes accounts once the service is approved, and these get certificates for its domains only."""
+        """It makes accounts once the service is approved, and these get certificates for its domains only. Raises Problem
+        (`conflict`) where it has none: a key without rules would open every name.
+        """
+        if not service.domains:
+            raise conflict("An EAB key of a service is for its domains, and it has none: give it some first.")
         now = self._clock()
         return EabKey(
             id=EabKeyId(self._random_bytes(KEY_ID_BYTES).hex()),

@@ -8,7 +8,3 @@ worker.py      one process that serves
 backup.py      what a backup is, and how one is made; restore.py brings it back
 welcome.py     what the supervisor says when it is ready
 """
-
-from acme_ca.server.start import serve
-
-__all__ = ["serve"]

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +14,9 @@ from acme_ca.config import ConfigurationError, Settings
 from acme_ca.storage import database, embedded
 from acme_ca.storage.database import DatabaseUnavailable, SchemaError
 from acme_ca.storage.embedded import EmbeddedError, EmbeddedPostgres
+
+WAIT = 120.0
+"""Seconds that a command waits for others to end."""
 
 
 def place(settings: Settings) -> Path:
@@ -38,16 +44,46 @@ def _running(settings: Settings) -> Iterator[str]:
     if settings.database_url is not None:
         yield settings.database_url.get_secret_value()
         return
-    if url := embedded.url_of_running(place(settings)):
-        yield url
-        return
-    server = EmbeddedPostgres(place(settings))
-    try:
-        yield server.start()
-    except EmbeddedError as error:
-        raise ConfigurationError(str(error)) from None
-    finally:
-        server.stop()
+    with contextlib.ExitStack() as held:
+        turn = held.enter_context(_turn(place(settings)))
+        if url := embedded.url_of_running(place(settings)):
+            turn.close()  # a server's own, which does not end with a command
+            yield url
+            return
+        server = EmbeddedPostgres(place(settings))
+        held.callback(server.stop)
+        try:
+            yield server.start()
+        except EmbeddedError as error:
+            raise ConfigurationError(str(error)) from None
+
+
+@contextlib.contextmanager
+def _turn(directory: Path) -> Iterator[contextlib.ExitStack]:
+    """Commands that start the database do so one after the other: none ends what another uses. Closed, it is the next
+    one's turn. Raises ConfigurationError after WAIT.
+    """
+    with contextlib.ExitStack() as held:
+        if directory.exists():
+            folder = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+            held.callback(os.close, folder)
+            _wait_for(folder)
+        yield held
+
+
+def _wait_for(folder: int) -> None:
+    deadline = time.monotonic() + WAIT
+    while True:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise ConfigurationError(
+                    "ACME_CA_DATA: another command works with the database; wait until it has ended."
+                ) from None
+            time.sleep(0.05)
+        else:
+            return
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from acme_ca.core.model import Actor
+from acme_ca.core.model import Actor, EabKeyId
 from acme_ca.core.names import NameRule
 from acme_ca.core.scopes import ApprovedScope, ScopeState
 from acme_ca.storage.database import Database, Row
@@ -82,6 +82,15 @@ async def living(database: Database, *, now: datetime) -> list[ApprovedScope]:
         f"SELECT {_COLUMNS} FROM approved_scope WHERE revoked IS NULL AND expires > $1 ORDER BY id", now
     )
     return [_scope_of(row) for row in rows if _is_readable(row)]
+
+
+async def has_living(database: Database, eab_key: EabKeyId, *, now: datetime) -> bool:
+    found: bool = await database.fetchval(
+        "SELECT EXISTS (SELECT FROM approved_scope WHERE eab_key_id = $1 AND revoked IS NULL AND expires > $2)",
+        eab_key,
+        now,
+    )
+    return found
 
 
 def _is_readable(row: Row) -> bool:

@@ -146,7 +146,6 @@ async def test_a_key_and_its_lines_are_shown_once(ca, new_id):
 @pytest.mark.parametrize(
     ("domains", "certbot", "lego"),
     [
-        ([], '-d "$(hostname -f)"', '{http} --domains "$(hostname -f)" run'),
         (["192.0.2.1"], "--ip-address 192.0.2.1", "{http} --domains 192.0.2.1 run"),
         (["*.a.example"], "-d '*.a.example'", "--dns manual --domains '*.a.example' run"),
     ],
@@ -160,10 +159,23 @@ async def test_the_lines_fit_the_domains(ca, new_id, domains, certbot, lego):
     assert ("--standalone" in key["certbot"]) is ("*" not in "".join(domains))
 
 
+async def test_without_domains_there_is_no_eab_key_that_would_open_every_name(new_ca):
+    async with new_ca() as ca:
+        one = await ca.operator()
+        answer = await one.ask("POST", "/services/register", described("orders", eab=True))
+        assert_refused(answer, Code.CONFLICT, "domains", status=409)
+        assert await one.pages("/services") == [], "nothing half done"
+        await one.post("/services/register", described("orders"), status=201)
+        answer = await one.ask("POST", "/services/orders/eab-keys")
+        assert_refused(answer, Code.CONFLICT, "domains", status=409)
+
+
 async def test_a_pending_service_has_a_key_that_waits(new_ca):
     async with new_ca(services={"approval_required": True}) as ca:
         one = await ca.operator()
-        made = await one.post("/services/register", described("orders", eab=True), status=201)
+        made = await one.post(
+            "/services/register", described("orders", eab=True, domains=["orders.example"]), status=201
+        )
         assert made["state"] == "pending"
         key = made["eab"]["kid"]
         assert await ca.sql(f"SELECT approved FROM eab_key WHERE id = '{key}'") is None

@@ -350,7 +350,10 @@ async def test_blocking_is_done_once_and_told_once(database):
         await keys.block(database, wanted, comment=f"{n}", actor=Actor("operator"), now=NOW) for n in range(2)
     ]
     assert (sorted(first.keys), again.keys) == ([KEY, b"l" * 32], ())
-    assert [found.comment for found in await keys.blocked(database, now=NOW)] == ["0", "0"]
+    assert [found.comment for found in await keys.blocked(database, after=None, limit=9, now=NOW)] == [
+        "0",
+        "0",
+    ]
     events = "SELECT count(*) FROM audit_event WHERE event = 'key.blocked'"
     assert await database.fetchval(events) == 2
     assert [await keys.unblock(database, KEY, actor=Actor("operator"), now=NOW) for _ in range(2)] == [
@@ -373,7 +376,7 @@ async def test_living_certificates_with_a_key(database, owner, draft, fate, livi
     await keys.block(database, [KEY], comment="", actor=Actor("operator"), now=NOW)
     found = await certificates.living_with_keys(database, [b"x" * 32, KEY], now=NOW)
     assert [one.serial for one in found] == ([serial] if living else [])
-    assert [one.living for one in await keys.blocked(database, now=NOW)] == [int(living)]
+    assert [one.living for one in await keys.blocked(database, after=None, limit=9, now=NOW)] == [int(living)]
     assert await certificates.living_with_keys(database, [KEY], now=NOW + 91 * DAY) == []
 
 
