@@ -13,6 +13,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
+from acme_ca.ca import certify
+from acme_ca.ca.keystore import KeyKind, generate
 from acme_ca.core import keys
 from acme_ca.storage.database import Database
 from tests.support import records
@@ -106,11 +108,18 @@ async def test_a_key_that_is_not_listed_is_not_removed(run):
     assert_refused(await asyncio.to_thread(run, "remove", HASH.hex()), "acme-ca blocklist list")
 
 
+def a_root() -> bytes:
+    key = generate(KeyKind.EC_P256)
+    root = certify.make_root(certify.root_name("Example"), key, now=datetime.now(UTC))
+    return root.public_bytes(Encoding.DER)
+
+
 async def test_it_tells_which_certificates_hold_the_key_and_whose_account_ends(run, database_url):
     async with records.stocked(database_url) as database:
         await hold(database, HASH, "5" * 32)
         ended = await records.account(database)
         await database.execute("UPDATE account SET spki_sha256 = $1 WHERE id = $2", HASH, ended.id)
+        await database.execute("UPDATE issuer SET der = $1", a_root())
     done = await asyncio.to_thread(run, "add", HASH.hex(), "--comment", "leaked")
     assert "Held by: 1 living certificates" in done.stdout
     assert "5" * 32 in done.stdout

@@ -14,7 +14,7 @@ from contextlib import AsyncExitStack
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from io import BytesIO
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -62,7 +62,8 @@ class Process:
 
 @dataclass
 class Backup:
-    rows: dict[str, list[tuple[Any, ...]]]
+    rows: dict[str, bytes]
+    """Of each table, as COPY writes them."""
     known: dict[Serial, Known]
     shards: set[Shard]
 
@@ -126,7 +127,11 @@ class Life:
         self.shards.add(await self.estate.add(self.hierarchies[1]))
 
     async def back_up(self) -> None:
-        rows = {table: await self.estate.database.fetch(f"SELECT * FROM {table}") for table in TABLES}
+        rows: dict[str, bytes] = {}
+        async with self.estate.database.transaction() as connection:
+            for table in TABLES:
+                await connection.copy_from_table(table, output=(copied := BytesIO()))
+                rows[table] = copied.getvalue()
         self.backups.append(Backup(rows, deepcopy(self.known), set(self.shards)))
 
     async def restore(self, backup: Backup) -> None:
@@ -135,7 +140,7 @@ class Life:
             for table in reversed(TABLES):
                 await connection.execute(f"DELETE FROM {table}")
             for table in TABLES:
-                await connection.copy_records_to_table(table, records=backup.rows[table])
+                await connection.copy_to_table(table, source=BytesIO(backup.rows[table]))
         self.known, self.shards = deepcopy(backup.known), set(backup.shards)
         self.estate.now += SECOND
 
