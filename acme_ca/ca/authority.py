@@ -144,7 +144,7 @@ class Authority:
 def key_out_of_reach() -> Problem:
     return Problem(
         ErrorType.SERVER_INTERNAL,
-        "The key of the CA's issuer is out of reach. The order is unharmed: finalize it again later.",
+        "The key of the CA's issuer is out of reach. Nothing is lost: ask for the same again later.",
         status=503,
         headers={"Retry-After": str(int(KEY_PAUSE.total_seconds()))},
     )
