@@ -88,7 +88,7 @@ async def test_a_service_is_registered_and_shown(acme_ca, tmp_path):
         listed = good(acme_ca("service", "list", "--tag", "t"))
         assert "bills" in listed
         assert "orders" not in listed
-        refused(acme_ca("service", "register", "orders", "--owner", "x"), "already")
+        refused(acme_ca("service", "register", "orders", "--owner", "x", "--domain", "o.example"), "already")
         refused(acme_ca("service", "register", "O", "--owner", "x"), "service_id")
         refused(acme_ca("service", "register", "x", "--metadata", "a"), "NAME=VALUE", status=2)
         refused(acme_ca("service", "register", "x", "--file", str(tmp_path)), "--file", status=2)
@@ -98,7 +98,7 @@ async def test_a_service_is_registered_and_shown(acme_ca, tmp_path):
 
 async def test_a_service_is_retired_and_approved(acme_ca):
     def act():
-        good(acme_ca("service", "register", "orders", "--owner", "Trade"))
+        good(acme_ca("service", "register", "orders", "--owner", "Trade", "--domain", "o.example"))
         refused(acme_ca("service", "retire", "orders"), "--yes", status=2)
         assert "EAB keys revoked: 1" in good(acme_ca("service", "retire", "orders", "--yes"))
         refused(acme_ca("service", "eab", "orders"), "retired")
