@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 
 from aiohttp import web
 
@@ -14,17 +15,17 @@ _POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'n
 
 
 def add_description(application: web.Application, routes: Sequence[Route], *, server: str) -> None:
-    """`server`: the public URL."""
-    document = openapi.document(routes, server=server)
-    for path, content, media_type in (
-        ("/api/openapi.json", json.dumps(document), JSON),
-        ("/api/docs", page.html(document), "text/html"),
-        ("/api/docs.css", page.STYLE, "text/css"),
+    """`server`: the public URL. The document is made when somebody asks for it: most processes never are asked."""
+    document = cache(lambda: openapi.document(routes, server=server))
+    for path, write, media_type in (
+        ("/api/openapi.json", lambda: json.dumps(document()), JSON),
+        ("/api/docs", lambda: page.html(document()), "text/html"),
+        ("/api/docs.css", lambda: page.STYLE, "text/css"),
     ):
-        application.router.add_get(path, _file(content.encode(), media_type))
+        application.router.add_get(path, _file(cache(write), media_type))
 
 
-def _file(content: bytes, media_type: str) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _file(write: Callable[[], str], media_type: str) -> Callable[[web.Request], Awaitable[web.Response]]:
     headers = {
         "Content-Security-Policy": _POLICY,
         "X-Content-Type-Options": "nosniff",
@@ -32,6 +33,6 @@ def _file(content: bytes, media_type: str) -> Callable[[web.Request], Awaitable[
     }
 
     async def handle(_request: web.Request) -> web.Response:
-        return web.Response(body=content, content_type=media_type, charset="utf-8", headers=headers)
+        return web.Response(text=write(), content_type=media_type, charset="utf-8", headers=headers)
 
     return handle
