@@ -240,8 +240,8 @@ def test_an_ordinary_user_may_use_what_is_built_and_is_told_when_nothing_is(chec
 def test_test_runs_on_all_cores_unless_the_tests_are_named(built, place):
     script = built / "scripts" / "test"
     for options, passed_on in {
-        (): ["-n", "auto"],
-        ("-x", "-k", "a b"): ["-n", "auto", "-x", "-k", "a b"],
+        (): ["-n", "auto", "--dist", "worksteal"],
+        ("-x", "-k", "a b"): ["-n", "auto", "--dist", "worksteal", "-x", "-k", "a b"],
         ("-n", "3"): ["-n", "3"],
         ("tests/some/test_it.py::test",): ["tests/some/test_it.py::test"],
     }.items():
