@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import tarfile
 import time
 import urllib.request
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from cryptography import x509
 
 from tests.support.acme_client import AcmeClient, leaf
+from tests.support.clients import find
 from tests.support.responders import HttpResponder
 from tests.support.server import SERVE, Server, assert_audited, environment, prepared, running
 from tests.support.terminal import Terminal
@@ -75,6 +77,37 @@ def test_a_machine_is_lost(tmp_path):
     finally:
         again.stop()
     assert_audited(again)
+
+
+@pytest.mark.timeout(300)
+def test_the_program_age_opens_a_backup_and_what_it_encrypted_is_restored(tmp_path):
+    """With a key of age-keygen's, of which the machine knows the public half."""
+    age, key = find("age"), tmp_path / "backup.key"
+    made = subprocess.run([find("age-keygen"), "-o", key], check=True, capture_output=True, text=True)
+    public = made.stderr.rpartition("Public key: ")[2].strip()
+    (tmp_path / "keys").write_text(f"# kept in the safe\n{public}\n")
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    with running(first, VALIDATION__RETRY_DELAY="0.1") as server:
+        (serial,) = issued(server, 1)
+        server.operate("backup", str(tmp_path / "b.age"), f"--age-recipients-file={tmp_path / 'keys'}")
+    plain = tmp_path / "b.tar"
+    subprocess.run([age, "--decrypt", "-i", key, "-o", plain, tmp_path / "b.age"], check=True)
+    with tarfile.open(plain) as tar:
+        names = tar.getnames()
+    assert (names[0], names[-1]) == ("format.json", "manifest.json")
+    assert "data/ca/intermediate.key" in names
+    again = tmp_path / "again.age"
+    subprocess.run([age, "-r", public, "-o", again, plain], check=True)
+    back = prepared([*SERVE, "--dev"], second)
+    told = json.loads(back.operate("restore", str(again), f"--identity={key}", "--json"))
+    assert told["certificates"] >= 1
+    back.start_again()
+    try:
+        assert serial in back.operate("cert", "info", serial)
+    finally:
+        back.stop()
 
 
 def issued(server: Server, number: int) -> list[str]:

@@ -11,7 +11,20 @@ def _nothing_installed(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "client", ["certbot", "lego", "openssl", "curl", "setpriv", "certtool", "ocsptool", "java", "javac"]
+    "client",
+    [
+        "certbot",
+        "lego",
+        "openssl",
+        "curl",
+        "setpriv",
+        "certtool",
+        "ocsptool",
+        "java",
+        "javac",
+        "age",
+        "age-keygen",
+    ],
 )
 def test_is_skipped_and_the_reason_says_how_to_get_it(monkeypatch, client):
     monkeypatch.delenv("ACME_CA_REQUIRE_CLIENTS", raising=False)

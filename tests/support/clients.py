@@ -39,6 +39,8 @@ _INSTALL = {
     "java": "apt-get install openjdk-17-jdk-headless",
     "javac": "apt-get install openjdk-17-jdk-headless",
     "softhsm2-util": "apt-get install softhsm2",
+    "age": "apt-get install age",
+    "age-keygen": "apt-get install age",
 }
 
 
