@@ -43,7 +43,7 @@ from acme_ca.admin.authentication import LONGEST_WAIT, Doorkeeper
 from acme_ca.admin.described import add_description
 from acme_ca.admin.rooms import Admin
 from acme_ca.admin.routes import ROUTES
-from acme_ca.audit.forwarding import Forwarding, Syslog, Target, Webhook
+from acme_ca.audit.forwarding import Forwarding, Syslog, Target, Webhook, trusting
 from acme_ca.audit.sealing import Sealing
 from acme_ca.ca import profiles
 from acme_ca.ca.authority import Authority
@@ -722,12 +722,7 @@ class _Composition:
         )
 
     def _trusting(self) -> ssl.SSLContext:
-        """The system's roots, and this CA's own."""
-        context = ssl.create_default_context()
-        for issuer in self._issuers:
-            if issuer.kind is IssuerKind.ROOT:
-                context.load_verify_locations(cadata=issuer.certificate.public_bytes(Encoding.DER))
-        return context
+        return trusting(issuer.certificate for issuer in self._issuers if issuer.kind is IssuerKind.ROOT)
 
     async def _delete_nonces(self) -> None:
         await operations.delete_expired_nonces(self._database, utc_now())

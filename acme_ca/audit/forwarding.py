@@ -13,7 +13,7 @@ import hmac
 import os
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -21,6 +21,8 @@ from urllib.parse import urlsplit
 
 import h11
 import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca import __version__
 from acme_ca.audit import chain
@@ -187,6 +189,14 @@ def signature_of(secret: bytes, timestamp: str, body: bytes) -> str:
     """What the receiver computes again: HMAC-SHA256 over the timestamp (seconds since 1970), a full stop, and the body."""
     digest = hmac.new(secret, timestamp.encode() + b"." + body, hashlib.sha256).hexdigest()
     return f"t={timestamp},v1={digest}"
+
+
+def trusting(roots: Iterable[x509.Certificate]) -> ssl.SSLContext:
+    """The roots of the system, and these: the CA's own."""
+    context = ssl.create_default_context()
+    for root in roots:
+        context.load_verify_locations(cadata=root.public_bytes(Encoding.DER))
+    return context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

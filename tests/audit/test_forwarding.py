@@ -5,12 +5,15 @@ import contextlib
 import json
 import re
 import socket
+import ssl
 from datetime import timedelta
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from itertools import pairwise
 
 import pytest
 import structlog
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.audit import forwarding
 from acme_ca.audit.forwarding import Forwarding, Syslog, Webhook, signature_of, syslog_message
@@ -21,7 +24,9 @@ from acme_ca.storage.seals import AuditEvent
 from acme_ca.validation.network import AddressRules
 from acme_ca.validation.resolver import Zones
 from tests.audit.test_sealing import trail
+from tests.support import tls
 from tests.support.issuing import NOW
+from tests.support.pki import Holder
 
 __all__ = ["trail"]
 
@@ -41,9 +46,9 @@ class Receiver:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def running(cls):
+    async def running(cls, tls=None):
         receiver = cls()
-        server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=tls)
         async with server:
             receiver.port = server.sockets[0].getsockname()[1]
             yield receiver
@@ -65,13 +70,14 @@ class Receiver:
         return [json.loads(line)["id"] for _, body in self.requests for line in body.splitlines()]
 
 
-def webhook(port, *, allow=("127.0.0.0/8",), host="127.0.0.1", clock=lambda: NOW):
+def webhook(port, *, allow=("127.0.0.0/8",), host="127.0.0.1", roots=None, clock=lambda: NOW):
+    """`roots`: over https, and those are the CA's own."""
     return Webhook(
-        url=f"http://{host}:{port}/in?from=ca",
+        url=f"{'http' if roots is None else 'https'}://{host}:{port}/in?from=ca",
         secret=SECRET,
         rules=AddressRules(allow=tuple(map(ip_network, allow)), setting="audit.webhook_allow_networks"),
         zones=Zones(()),
-        tls=lambda: None,
+        tls=lambda: forwarding.trusting(roots),
         clock=clock,
         dev=False,
     )
@@ -176,6 +182,76 @@ async def test_lesson_15_a_webhook_is_no_way_inside(trail):
             if host == "127.0.0.1":
                 assert "audit.webhook_allow_networks" in log.text
         assert receiver.asked == []
+
+
+# ---------------------------------------------------------------- the webhook, over TLS
+
+
+def server_tls(place, chain):
+    """Of a server that shows `chain`: its own certificate first."""
+    leaf = chain[0]
+    (place / "server.pem").write_bytes(
+        tls.pem_of(leaf.key) + b"".join(one.certificate.public_bytes(Encoding.PEM) for one in chain)
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(place / "server.pem")
+    return context
+
+
+def receiver_of(ca, *, name="127.0.0.1"):
+    """What a TLS server of this CA shows, with its intermediate."""
+    names = x509.SubjectAlternativeName([x509.IPAddress(ip_address(name))])
+    intermediate = ca.intermediate("Issuing")
+    return [intermediate.issue("receiver", (names, False)), intermediate]
+
+
+async def test_a_receiver_with_a_certificate_of_the_ca_itself_is_believed(trail, tmp_path):
+    await trail.act(2)
+    ours = Holder.root("Ours")
+    async with Receiver.running(server_tls(tmp_path, receiver_of(ours))) as receiver:
+        sent = await forward(trail, webhook(receiver.port, roots=[ours.certificate])).forward()
+        assert receiver.ids == await all_ids(trail)
+        assert sent == len(receiver.ids)
+        (headers, body), *_ = receiver.requests
+        timestamp = headers["acme-ca-signature"].removeprefix("t=").partition(",")[0]
+        assert headers["acme-ca-signature"] == signature_of(SECRET, timestamp, body)
+
+
+async def test_many_events_go_through_tls(trail, tmp_path):
+    """More than a TLS record, than a socket's buffer."""
+    await trail.act(300, object_="x" * 4000)
+    ours = Holder.root("Ours")
+    async with Receiver.running(server_tls(tmp_path, receiver_of(ours))) as receiver:
+        await forward(trail, webhook(receiver.port, roots=[ours.certificate])).forward()
+        assert receiver.ids == await all_ids(trail)
+
+
+IMPOSTORS = {
+    "of a CA that nobody knows": lambda _: receiver_of(Holder.root("Ours")),
+    "for another name": lambda ours: receiver_of(ours, name="127.0.0.2"),
+    "without its intermediate": lambda ours: receiver_of(ours)[:1],
+}
+
+
+@pytest.mark.parametrize("impostor", IMPOSTORS.values(), ids=IMPOSTORS)
+async def test_a_receiver_that_cannot_prove_who_it_is_gets_nothing(trail, tmp_path, impostor):
+    await trail.act(1)
+    ours = Holder.root("Ours")
+    log = Log()
+    async with Receiver.running(server_tls(tmp_path, impostor(ours))) as receiver:
+        room = forward(trail, webhook(receiver.port, roots=[ours.certificate]), log)
+        assert await room.forward() == 0
+        assert receiver.asked == [], "not even the head of the request"
+    assert "certificate verify failed" in log.text
+
+
+async def test_a_receiver_without_tls_gets_nothing_over_https(trail):
+    await trail.act(1)
+    log = Log()
+    async with Receiver.running() as receiver:
+        assert await forward(trail, webhook(receiver.port, roots=[]), log).forward() == 0
+        assert receiver.requests == []
+    assert "audit events are not handed on" in log.text
 
 
 async def test_an_event_that_is_not_committed_yet_is_waited_for(trail):
