@@ -347,7 +347,7 @@ CREATE TABLE orders (
     issuer_id    text        COLLATE "C" NOT NULL REFERENCES issuer (id),
     serial       text        COLLATE "C",
     replaces     text        COLLATE "C",                -- certificate identifier (RFC 9773 §4.1)
-    renewal      boolean     NOT NULL DEFAULT false,     -- what it replaces was due when it was placed: no limits
+    renews       text[]      NOT NULL DEFAULT '{}',      -- names of the certificate that it replaces, which was due: limits do not count them
     error        json,
     created      timestamptz NOT NULL,
     FOREIGN KEY (profile, profile_version) REFERENCES profile (name, version),

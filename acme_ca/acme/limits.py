@@ -111,17 +111,19 @@ class Limits:
     # ------------------------------------------------------------ what an act costs
 
     def of_order(
-        self, requester: Requester, names: Sequence[Identifier], *, renewal: bool = False
+        self, requester: Requester, names: Sequence[Identifier], *, renews: Sequence[Identifier] = ()
     ) -> list[Charge]:
         """To be paid by newOrder; the buckets of certificates are only looked at, and paid when one is made.
 
         A renewal passes: an order that says which certificate it replaces, when that one's renewal is due. Only one living
         order can replace it, and what it becomes is not due for long: a client that renews in a circle does not pass.
+        `renews`: names of that certificate. With any other name the order is one like others, but that these are not
+        counted again.
         """
-        if renewal:
+        if not (fresh := _fresh(names, renews)):
             return []
         spent = self._charges(limits.ORDERS, requester, names)
-        seen = self._charges(limits.CERTIFICATES, requester, names, spends=False)
+        seen = self._charges(limits.CERTIFICATES, requester, names, fresh=fresh, spends=False)
         return sorted((*spent, *seen))
 
     def of_authorization(self, requester: Requester) -> list[Charge]:
@@ -129,9 +131,11 @@ class Limits:
         return sorted(self._charges(limits.ORDERS, requester, ()))
 
     def of_certificate(
-        self, requester: Requester, names: Sequence[Identifier], *, renewal: bool = False
+        self, requester: Requester, names: Sequence[Identifier], *, renews: Sequence[Identifier] = ()
     ) -> list[Charge]:
-        return [] if renewal else sorted(self._charges(limits.CERTIFICATES, requester, names))
+        if not (fresh := _fresh(names, renews)):
+            return []
+        return sorted(self._charges(limits.CERTIFICATES, requester, names, fresh=fresh))
 
     def of_account(self, address: str) -> list[Charge]:
         return list(self._charges_of(LimitKind.ACCOUNTS_PER_NETWORK, [self._rules.grouping.network(address)]))
@@ -155,14 +159,16 @@ class Limits:
         requester: Requester,
         names: Sequence[Identifier],
         *,
+        fresh: Sequence[Identifier] | None = None,
         spends: bool = True,
     ) -> Iterator[Charge]:
+        """`fresh`: those of the names that are not renewed; None: all."""
         for kind in kinds:
             own = requester.own_limit(kind) if kind in limits.OF_EAB_KEYS else None
             if own is not None or kind in self._live:
-                yield from self._charges_of(
-                    kind, self._subjects(kind, requester, names), own=own, spends=spends
-                )
+                counted = names if fresh is None or kind is LimitKind.CERTIFICATES_PER_NAME_SET else fresh
+                subjects = self._subjects(kind, requester, counted)
+                yield from self._charges_of(kind, subjects, own=own, spends=spends)
 
     def _charges_of(
         self, kind: LimitKind, subjects: Sequence[str], *, own: Limit | None = None, spends: bool = True
@@ -209,6 +215,10 @@ class Limits:
             return paused_for(objection, self._unpausing.link(account), help_url=self._rules.help_url)
         self._refusals[objection.charge.kind] += 1
         return limit_reached(objection, now=self._clock(), help_url=self._rules.help_url)
+
+
+def _fresh(names: Sequence[Identifier], renews: Sequence[Identifier]) -> Sequence[Identifier]:
+    return [name for name in names if name not in renews] if renews else names
 
 
 def limit_reached(refused: Refused, *, now: datetime, help_url: str | None) -> Problem:

@@ -148,11 +148,9 @@ class Orders:
         wanted = await self.consider(wish, account=account, client=client)
         for _, judge in self.judgements(wanted):
             judge()
-        renewal = wish.replaces is not None and await self._renewals.check_replaceable(
-            wish.replaces, account=credential.account, identifiers=wish.identifiers
-        )
+        renews = await self._renewed(wish, credential.account)
         profile, now = wanted.profile, wanted.now
-        order = self._drafted(wanted, credential.account, renewal=renewal)
+        order = self._drafted(wanted, credential.account, renews=renews)
         proposals = [
             self._authorizations.propose(
                 credential.account,
@@ -169,13 +167,20 @@ class Orders:
             order,
             proposals,
             profile=profile,
-            charges=self.charges(wanted, renewal=renewal),
+            charges=self.charges(wanted, renews=renews),
             now=now,
             reusable_since=self.reusable_since(now),
         )
         if isinstance(made, Refused | Paused):
             return signer, self._limits.problem(made, account=credential.account)
         return signer, _unordered(made) if isinstance(made, Unordered) else made
+
+    async def _renewed(self, wish: NewOrder, account: AccountId) -> tuple[Identifier, ...]:
+        if wish.replaces is None:
+            return ()
+        return await self._renewals.check_replaceable(
+            wish.replaces, account=account, identifiers=wish.identifiers
+        )
 
     # ------------------------------------------------------------ what newOrder and `explain` ask
 
@@ -216,8 +221,8 @@ class Orders:
     def requester(self, wanted: Wanted) -> Requester:
         return Requester.of(wanted.account, wanted.client, wanted.policy.restrictions)
 
-    def charges(self, wanted: Wanted, *, renewal: bool = False) -> list[Charge]:
-        return self._limits.of_order(self.requester(wanted), wanted.wish.identifiers, renewal=renewal)
+    def charges(self, wanted: Wanted, *, renews: Sequence[Identifier] = ()) -> list[Charge]:
+        return self._limits.of_order(self.requester(wanted), wanted.wish.identifiers, renews=renews)
 
     def now(self) -> datetime:
         return self._clock()
@@ -248,7 +253,7 @@ class Orders:
         if misfits:
             raise compound(misfits) if wish.profile is None else _unfit(misfits)
 
-    def _drafted(self, wanted: Wanted, account: AccountId, *, renewal: bool) -> Order:
+    def _drafted(self, wanted: Wanted, account: AccountId, *, renews: tuple[Identifier, ...]) -> Order:
         """Without its authorizations: which they are is for the statement to find out."""
         wish = wanted.wish
         return Order(
@@ -263,7 +268,7 @@ class Orders:
             profile=wanted.profile.ref,
             issuer=wanted.issuer.id,
             replaces=None if wish.replaces is None else str(wish.replaces),
-            renewal=renewal,
+            renews=renews,
         )
 
     # ------------------------------------------------------------ finalize
@@ -281,7 +286,7 @@ class Orders:
         profile = await self._profiles.find(order.profile)
         self.check_csr(request, order.identifiers, profile)
         charges = self._limits.of_certificate(
-            Requester.of(account, client, policy.restrictions), order.identifiers, renewal=order.renewal
+            Requester.of(account, client, policy.restrictions), order.identifiers, renews=order.renews
         )
         processing, recorded = await self._record(order, charges, profile, request.public_key, policy.names)
         if self._rules.delay_issuance:

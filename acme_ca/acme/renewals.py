@@ -69,10 +69,12 @@ class Renewals:
 
     async def check_replaceable(
         self, cert_id: CertId, *, account: AccountId, identifiers: Sequence[Identifier]
-    ) -> bool:
+    ) -> tuple[Identifier, ...]:
         """Whether an order of the account for these names may replace the certificate (§5). Raises Problem.
 
-        Returns whether its renewal is due: its window has begun. That no other living order does is for the statement that makes the order to find out.
+        Returns those names that the order renews: the shared ones, when the certificate's renewal is due, which is when its
+        window has begun; else none. That no other living order replaces it is for the statement that makes the order to
+        find out.
         """
         serial = serial_text(cert_id.serial)
         found, replaceable = await renewals.find_replaceable(self._database, serial, account=account)
@@ -82,11 +84,13 @@ class Renewals:
             raise unauthorized(
                 'The certificate in "replaces" was issued to another account, and not to one of the same service.'
             )
-        if not set(found.identifiers) & set(identifiers):
+        shared = tuple(identifier for identifier in identifiers if identifier in found.identifiers)
+        if not shared:
             raise malformed('The certificate in "replaces" has none of the order\'s names.')
         now = self._clock()
         await orders.release_replaced(self._database, str(cert_id), now=now)
-        return (await self._window(found, cert_id)).start <= now
+        is_due = (await self._window(found, cert_id)).start <= now
+        return shared if is_due else ()
 
     async def _is(self, found: Certificate, cert_id: CertId) -> bool:
         """Whether what has the serial number was signed, and by the key that the identifier names."""

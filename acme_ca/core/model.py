@@ -195,8 +195,9 @@ class Order:
     serial: Serial | None = None
     replaces: str | None = None
     """The identifier of the certificate that this order's is to replace (RFC 9773 §5)."""
-    renewal: bool = False
-    """The renewal of that certificate was due when the order was placed: it passes the limits."""
+    renews: tuple[Identifier, ...] = ()
+    """The names that it shares with that certificate, if its renewal was due when the order was placed: limits do not count
+    them."""
     error: dict[str, Any] | None = None
 
 

@@ -42,7 +42,7 @@ ORDER_SOURCE = """
 
 ORDER_COLUMNS = """
     o.id AS order_id, o.account_id AS order_account, o.status AS order_status, o.identifiers, o.authzs, o.expires, o.not_before,
-    o.not_after, o.profile, o.profile_version, o.issuer_id, o.serial, o.replaces, o.renewal, o.error, o.authz_statuses, o.authz_expires"""
+    o.not_after, o.profile, o.profile_version, o.issuer_id, o.serial, o.replaces, o.renews, o.error, o.authz_statuses, o.authz_expires"""
 
 AUTHORIZATION_COLUMNS = """
     z.id AS authz_id, z.account_id AS authz_account, z.identifier, z.status AS authz_status, z.expires, z.token, z.offered,
@@ -71,7 +71,7 @@ def order_of(row: Row, now: datetime) -> Order:
         issuer=row["issuer_id"],
         serial=row["serial"],
         replaces=row["replaces"],
-        renewal=row["renewal"],
+        renews=tuple(map(Identifier.from_text, row["renews"])),
         error=from_json(row["error"]),
     )
 
@@ -137,7 +137,7 @@ def _create_order(admitted: str) -> str:
     FROM chosen WHERE held_id IS NULL
 ), ordered AS (
     INSERT INTO orders (id, account_id, status, identifiers, authzs, expires, not_before, not_after, profile,
-                        profile_version, issuer_id, created, replaces, renewal)
+                        profile_version, issuer_id, created, replaces, renews)
     SELECT $13, admitted.id, 'pending', $7::text[],
            (SELECT array_agg(coalesce(held_id, id) ORDER BY place) FROM chosen), $12, $14, $15, $16, $17, $18, $11, $19, $24
     FROM admitted WHERE refused IS NULL
@@ -191,7 +191,7 @@ async def create_order(
         profile.allowed_services,
         list(profile.challenges),
         [authorization.scope_id for authorization in authorizations],
-        order.renewal,
+        [str(identifier) for identifier in order.renews],
         *(limits.parameters(charges) if charges else ()),
     )
     assert row is not None, "a LEFT JOIN on a constant row gives a row"  # noqa: S101

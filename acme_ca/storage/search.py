@@ -443,7 +443,7 @@ _OF_SERVICES = (
 )
 _ORDERS = _List(
     columns=f"""c.id AS order_id, c.account_id AS order_account, c.status AS order_status, c.identifiers, c.authzs, c.expires,
-        c.not_before, c.not_after, c.profile, c.profile_version, c.issuer_id, c.serial, c.replaces, c.renewal, c.error, c.created, c.id,
+        c.not_before, c.not_after, c.profile, c.profile_version, c.issuer_id, c.serial, c.replaces, c.renews, c.error, c.created, c.id,
         (SELECT array_agg(z.status) FROM authz z WHERE z.id = ANY (c.authzs) AND c.status = 'pending') AS authz_statuses,
         (SELECT min(z.expires) FROM authz z WHERE z.id = ANY (c.authzs) AND c.status = 'pending') AS authz_expires,
         {_SERVICE.format("c.account_id")} AS service""",

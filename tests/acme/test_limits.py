@@ -222,6 +222,42 @@ async def test_lesson_23_a_client_that_renews_in_a_circle_does_not_pass(new_ca):
         assert_limited(answer, "exactly these names", most=43200)
 
 
+async def test_a_renewal_with_further_names_pays_for_these(new_ca):
+    """One due certificate opens no limit to the names that it never had, neither at newOrder nor at finalize."""
+    limits = {"certificates_per_registered_name": "1/1 day"}
+    async with new_ca(limits=limits, policy={"allowed_domains": "example.test"}) as ca:
+        account, name, fresh = await ca.account(), ca.name(), ca.name()
+        chain = await (await account.order(name)).issue(ca.web)
+        await make_due(ca)
+        replaces = {"replaces": str(CertId.of(chain[0]))}
+        renewal = await account.order(name, fresh, **replaces)
+        await (await account.order(fresh)).issue(ca.web)
+        await renewal.prove(ca.web)
+        assert_limited(await renewal.finalize(), f"{fresh} and the names below it", most=86400)
+        await ca.sql(f"DELETE FROM bucket WHERE key = 'certificates-per-registered-name:{fresh}'")
+        assert (await renewal.finalize()).status == 200
+        assert_limited(await account.new_order(fresh), f"{fresh} and the names below it", most=86400)
+
+
+async def test_a_renewal_with_further_names_counts_as_an_order(new_ca):
+    limits = {"orders_per_account": "1/1h", "certificates_per_registered_name": "1/1 day"}
+    async with new_ca(limits=limits, policy={"allowed_domains": "example.test"}) as ca:
+        account, name, fresh = await ca.account(), ca.name(), ca.name()
+        chain = await (await account.order(name)).issue(ca.web)
+        await make_due(ca)
+        replaces = {"replaces": str(CertId.of(chain[0]))}
+        assert_limited(await account.new_order(name, fresh, **replaces), "1 orders", most=3600)
+        await (await account.order(name, **replaces)).issue(ca.web)
+
+
+async def test_a_renewal_with_fewer_names_passes(new_ca):
+    async with new_ca(limits={"orders_per_account": "1/1h", "certificates_per_name_set": "1/1 day"}) as ca:
+        account, name, dropped = await ca.account(), ca.name(), ca.name()
+        chain = await (await account.order(name, dropped)).issue(ca.web)
+        await make_due(ca)
+        await (await account.order(name, replaces=str(CertId.of(chain[0])))).issue(ca.web)
+
+
 async def test_a_renewal_before_its_time_pays_at_finalize_too(new_ca):
     async with new_ca(limits={"certificates_per_name_set": "2/1 day"}) as ca:
         account, name = await ca.account(), ca.name()
