@@ -51,6 +51,7 @@ CREATE TABLE api_token (
     role         text        NOT NULL CHECK (role IN ('viewer', 'operator', 'security_officer', 'administrator')),
     services     text[]      NOT NULL DEFAULT '{}',      -- what it is for; empty: everything
     created      timestamptz NOT NULL,
+    made_by      text        COLLATE "C" NOT NULL,       -- as the audit names them: they have seen the secret
     expires      timestamptz,
     revoked      timestamptz,
     last_used    timestamptz,                            -- to the minute
@@ -417,6 +418,24 @@ CREATE INDEX certificate_words ON certificate USING gin (words) WITH (fastupdate
 CREATE INDEX certificate_key ON certificate USING hash (spki_sha256);
 -- Keys that were revoked as compromised are never certified again.
 CREATE INDEX certificate_compromised ON certificate (spki_sha256) WHERE reason = 1;
+
+-- In whose hands an operator's credentials may be: whoever made one has seen its secret, and may have the key of a
+-- certificate that they had issued; so may those who made theirs, and so on. '': of a certificate that an account ordered,
+-- nobody can tell. Tokens of before that had the name count as well: a name may be freed and given again.
+CREATE FUNCTION hands(operator text) RETURNS SETOF text LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE hand (name) AS (
+        SELECT ('operator:' || operator) COLLATE "C"
+        UNION
+        SELECT made.by FROM hand CROSS JOIN LATERAL (
+            SELECT t.made_by FROM api_token t WHERE 'operator:' || t.name = hand.name
+            UNION ALL
+            SELECT coalesce(c.requested_by, '') FROM api_token t
+            JOIN certificate c ON c.words @@ ('''=' || substr(t.certificate_name, 5) || '''')::tsquery
+            WHERE 'operator:' || t.name = hand.name AND c.profile = 'operator' AND t.certificate_name = ANY (c.identifiers)
+        ) AS made (by)
+    )
+    SELECT name FROM hand
+$$;
 
 -- ------------------------------------------------------------------ CRLs
 

@@ -102,16 +102,20 @@ class Approvals:
             now=self._clock(),
         )
         if decided is None:
-            if approval.requested_by == call.principal.name and self.view(approval).state == "waiting":
-                raise Problem(
-                    ErrorType.UNAUTHORIZED,
-                    "You asked for this act yourself: another person must approve it.",
-                    code=Code.APPROVAL_BY_ANOTHER,
-                )
-            raise conflict(
-                "It is decided already, or its time is over, or the credential of who asked for it has ended."
-            )
+            raise await self._why_not(approval, call)
         return decided
+
+    async def _why_not(self, approval: Approval, call: Call) -> Problem:
+        by = call.principal.name
+        if self.view(approval).state == "waiting":
+            if approval.requested_by == by:
+                return _by_another("You asked for this act yourself: another person must approve it.")
+            hands = await store.in_both_hands(self._database, approval.id, by=by)
+            if hands is not None:
+                return _by_another(f"{_one_person(hands)} {_MAKE_THEM_APART}")
+        return conflict(
+            "It is decided already, or its time is over, or the credential of who asked for it has ended."
+        )
 
     def view(self, approval: Approval) -> ApprovalView:
         expired = approval.decision is None and approval.expires <= self._clock()
@@ -127,6 +131,23 @@ class Approvals:
             decided_by=approval.decided_by,
             outcome=approval.outcome,
         )
+
+
+def _one_person(hands: str) -> str:
+    if not hands:
+        return (
+            "An account ordered a certificate that one of you logs in with: nobody can tell who has its key."
+        )
+    return f"{hands} may have both credentials, of who asked and yours: one of them made the other, or both were made there."
+
+
+_MAKE_THEM_APART = (
+    "Make the credentials of those who approve each other's acts on the server's machine (docs/api.md)."
+)
+
+
+def _by_another(detail: str) -> Problem:
+    return Problem(ErrorType.UNAUTHORIZED, detail, code=Code.APPROVAL_BY_ANOTHER)
 
 
 # ---------------------------------------------------------------- endpoints

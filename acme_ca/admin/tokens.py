@@ -43,6 +43,8 @@ class TokenView(Model):
     certificate_name: str | None
     """The DNS name in a client certificate of profile `operator`; null: a bearer token."""
     created: AwareDatetime
+    made_by: str
+    """As the audit names them."""
     expires: AwareDatetime | None
     revoked: AwareDatetime | None
     last_used: AwareDatetime | None
@@ -102,6 +104,7 @@ async def create(admin: Admin, call: Call) -> MadeToken:
         role=wish.role,
         services=wish.services,
         created=now,
+        made_by=call.actor.name,
         expires=now + wish.expires_in if wish.expires_in else None,
     )
     if not await store.create(admin.database, token, actor=call.actor):
@@ -135,6 +138,7 @@ def _view(token: Token) -> TokenView:
         services=list(token.services),
         certificate_name=token.certificate_name.partition(":")[2] if token.certificate_name else None,
         created=token.created,
+        made_by=token.made_by,
         expires=token.expires,
         revoked=token.revoked,
         last_used=token.last_used,

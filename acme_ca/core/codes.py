@@ -34,7 +34,10 @@ class Code(StrEnum):
     SERVICE_NOT_APPROVED = "service-not-approved", "The service waits for approval, or is retired."
     ALREADY_REVOKED = "already-revoked", "The certificate is revoked, or on hold, already."
     EXISTS = "exists", "There is one with this name already."
-    APPROVAL_BY_ANOTHER = "approval-by-another", "Who asked for an act cannot approve it."
+    APPROVAL_BY_ANOTHER = (
+        "approval-by-another",
+        "Who asked for an act, or may have the credential of who did, cannot approve it.",
+    )
 
     # -------------------------------------------------------- of names
     NAME_DENIED = "name-denied", "A rule denies the name."

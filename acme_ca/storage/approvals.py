@@ -78,18 +78,18 @@ async def find(database: Database, approval: str) -> Approval | None:
 async def decide(
     database: Database, approval: str, *, decision: Decision, actor: Actor, by: str, now: datetime
 ) -> Approval | None:
-    """One decision, by another than who asked (who may withdraw what they asked for). None: not open, one's own, or of
-    somebody whose credential has ended since; those of this machine's users do not end.
+    """One decision, by another than who asked (who may withdraw what they asked for). None: not open; to be approved by
+    who may have asked for it; or of somebody whose credential has ended since. Those of this machine's users do not end.
     """
     row = await database.fetchrow_durably(
         f"""WITH decided AS (
                 UPDATE approval SET decided = $2, decided_by = $3, decision = $4
                 WHERE id = $1 AND decided IS NULL AND expires > $2 AND (
                     $4 = 'rejected'
-                    OR requested_by <> $3 AND (
+                    OR requested_by <> $3 AND NOT EXISTS ({_IN_BOTH_HANDS.format(by="$3", machine="$7")}) AND (
                         right(requested_by, length($7)) = $7 OR EXISTS (
                             SELECT FROM api_token t WHERE t.name = requested_by AND t.revoked IS NULL
-                            AND (t.expires IS NULL OR t.expires > $2)
+                            AND t.created <= approval.created AND (t.expires IS NULL OR t.expires > $2)
                         )
                     )
                 )
@@ -109,6 +109,27 @@ async def decide(
         MACHINE,
     )
     return _approval(row) if row else None
+
+
+_IN_BOTH_HANDS = """
+    SELECT name FROM hands(requested_by) AS of_one (name)
+    WHERE name IN (SELECT hands({by})) AND right(name, length({machine})) <> {machine}
+    UNION ALL
+    SELECT '' WHERE '' IN (SELECT hands(requested_by) UNION ALL SELECT hands({by}))"""
+"""Who may have the credentials of both, who asked and who decides; '': nobody can tell. This machine's users do not
+count: they have the server's keys and its database in any case.
+"""
+
+
+async def in_both_hands(database: Database, approval: str, *, by: str) -> str | None:
+    """Somebody, as the audit names them, who may have the credentials of both; empty text: nobody can tell."""
+    found: str | None = await database.fetchval(
+        f"SELECT ({_IN_BOTH_HANDS.format(by='$2', machine='$3')} LIMIT 1) FROM approval WHERE id = $1",
+        approval,
+        by,
+        MACHINE,
+    )
+    return found
 
 
 async def keep_outcome(database: Database, approval: str, outcome: dict[str, Any]) -> None:

@@ -10,14 +10,14 @@ import asyncpg
 from acme_ca.core.model import Actor
 from acme_ca.storage.database import Database, Row
 
-_COLUMNS = "t.id, t.name, t.secret_sha256, t.certificate_name, t.role, t.services, t.created, t.expires, t.revoked, t.last_used"
+_COLUMNS = "t.id, t.name, t.secret_sha256, t.certificate_name, t.role, t.services, t.created, t.made_by, t.expires, t.revoked, t.last_used"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
     """A bearer token, of which the SHA-256 of its secret is known, or the name in a client certificate.
 
-    `services` empty: for everything. `expires` None: never.
+    `services` empty: for everything. `made_by`: as the audit names them. `expires` None: never.
     """
 
     id: str
@@ -27,6 +27,7 @@ class Token:
     role: str
     services: tuple[str, ...] = ()
     created: datetime
+    made_by: str
     expires: datetime | None = None
     revoked: datetime | None = None
     last_used: datetime | None = None
@@ -48,8 +49,8 @@ async def create(database: Database, token: Token, *, actor: Actor) -> bool:
     try:
         await database.fetchrow_durably(
             """WITH made AS (
-                   INSERT INTO api_token (id, name, secret_sha256, certificate_name, role, services, created, expires)
-                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING *
+                   INSERT INTO api_token (id, name, secret_sha256, certificate_name, role, services, created, expires, made_by)
+                   VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING *
                )
                INSERT INTO audit_event (at, event, actor, source, object, detail)
                SELECT $7, 'token.created', $9, $10, 'token:' || id, json_build_object(
@@ -186,6 +187,7 @@ def _token(row: Row) -> Token:
         role=row["role"],
         services=tuple(row["services"]),
         created=row["created"],
+        made_by=row["made_by"],
         expires=row["expires"],
         revoked=row["revoked"],
         last_used=row["last_used"],

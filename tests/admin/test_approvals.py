@@ -8,7 +8,7 @@ import pytest_asyncio
 from acme_ca.admin.access import Role
 from acme_ca.config import ConfigurationError
 from acme_ca.core.codes import Code
-from tests.support.admin import assert_refused
+from tests.support.admin import Operator, assert_refused
 from tests.support.fixtures import IN_SESSION_LOOP
 
 pytestmark = IN_SESSION_LOOP
@@ -171,3 +171,88 @@ async def test_taking_back_the_certificates_of_a_service_waits_and_retiring_it_d
         assert (await alice.get("/services/web"))["state"] == "approved"
         done = await bob.post(f"/approvals/{answer.json['id']}/approve")
         assert done["outcome"]["body"]["state"] == "retired"
+
+
+# ---------------------------------------------------------------- one person with two credentials
+
+
+async def by_api(ca, maker, name, **wish):
+    """A credential that `maker` made over the API."""
+    made = await maker.post("/tokens", {"name": name, "role": "administrator", **wish}, status=201)
+    assert made["made_by"] == f"operator:{maker.name}"
+    return Operator(ca.client, made["token"], name)
+
+
+async def assert_not_approved(ca, asks, decides, *words):
+    id_ = (await asks.post("/certificates/revoke-bulk", wish(0), status=202))["id"]
+    answer = await decides.ask("POST", f"/approvals/{id_}/approve")
+    assert_refused(answer, Code.APPROVAL_BY_ANOTHER, *words, status=403)
+    assert (await decides.get(f"/approvals/{id_}"))["state"] == "waiting"
+    assert (await decides.post(f"/approvals/{id_}/reject"))["state"] == "rejected"
+
+
+async def assert_approved(asks, decides):
+    id_ = (await asks.post("/certificates/revoke-bulk", wish(0), status=202))["id"]
+    assert (await decides.post(f"/approvals/{id_}/approve"))["outcome"]["status"] == 200
+
+
+async def test_nobody_approves_with_a_second_token_that_they_made(ca):
+    """Also not through a third, nor the other way round, nor with two that they made."""
+    alice, bob = await ca.operator(name="alice"), await ca.operator(name="bob")
+    second, sister = await by_api(ca, alice, "second"), await by_api(ca, alice, "sister")
+    third = await by_api(ca, second, "third")
+    for asks, decides in ((alice, second), (second, alice), (alice, third), (third, sister)):
+        await assert_not_approved(ca, asks, decides, "operator:alice", "server's machine")
+    for asks, decides in ((third, bob), (bob, third)):
+        await assert_approved(asks, decides)
+
+
+async def test_the_name_of_another_does_not_hide_who_made_a_token(ca):
+    """Names may be freed and given again."""
+    alice, bob = await ca.operator(name="alice"), await ca.operator(name="bob")
+    await alice.post(f"/tokens/{bob.token.split('_')[1]}/revoke")
+    await assert_not_approved(ca, alice, await by_api(ca, alice, "bob"), "operator:alice")
+
+
+async def test_what_waits_is_not_for_a_later_token_of_the_same_name(ca):
+    alice, bob, carol = [await ca.operator(name=name) for name in ("alice", "bob", "carol")]
+    id_ = (await alice.post("/certificates/revoke-bulk", wish(0), status=202))["id"]
+    await carol.post(f"/tokens/{alice.token.split('_')[1]}/revoke")
+    await by_api(ca, carol, "alice")
+    answer = await bob.ask("POST", f"/approvals/{id_}/approve")
+    assert_refused(answer, Code.CONFLICT, "credential", status=409)
+
+
+async def logs_in_with_a_certificate(ca, name):
+    """As far as the approvals can tell: the operator of that name had an entry for a certificate, too."""
+    certified = ca.name()
+    await ca.sql(
+        "INSERT INTO api_token (id, name, certificate_name, role, created, made_by, revoked) "
+        f"VALUES ('{name}', '{name}', 'dns:{certified}', 'viewer', now(), 'operator:root@localhost', now())"
+    )
+    return {"names": [certified], "profile": "operator", "generate_key": True}
+
+
+async def test_who_had_a_client_certificate_issued_may_have_its_key(ca):
+    alice, bob, carol = [await ca.operator(name=name) for name in ("alice", "bob", "carol")]
+    wish = await logs_in_with_a_certificate(ca, "bob")
+    await assert_approved(alice, bob)
+    await carol.post("/certificates/issue", wish, status=201)
+    await assert_approved(alice, bob)
+    await assert_not_approved(ca, bob, carol, "operator:carol")
+    made = await alice.post("/certificates/issue", wish, status=201)
+    await assert_not_approved(ca, alice, bob, "operator:alice")
+    await alice.post(f"/certificates/{made['serial']}/revoke", {})
+    await assert_not_approved(ca, alice, bob, "operator:alice")
+
+
+async def test_nobody_can_tell_who_has_the_key_of_a_certificate_that_an_account_ordered(ca):
+    alice, bob = await ca.operator(name="alice"), await ca.operator(name="bob")
+    made = await alice.post("/certificates/issue", await logs_in_with_a_certificate(ca, "bob"), status=201)
+    await ca.account()
+    await ca.sql(
+        "UPDATE certificate SET requested_by = NULL, account_id = (SELECT min(id) FROM account) "
+        f"WHERE serial = '{made['serial']}'"
+    )
+    await assert_not_approved(ca, alice, bob, "nobody can tell")
+    await assert_not_approved(ca, bob, alice, "nobody can tell")

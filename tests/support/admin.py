@@ -13,13 +13,15 @@ from urllib.parse import urlencode
 from acme_ca.admin.access import Role
 from acme_ca.admin.authentication import new_token
 from acme_ca.core.codes import Code
-from acme_ca.core.model import SERVER
+from acme_ca.core.model import MACHINE, Actor
 from acme_ca.storage import tokens
 from acme_ca.storage.database import Database
 from acme_ca.storage.tokens import Token
 from tests.support.client import Answer, Client
 
 API = "/api/v1"
+THE_MACHINE = Actor(f"operator:root{MACHINE}", "socket")
+"""Makes the credentials that tests begin with."""
 
 
 @dataclass
@@ -118,8 +120,9 @@ async def operator(
         role=role,
         services=services,
         created=datetime.now(UTC),
+        made_by=THE_MACHINE.name,
         expires=expires,
     )
     async with Database.open(dsn, connections=1) as database:
-        assert await tokens.create(database, token, actor=SERVER)
+        assert await tokens.create(database, token, actor=THE_MACHINE)
     return Operator(client, shown, name)
