@@ -9,7 +9,7 @@ import pwd
 import re
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from hashlib import sha256
 
@@ -99,9 +99,11 @@ class Doorkeeper:
         ):
             raise await self._wrong(None, source)
         names = [str(identifier) for identifier in known.identifiers]
-        attempt = await tokens.attempt_by_certificate(self._database, names, source=source)
+        attempt, *others = await tokens.attempts_by_certificate(self._database, names, source=source)
         if attempt.token is None:
             raise await self._wrong(None, source)
+        if others:
+            raise _ambiguous([attempt, *others])
         return await self._admitted(attempt.token, attempt, source)
 
     async def by_socket(self, request: web.Request) -> Principal:
@@ -148,6 +150,15 @@ def _digest(secret: str) -> bytes:
 
 def _missing() -> Problem:
     return _refused(Code.CREDENTIALS_MISSING, "Show a token, in the header Authorization: Bearer TOKEN.")
+
+
+def _ambiguous(attempts: Sequence[Attempt]) -> Problem:
+    """Which role holds would be chance, or the choice of whoever put the names into one certificate."""
+    named = ", ".join(attempt.token.name for attempt in attempts if attempt.token)
+    return _refused(
+        Code.CREDENTIALS_AMBIGUOUS,
+        f"The certificate has the names of several operators ({named}): show one that has the name of one only.",
+    )
 
 
 def _refused(code: Code, detail: str) -> Problem:

@@ -25,6 +25,10 @@ class Code(StrEnum):
     # -------------------------------------------------------- of requests to the admin API
     CREDENTIALS_MISSING = "credentials-missing", "The request has neither a token nor a client certificate."
     CREDENTIALS_WRONG = "credentials-wrong", "The token or certificate is unknown, revoked or expired."
+    CREDENTIALS_AMBIGUOUS = (
+        "credentials-ambiguous",
+        "The client certificate has the names of several operators.",
+    )
     LOCKED_OUT = "locked-out", "Too many wrong tokens came from there: wait as long as Retry-After says."
     FORBIDDEN = "forbidden", "The role, or the services that it is for, do not allow this."
     FIELD_INVALID = "field-invalid", "A field is missing, unknown or of a wrong kind; `errors` names each."

@@ -120,16 +120,17 @@ _ATTEMPT = f"""
     FROM (VALUES (1)) AS always LEFT JOIN api_token t ON {{}}
     LEFT JOIN login_failure f ON f.source = $2 AND f.token_id = coalesce(t.id, '')"""
 _BY_ID = _ATTEMPT.format("t.id = $1")
-_BY_CERTIFICATE = _ATTEMPT.format("t.certificate_name = ANY ($1) AND t.revoked IS NULL")
+_BY_CERTIFICATE = _ATTEMPT.format("t.certificate_name = ANY ($1) AND t.revoked IS NULL") + " ORDER BY t.name"
 
 
 async def attempt(database: Database, token: str, *, source: str) -> Attempt:
-    return _attempt(await database.fetchrow(_BY_ID, token, source))
+    (row,) = await database.fetch(_BY_ID, token, source)  # a LEFT JOIN on a constant row gives a row
+    return _attempt(row)
 
 
-async def attempt_by_certificate(database: Database, names: list[str], *, source: str) -> Attempt:
-    """`names`: the identifiers in the certificate, as text."""
-    return _attempt(await database.fetchrow(_BY_CERTIFICATE, names, source))
+async def attempts_by_certificate(database: Database, names: list[str], *, source: str) -> list[Attempt]:
+    """`names`: the identifiers in the certificate, as text. One for each of them that is some operator's, and at least one."""
+    return [_attempt(row) for row in await database.fetch(_BY_CERTIFICATE, names, source)]
 
 
 async def used(database: Database, token: str, *, source: str, now: datetime) -> None:
@@ -173,8 +174,7 @@ async def forget_failures(database: Database, *, longest: float, now: datetime) 
     )
 
 
-def _attempt(row: Row | None) -> Attempt:
-    assert row is not None, "a LEFT JOIN on a constant row gives a row"  # noqa: S101
+def _attempt(row: Row) -> Attempt:
     return Attempt(token=_token(row) if row["id"] is not None else None, locked_until=row["locked_until"])
 
 

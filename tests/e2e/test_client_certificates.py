@@ -15,9 +15,9 @@ class Door:
     def __init__(self, server, port, place: Path):
         self.server, self.port, self.place = server, port, place
 
-    def issue(self, name: str, profile: str = "operator") -> tuple[Path, str]:
+    def issue(self, name: str, *others: str, profile: str = "operator") -> tuple[Path, str]:
         """(PEM file of key and chain, serial)."""
-        wish = {"names": [name], "profile": profile, "generate_key": True}
+        wish = {"names": [name, *others], "profile": profile, "generate_key": True}
         made = self.api("POST", "/certificates/issue", wish)
         file = self.place / f"{name}-{profile}.pem"
         file.write_text(made["private_key"] + made["certificate"] + made["chain"])
@@ -88,12 +88,28 @@ def test_the_name_ends_with_its_entry(door):
     assert door.status(file) == 401
 
 
+def test_a_certificate_with_the_names_of_two_operators_opens_nothing(door):
+    """Which of both roles holds must be neither chance nor anybody's choice; not even when both are the same."""
+    names = ["one.operators.example", "two.operators.example"]
+    file, _ = door.issue(*names)
+    first = {"name": "one", "role": "administrator", "certificate_name": names[0]}
+    second = {"name": "two", "role": "administrator", "certificate_name": names[1]}
+    door.api("POST", "/tokens", first)
+    assert door.status(file) == 200, "the other name is nobody's"
+    made = door.api("POST", "/tokens", second)
+    answer = door.ask(door.port, "GET", "/tokens", certificate=file)
+    assert (answer.status_code, answer.json()["code"]) == (401, "credentials-ambiguous")
+    assert "(one, two)" in answer.json()["detail"]
+    door.api("POST", f"/tokens/{made['id']}/revoke")
+    assert door.status(file) == 200
+
+
 def test_another_profile_opens_nothing(door):
     name = "carol.operators.example"
     door.api("POST", "/tokens", {"name": "carol", "role": "administrator", "certificate_name": name})
-    file, _ = door.issue(name, "client")
+    file, _ = door.issue(name, profile="client")
     assert door.status(file) == 401
-    server, _ = door.issue(name, "server")
+    server, _ = door.issue(name, profile="server")
     assert door.status(server) in {0, 401}, "it has no clientAuth: TLS itself refuses it"
 
 
