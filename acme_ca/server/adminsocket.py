@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.server.sockets import BACKLOG
+from acme_ca.server.sockets import BACKLOG, PREDECESSOR_GRACE
 
 FILE = "admin.sock"
+LOCK = ".lock"
+"""Behind the name of the socket: the file that its server keeps locked."""
 _CONNECT_TIMEOUT = 5.0
 """Seconds."""
 
@@ -26,28 +30,54 @@ def place(settings: Settings) -> Path:
     return settings.admin.socket or settings.data / FILE
 
 
-def listen(settings: Settings) -> socket.socket:
-    """A listening socket, for all workers. Raises ConfigurationError when another server has it."""
+@contextlib.contextmanager
+def listening(settings: Settings) -> Iterator[socket.socket]:
+    """The socket, for all workers; it is gone afterwards. Raises ConfigurationError when another server has it.
+
+    Who has the lock beside it has the socket: what is left of a server that was killed is in nobody's hands, and replaced.
+    The workers of one whose supervisor alone was killed keep the lock until they have ended, too.
+    """
     path = place(settings)
-    if (connected := connect(settings)) is not None:
-        connected.close()
-        raise ConfigurationError(f"ACME_CA_DATA: another server runs with {path.parent} already.")
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    with contextlib.ExitStack() as held:
+        try:
+            name = Path(held.enter_context(reachable(path)))
+            _lock(name.with_name(name.name + LOCK), path, held)
+            _clear(name)
+            made = held.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+            _bind(made, name)
+        except OSError as error:
+            raise ConfigurationError(
+                f"ACME_CA_ADMIN__SOCKET: cannot listen on {path}: {error.strerror or error}."
+            ) from None
+        held.callback(_remove, name)
+        yield made
+
+
+def _lock(file: Path, path: Path, held: contextlib.ExitStack) -> None:
+    """The file stays for ever: a lock on one that was deleted keeps nobody out."""
+    lock = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    held.callback(os.close, lock)
+    deadline = time.monotonic() + PREDECESSOR_GRACE
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise ConfigurationError(
+                    f"ACME_CA_DATA: another server has the socket {path}; stop it, or give this one a directory of its own."
+                ) from None
+            time.sleep(0.05)
+        else:
+            return
+
+
+def _bind(made: socket.socket, name: Path) -> None:
+    before = os.umask(0o177)
     try:
-        with reachable(path) as name:
-            _clear(Path(name))
-            before = os.umask(0o177)
-            try:
-                listening.bind(name)
-            finally:
-                os.umask(before)
-            listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise ConfigurationError(
-            f"ACME_CA_ADMIN__SOCKET: cannot listen on {path}: {error.strerror or error}."
-        ) from None
-    return listening
+        made.bind(str(name))
+    finally:
+        os.umask(before)
+    made.listen(BACKLOG)
 
 
 def _clear(path: Path) -> None:
@@ -58,9 +88,9 @@ def _clear(path: Path) -> None:
         path.unlink()
 
 
-def remove(settings: Settings) -> None:
+def _remove(name: Path) -> None:
     with contextlib.suppress(OSError):
-        place(settings).unlink()
+        name.unlink()
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@
     ocsp/           0700: the issuers' OCSP responders
     audit/          0700: the key that seals the audit
     audit-checkpoint.txt  how far the audit was sealed, against a trail cut off in the database
+    admin.sock      0600: the way of commands on this machine, while the server runs; admin.sock.lock says whose it is
     postgres/       the embedded database
     restoring/      while a backup is being restored; nothing else begins here meanwhile
 """

@@ -53,9 +53,7 @@ def _prepare(settings: Settings, listeners: Listeners, held: ExitStack) -> Super
         prepared = _bring_up(settings, seed, dsn)
         tls = _tls(settings)
         root = datadir.publish_root(settings.data, prepared.root_pem)
-        local = adminsocket.listen(settings)
-        started.callback(adminsocket.remove, settings)
-        started.callback(local.close)
+        local = started.enter_context(adminsocket.listening(settings))
         held.enter_context(started.pop_all())
     return Supervisor(
         Worker(settings=settings, weak_keys=weak_keys, dsn=dsn, tls=tls, listeners=listeners, local=local),
