@@ -30,7 +30,7 @@ class AccountQuery(PageQuery):
     """Of its EAB key."""
     contact: Annotated[str, Field(min_length=1, max_length=320)] | None = None
     """An e-mail address, all of it."""
-    thumbprint: Word | None = None
+    thumbprint: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{43}$")] | None = None
     """Of its key (RFC 7638)."""
     sort: AccountSort = AccountSort.CREATED_LAST
     """With a minus the last one first."""

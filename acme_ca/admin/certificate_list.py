@@ -45,7 +45,7 @@ class CertificateQuery(PageQuery):
     """As in `30 days`: what is good and ends within that time."""
     issued_since: AwareDatetime | None = None
     issued_before: AwareDatetime | None = None
-    text: Annotated[str, Field(max_length=255)] | None = None
+    text: Annotated[str, Field(min_length=1, max_length=255)] | None = None
     """Words that must all fit: the beginning of a name from one of its labels on, of an address, or of a serial number
     (6 digits); a service; the id of an account or order.
     """

@@ -13,6 +13,7 @@ from pydantic import AwareDatetime, Field
 
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, not_found
+from acme_ca.admin.lists import Id
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, page_of
 from acme_ca.core.model import IssuerId, ShortText
 from acme_ca.core.root_list import RootList
@@ -50,7 +51,7 @@ class ShardView(Model):
 
 
 class CrlQuery(PageQuery):
-    issuer: ShortText | None = None
+    issuer: Id | None = None
     """Of this issuer alone."""
 
 

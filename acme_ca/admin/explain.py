@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +11,7 @@ from acme_ca.acme.messages import NewOrder
 from acme_ca.acme.preflight import Explanation, Finding, Question, Verdict
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, not_found
-from acme_ca.admin.lists import Id, Name, Word, name_of
+from acme_ca.admin.lists import Id, Name, Word, address_of, name_of
 from acme_ca.admin.paging import invalid_field
 from acme_ca.core import csr
 from acme_ca.core.model import Account, AccountId, EabKey, ProfileRef
@@ -90,7 +89,7 @@ async def _question(admin: Admin, call: Call, wish: ExplainWish) -> Question:
         ),
         account=account,
         eab_key=key,
-        client=None if wish.client is None else _address(wish.client),
+        client=None if wish.client is None else address_of(wish.client, "client"),
         csr=None if wish.csr is None else _csr(wish.csr),
         dry_run=wish.dry_run,
     )
@@ -101,13 +100,6 @@ def _name(text: str) -> Any:
         return name_of(text)
     except Problem as problem:
         raise invalid_field("names", problem.detail.removeprefix("name: ")) from None
-
-
-def _address(text: str) -> str:
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise invalid_field("client", "It is no address.") from None
 
 
 def _csr(text: str) -> csr.CertificateRequest:

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, Field, PlainSerializer, PlainValidator, With
 from acme_ca.acme.urls import is_id
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, not_found
+from acme_ca.admin.lists import address_of
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, page, read_cursor
 from acme_ca.core import limits
 from acme_ca.core.durations import Duration
@@ -129,7 +130,7 @@ class PauseView(Model):
 
 class PauseQuery(PageQuery):
     account: str | None = None
-    identifier: Annotated[str, Field(max_length=300)] | None = None
+    identifier: Annotated[str, Field(min_length=1, max_length=300)] | None = None
     """A name or address."""
 
 
@@ -275,7 +276,7 @@ async def usage(admin: Admin, call: Call) -> Usage:
 
 
 async def _requester(admin: Admin, query: UsageQuery) -> Requester:
-    address = query.address or ""
+    address = "" if query.address is None else address_of(query.address, "address")
     if query.account is None:
         return Requester(account=AccountId(""), eab_key=None, address=address)
     account = await accounts.find(admin.database, _account(query.account, "account"))
@@ -311,7 +312,7 @@ async def list_pauses(admin: Admin, call: Call) -> Page[PauseView]:
         raise invalid_field("identifier", "Name one.")
     found = await store.pauses(
         admin.database,
-        account=_account(query.account, "account") if query.account else None,
+        account=_account(query.account, "account") if query.account is not None else None,
         identifier=identifiers[0],
         after=read_cursor(query.cursor, str, str) if query.cursor else ("", ""),
         limit=query.limit + 1,

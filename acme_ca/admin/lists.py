@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from typing import Annotated, Any, TypeVar
@@ -34,6 +35,14 @@ def name_of(text: str) -> Identifier:
         return identifier_of(text)
     except ValueError as error:
         raise invalid_field("name", f"{str(error).rstrip('.')}.") from None
+
+
+def address_of(text: str, field: str) -> str:
+    """Raises Problem (`field-invalid`)."""
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise invalid_field(field, "It is no address.") from None
 
 
 def suffix_of(text: str) -> str:

@@ -26,7 +26,7 @@ class PageQuery(BaseModel):
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100
     """Items in a page."""
-    cursor: Annotated[str, Field(max_length=500)] | None = None
+    cursor: Annotated[str, Field(min_length=1, max_length=500)] | None = None
     """`next` of the page before; with the same filters."""
 
 

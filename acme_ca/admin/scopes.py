@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field
 
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
+from acme_ca.admin.lists import Id
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, page, read_cursor
 from acme_ca.core.durations import Duration
 from acme_ca.core.model import AccountId, EabKeyId, ScopeId, ShortText
@@ -52,7 +53,7 @@ class NewScope(Model):
 
 
 class ScopeQuery(PageQuery):
-    account: ShortText | None = None
+    account: Id | None = None
     eab_key: ShortText | None = None
     state: ScopeState | None = None
 

@@ -75,7 +75,7 @@ class ServiceQuery(PageQuery):
     state: ServiceState | None = None
     tag: Tag | None = None
     """That it has."""
-    owner: Annotated[str, Field(max_length=200)] | None = None
+    owner: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """Just this one."""
 
 

@@ -90,6 +90,37 @@ async def test_a_bad_query_is_refused(administrator, query):
     assert_refused(await administrator.ask("GET", "/tokens", **query), Code.FIELD_INVALID, status=400)
 
 
+NONSENSE = "!nonsense \u2603 "
+ANYTHING = {
+    *(("audit.list", name) for name in ("object", "actor", "event")),
+    *(("audit.export", name) for name in ("object", "actor", "event")),
+    *(("services.list", name) for name in ("owner",)),
+    *(("certificates.list", name) for name in ("service", "profile", "text")),
+    *(("eab-keys.list", name) for name in ("owner", "service", "contact", "text")),
+    *(("accounts.list", name) for name in ("eab_key", "service", "contact")),
+    *(("orders.list", name) for name in ("service", "profile")),
+    ("scopes.list", "eab_key"),
+}
+"""Filters by what people write, or once wrote: that nothing has it is an answer."""
+QUERIES = [(route, name) for route in ROUTES if route.query for name in route.query.model_fields]
+
+
+@pytest.mark.parametrize(
+    ("route", "name"), QUERIES, ids=[f"{route.name}-{name}" for route, name in QUERIES]
+)
+@pytest.mark.parametrize("value", [NONSENSE, ""], ids=["nonsense", "empty"])
+async def test_nonsense_in_a_query_is_refused_with_the_fields_name(administrator, route, name, value):
+    path = route.path
+    for parameter in route.parameters:
+        path = path.replace(f"{{{parameter}}}", "server")
+    answer = await administrator.ask(route.method, path, **{name: value})
+    if value and (route.name, name) in ANYTHING:
+        assert answer.status == 200, answer
+        assert answer.content_type != "application/json" or answer.json["items"] == []
+    elif answer.status != 404 or not route.parameters:
+        assert_refused(answer, Code.FIELD_INVALID, status=400, field=name)
+
+
 @pytest.mark.parametrize("id_", ["0", "%00", "%0a", "a%2fb", "%27%3b--", "%25", "_", "x" * 3000, "%ed%a0%80"])
 async def test_an_unknown_id_is_not_found(administrator, id_):
     answer = await administrator.ask("GET", f"/tokens/{id_}")
