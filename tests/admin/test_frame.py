@@ -105,9 +105,7 @@ ANYTHING = {
 QUERIES = [(route, name) for route in ROUTES if route.query for name in route.query.model_fields]
 
 
-@pytest.mark.parametrize(
-    ("route", "name"), QUERIES, ids=[f"{route.name}-{name}" for route, name in QUERIES]
-)
+@pytest.mark.parametrize(("route", "name"), QUERIES, ids=[f"{route.name}-{name}" for route, name in QUERIES])
 @pytest.mark.parametrize("value", [NONSENSE, ""], ids=["nonsense", "empty"])
 async def test_nonsense_in_a_query_is_refused_with_the_fields_name(administrator, route, name, value):
     path = route.path
