@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from acme_ca.app import utc_now
+from acme_ca.app.sources import utc_now
 from acme_ca.audit import check
 from acme_ca.audit.findings import Findings
 from acme_ca.ca.authority import Authority

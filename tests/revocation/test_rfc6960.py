@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import ocsp
 from cryptography.x509.ocsp import OCSPCertStatus, OCSPResponseStatus
 
-from acme_ca.app import OCSP_RENEWAL_INTERVAL
+from acme_ca.app.background import OCSP_RENEWAL_INTERVAL
 from acme_ca.core.model import Actor, RevocationReason, Serial, serial_text
 from acme_ca.http import MAX_BODY
 from acme_ca.revocation.revoke import Revocation
