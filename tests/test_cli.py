@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import signal
 import stat
@@ -10,12 +11,14 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from acme_ca import __version__
+from tests.support import commands
 from tests.support.server import PASSWORD, command, environment, free_ports
 from tests.support.terminal import Terminal
 
@@ -23,6 +26,26 @@ from tests.support.terminal import Terminal
 def test_version_in_either_spelling(tmp_path):
     said = {command(tmp_path, word).stdout for word in ("version", "--version")}
     assert said == {f"acme-ca {__version__}\n"}
+
+
+@pytest.mark.parametrize("arguments", [("ca", "info", "--json"), ("--nonsense",), ("eab", "--help")])
+def test_the_suites_commands_are_what_a_shell_starts(tmp_path, arguments):
+    """Most tests fork them from a process that has loaded the program."""
+    variables = environment(tmp_path, free_ports(5), {})
+    words = [sys.executable, "-m", "acme_ca", *arguments]
+    started = subprocess.run(words, env=variables, cwd=tmp_path, capture_output=True, text=True, check=False)
+    forked = commands.run(*arguments, variables=variables, place=tmp_path, limit=60)
+    assert vars(forked) == vars(started)
+
+
+def test_a_command_of_the_suite_that_takes_too_long_is_ended(tmp_path):
+    os.mkfifo(tmp_path / "never-written")
+    variables = {"ACME_CA_CA_PASSWORD_FILE": "never-written"}
+    with pytest.raises(subprocess.TimeoutExpired):
+        commands.run("init", variables=variables, place=tmp_path, limit=0.5)
+    others = psutil.Process().children(recursive=True)
+    _, alive = psutil.wait_procs([one for one in others if one.cwd() == str(tmp_path)], timeout=10)
+    assert alive == []
 
 
 def test_help_names_the_commands_and_the_settings(tmp_path):

@@ -10,7 +10,9 @@ from tests.support.server import running
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("limits"), LIMITS__ORDERS_PER_ACCOUNT="5/1h") as started:
+    """Of one worker: a change shows at once, not only after the others have looked."""
+    settings = {"LIMITS__ORDERS_PER_ACCOUNT": "5/1h", "WORKERS": "1"}
+    with running(tmp_path_factory.mktemp("limits"), **settings) as started:
         yield started
 
 
@@ -44,6 +46,7 @@ def test_an_override_from_its_making_to_its_end(server, account):
     assert "5000/1 day" in server.operate("limits", "usage", "--account", account)
     assert server.operate("limits", "remove-override", "orders-per-account", account).strip() == "Removed."
     assert shown(server, "list")["overrides"] == []
+    assert shown(server, "usage", "--account", account)["items"][0]["limit"] == "5/1 hour"
 
 
 def test_pauses_that_are_not_there(server, account):

@@ -1,8 +1,6 @@
 """Lists, the story of an order, statistics, health and explain, as commands against a server that runs."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -25,15 +23,7 @@ def account(server) -> str:
 
 
 def status_of(server, *arguments) -> tuple[int, str]:
-    done = subprocess.run(
-        [sys.executable, "-m", "acme_ca", *arguments],
-        env=dict(server.environment),
-        cwd=server.place,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = server.command(*arguments)
     return done.returncode, done.stdout + done.stderr
 
 
@@ -59,7 +49,7 @@ def test_accounts_and_certificates(server, account):
     assert status_of(server, "cert", "list", "--serial", "x")[0] == 1
 
 
-def test_statistics_and_health(server):
+def test_statistics_and_health(server, account):
     assert "certificates" in server.operate("db", "stats")
     assert json.loads(server.operate("db", "stats", "--json"))["counts"]["accounts"]["number"] == 1
     url = ("--url", server.http_base)

@@ -12,6 +12,7 @@ import pytest
 
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import adminsocket
+from tests.support import commands
 from tests.support.server import command, running
 
 NOBODY = 65534
@@ -24,17 +25,9 @@ def server(tmp_path_factory):
         yield started
 
 
-def run(server, *arguments, environment=None, **options):
-    return subprocess.run(
-        [*ACME_CA, *arguments],
-        env={**server.environment, **(environment or {})},
-        cwd=server.place,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
+def run(server, *arguments, environment=None):
+    variables = {**server.environment, **(environment or {})}
+    return commands.run(*arguments, variables=variables, place=server.place, limit=60)
 
 
 def token(server, name, role="administrator"):

@@ -16,6 +16,8 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tests.support import commands
+
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery staple"
 START_LIMIT = 60.0
@@ -86,18 +88,13 @@ class Server:
 
     def operate(self, *arguments: str) -> str:
         """What `acme-ca` prints, beside the running server."""
-        done = subprocess.run(
-            [sys.executable, "-m", "acme_ca", *arguments],
-            env=dict(self.environment),
-            cwd=self.place,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=STOP_LIMIT,
-            check=False,
-        )
+        done = self.command(*arguments)
         assert done.returncode == 0, done.stderr
         return done.stdout
+
+    def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run `acme-ca` to its end, beside the running server."""
+        return commands.run(*arguments, variables=self.environment, place=self.place, limit=STOP_LIMIT)
 
     @property
     def running(self) -> bool:
@@ -120,9 +117,8 @@ class Server:
 
 def assert_audited(server: Server) -> None:
     """All that the server issued and revoked is in order."""
-    words = [sys.executable, "-m", "acme_ca", "audit", "check"]
     settings = {**server.environment, "ACME_CA_DEV": "true"}
-    done = subprocess.run(words, env=settings, capture_output=True, text=True, check=False)
+    done = commands.run("audit", "check", variables=settings, place=server.place, limit=START_LIMIT)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -233,16 +229,8 @@ def command(
     place: Path, *arguments: str, without: Collection[str] = (), **settings: str
 ) -> subprocess.CompletedProcess[str]:
     """Run `acme-ca` to its end, with the environment of a server at `place` (`settings` as for `running`)."""
-    return subprocess.run(
-        [sys.executable, "-m", "acme_ca", *arguments],
-        env=environment(place, free_ports(5), settings, without=without),
-        cwd=place,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=START_LIMIT,
-        check=False,
-    )
+    variables = environment(place, free_ports(5), settings, without=without)
+    return commands.run(*arguments, variables=variables, place=place, limit=START_LIMIT)
 
 
 def _launch(
