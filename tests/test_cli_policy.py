@@ -98,3 +98,24 @@ async def test_an_eab_key_is_approved_changed_rotated_and_revoked(run):
         assert "revoked already" in sentence
 
     await asyncio.to_thread(act)
+
+
+async def test_what_a_later_release_wrote_is_shown_as_such(run, database_url):
+    def before() -> str:
+        run("policy", "set", "server", "--deny", "suffix:a.example", "--yes")
+        return str(run("eab", "create", "--owner", "x", "--json")["kid"])
+
+    kid = await asyncio.to_thread(before)
+    async with Database.open(database_url, connections=1) as database:
+        await database.execute("""UPDATE policy SET body = '{"moons": 2}'""")
+        await database.execute("""UPDATE eab_key SET restrictions = '{"moons": 2}'""")
+
+    def after() -> None:
+        for arguments in (("policy", "show"), ("eab", "show", kid)):
+            assert "written by a later release" in " ".join(" ".join(run(*arguments)).split())
+        said = " ".join(run("eab", "change", kid, "--allow", "suffix:a.example", fails=2))
+        assert "--unrestricted replaces them all" in said
+        run("eab", "change", kid, "--allow", "suffix:a.example", "--unrestricted")
+        assert run("eab", "show", kid, "--json")["restrictions"]["names"]["allow"] == ["suffix:a.example"]
+
+    await asyncio.to_thread(after)

@@ -11,6 +11,7 @@ from acme_ca.acme.authentication import AccountRequest, KeyRequest, check_standi
 from acme_ca.acme.jws import Binding, Jwk
 from acme_ca.acme.limits import Limits
 from acme_ca.acme.urls import Urls
+from acme_ca.ca import policies
 from acme_ca.core.codes import Code
 from acme_ca.core.model import Account, AccountId, EabKeyId
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
@@ -109,6 +110,8 @@ class Accounts:
             raise unauthorized(
                 "The external account binding does not verify: check the key id and the HMAC key."
             )
+        if eab_key.restrictions is None:
+            raise policies.unreadable()
         eab_key.restrictions.check_source(request.client)
         return binding, eab_key.hmac_key
 

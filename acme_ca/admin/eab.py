@@ -42,8 +42,8 @@ class EabKeyView(Model):
     """How many it has made."""
     max_accounts: int | None
     """How many it may make; null: any number."""
-    restrictions: Restrictions
-    """What its accounts may do."""
+    restrictions: Restrictions | None
+    """What its accounts may do; null: a later release wrote that, and until then they may do nothing here."""
     created: AwareDatetime
     approved: AwareDatetime | None
     expires: AwareDatetime | None

@@ -282,12 +282,8 @@ async def _requester(admin: Admin, query: UsageQuery) -> Requester:
     account = await accounts.find(admin.database, _account(query.account, "account"))
     if account is None:
         raise not_found("There is no such account.")
-    key = await eab.find(admin.database, account.eab_key_id) if account.eab_key_id else None
-    return (
-        Requester.of(account, address, key.restrictions)
-        if key
-        else Requester(account=account.id, eab_key=None, address=address)
-    )
+    policy = await admin.policies.of(account.eab_key_id)
+    return Requester.of(account, address, policy.restrictions)
 
 
 def _level(level: Level) -> UsageView:

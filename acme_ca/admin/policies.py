@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated
 
-from pydantic import AwareDatetime, Field
+from pydantic import AwareDatetime, Field, ValidationError
 
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, not_found
@@ -29,7 +29,8 @@ _SERVICE = re.compile(SERVICE_ID, re.ASCII)
 class PolicyView(Model):
     scope: str
     """Whom it binds: `server` (everybody), or `service:ID`."""
-    rules: NameRules
+    rules: NameRules | None
+    """null: a later release wrote them, and until then nothing is issued here for whom they bind."""
     changed: AwareDatetime
 
 
@@ -123,7 +124,11 @@ def _scope(call: Call) -> str:
 
 
 def _view(policy: StoredPolicy) -> PolicyView:
-    return PolicyView(scope=policy.scope, rules=NameRules.model_validate(policy.body), changed=policy.changed)
+    try:
+        rules = NameRules.model_validate(policy.body)
+    except ValidationError:
+        rules = None
+    return PolicyView(scope=policy.scope, rules=rules, changed=policy.changed)
 
 
 ROUTES = (

@@ -100,15 +100,16 @@ def _key(ref: ProfileRef) -> str:
 
 
 def _summary(version: ProfileVersion, body: Body) -> ProfileSummary:
+    is_offered = body.get("offered", False)
     return ProfileSummary(
         name=version.ref.name,
         version=version.ref.version,
-        description=body["description"],
-        offered=body["offered"] and version.withdrawn is None,
+        description=body.get("description", ""),
+        offered=is_offered and version.withdrawn is None,
         built_in=version.built_in,
         created=version.created,
         withdrawn=version.withdrawn,
-        own=not body["offered"],
+        own=not is_offered,
     )
 
 

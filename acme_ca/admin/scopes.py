@@ -29,8 +29,8 @@ class ScopeView(Model):
     """The account whose names these are, or"""
     eab_key: str | None
     """the EAB key, for all its accounts."""
-    rule: NameRuleText
-    """Which names."""
+    rule: NameRuleText | None
+    """Which names; null: a later release wrote it, and nothing is approved by it here."""
     reason: str
     approved_by: str
     created: AwareDatetime

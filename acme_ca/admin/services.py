@@ -34,6 +34,8 @@ class ServiceView(Service):
     changed: AwareDatetime
     approved: AwareDatetime | None
     retired: AwareDatetime | None
+    readable: bool
+    """false: a later release described it, and nothing but its id and its state is known here."""
 
 
 class NewService(Service):
@@ -183,6 +185,7 @@ def _fields(found: RegisteredService) -> dict[str, object]:
         "changed": found.changed,
         "approved": found.approved,
         "retired": found.retired,
+        "readable": found.readable,
     }
 
 

@@ -151,7 +151,7 @@ class Policies:
             return AccountPolicy(names=self.of_service(None), unbound_names=self._unbound_names)
         key = self._keys.get(id_)
         if key is None or key.restrictions is None:
-            raise _unreadable()
+            raise unreadable()
         own = _layer(f"the EAB key {id_}", key.restrictions.names)
         names = NamePolicy((*self.of_service(key.service).layers, *own))
         return AccountPolicy(names=names, restrictions=key.restrictions)
@@ -178,7 +178,7 @@ class Policies:
     def _stored(self, scope: str, who: str) -> tuple[Layer, ...]:
         rules = self._rules.get(scope, NameRules())
         if rules is None:
-            raise _unreadable()
+            raise unreadable()
         return _layer(who, rules)
 
 
@@ -193,11 +193,12 @@ def _layer(who: str, rules: NameRules) -> tuple[Layer, ...]:
     return (Layer(who, rules),) if rules.allow or rules.deny else ()
 
 
-def _unreadable() -> Problem:
+def unreadable() -> Problem:
     return Problem(
         ErrorType.SERVER_INTERNAL,
         "The policy for this account is of a later release than this server: try again later.",
         status=503,
+        code=Code.POLICY_UNREADABLE,
         headers={"Retry-After": "60"},
     )
 

@@ -9,7 +9,18 @@ import typer
 from rich.table import Table
 
 from acme_ca.cli.options import console
-from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json
+from acme_ca.cli.remote import (
+    OF_A_LATER_RELEASE,
+    Api,
+    YesOption,
+    command,
+    confirm,
+    minute,
+    part,
+    show_facts,
+    show_json,
+)
+from acme_ca.config import ConfigurationError
 from acme_ca.core.model import EabKeyState
 from acme_ca.core.revocation import REASONS
 
@@ -160,6 +171,10 @@ def update(
     }
     if restrictions or unrestricted:
         now = {} if unrestricted else api.get(f"/eab-keys/{part(kid)}")["restrictions"]
+        if now is None:
+            raise ConfigurationError(
+                f"The restrictions were {OF_A_LATER_RELEASE}. --unrestricted replaces them all."
+            )
         names = now.get("names", {}) | restrictions.get("names", {})
         changes["restrictions"] = now | restrictions | ({"names": names} if names else {})
     _show(api, api.patch(f"/eab-keys/{part(kid)}", changes))
@@ -236,6 +251,9 @@ def _accounts(key: Mapping[str, Any]) -> str:
 def _show(api: Api, key: dict[str, Any]) -> None:
     if api.as_json:
         show_json(key)
+        return
+    if key["restrictions"] is None:
+        show_facts({**key, "restrictions": OF_A_LATER_RELEASE})
         return
     restrictions = {name: value for name, value in key["restrictions"].items() if value and name != "names"}
     names = {name: rules for name, rules in key["restrictions"]["names"].items() if rules}

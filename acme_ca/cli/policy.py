@@ -9,7 +9,17 @@ import typer
 from rich.table import Table
 
 from acme_ca.cli.options import console
-from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_json, shown
+from acme_ca.cli.remote import (
+    OF_A_LATER_RELEASE,
+    Api,
+    YesOption,
+    command,
+    confirm,
+    minute,
+    part,
+    show_json,
+    shown,
+)
 
 app = typer.Typer(help="Name policies of the server and of services.", no_args_is_help=True)
 
@@ -35,7 +45,7 @@ def show(
     for column in ("allow", "deny"):
         table.add_column(column, overflow="fold")
     for policy in found:
-        rules = policy["rules"]
+        rules = policy["rules"] or {"allow": OF_A_LATER_RELEASE, "deny": OF_A_LATER_RELEASE}
         table.add_row(
             policy["scope"], minute(policy["changed"]), *(shown(rules[name]) for name in ("allow", "deny"))
         )

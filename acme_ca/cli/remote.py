@@ -285,6 +285,9 @@ def shown(value: Any) -> str:
     return "" if value is None else ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
+OF_A_LATER_RELEASE = "written by a later release: this one cannot read it, and refuses whom it binds"
+
+
 def minute(time: str | None) -> str:
     """A time of the API, for a table."""
     return f"{datetime.fromisoformat(time):%Y-%m-%d %H:%M}" if time else ""

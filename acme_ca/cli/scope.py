@@ -8,7 +8,17 @@ import typer
 from rich.table import Table
 
 from acme_ca.cli.options import console
-from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json
+from acme_ca.cli.remote import (
+    OF_A_LATER_RELEASE,
+    Api,
+    YesOption,
+    command,
+    confirm,
+    minute,
+    part,
+    show_facts,
+    show_json,
+)
 from acme_ca.core.scopes import ScopeState
 
 app = typer.Typer(help="Names that need no challenge, because they were approved.", no_args_is_help=True)
@@ -67,7 +77,9 @@ def list_scopes(
     for scope in found:
         whom = f"account {scope['account']}" if scope["account"] else f"EAB key {scope['eab_key']}"
         first = (scope["id"], scope["state"], minute(scope["expires"]))
-        table.add_row(*first, scope["rule"], whom, scope["approved_by"], scope["reason"])
+        table.add_row(
+            *first, scope["rule"] or OF_A_LATER_RELEASE, whom, scope["approved_by"], scope["reason"]
+        )
     console().print(table)
 
 
@@ -78,7 +90,7 @@ def show(api: Api, scope: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     if api.as_json:
         show_json(found)
     else:
-        show_facts(found)
+        show_facts({**found, "rule": found["rule"] or OF_A_LATER_RELEASE})
 
 
 @command(app, "revoke")

@@ -52,6 +52,10 @@ class Code(StrEnum):
     )
     NAME_NOT_OF_SERVICE = "name-not-of-service", "The service's domains do not have the name."
     NAME_NOT_OF_ISSUER = "name-not-of-issuer", "The name constraints of the issuer forbid the name."
+    POLICY_UNREADABLE = (
+        "policy-unreadable",
+        "A later release wrote what holds there, and this one cannot judge by it.",
+    )
     NO_CHALLENGE = "no-challenge", "No challenge that is offered can prove the name."
 
     # -------------------------------------------------------- of accounts and their EAB keys

@@ -550,7 +550,8 @@ class EabKey:
     contact: tuple[str, ...] = ()
     max_accounts: int | None = None
     accounts: int = 0
-    restrictions: Restrictions = UNRESTRICTED
+    restrictions: Restrictions | None = UNRESTRICTED
+    """None: a later release wrote them, so that this one lets its accounts do nothing."""
     created: datetime
     approved: datetime | None
     """None: it waits for approval."""

@@ -29,7 +29,8 @@ class ApprovedScope:
     id: ScopeId
     account_id: AccountId | None = None
     eab_key_id: EabKeyId | None = None
-    rule: NameRule
+    rule: NameRule | None
+    """None: a later release wrote it, and nothing is approved by it here."""
     reason: str
     approved_by: str
     """As the audit names them: `operator:olga`."""
@@ -44,7 +45,7 @@ class ApprovedScope:
 
     def covers(self, identifier: Identifier) -> bool:
         """`suffix:` and `wildcard:` rules cover the wildcard, too; an exact name covers itself alone."""
-        return self.rule.matches(identifier)
+        return self.rule is not None and self.rule.matches(identifier)
 
     def sentence(self) -> str:
         return f"approved by scope {self.id} ({self.rule}) of {self.approved_by}: {self.reason}"

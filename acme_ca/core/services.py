@@ -115,6 +115,8 @@ class RegisteredService:
     changed: datetime
     approved: datetime | None
     retired: datetime | None
+    readable: bool = True
+    """False: a later release described the service; all but its id is made up."""
 
 
 def origins(state: ServiceState) -> list[ServiceState]:

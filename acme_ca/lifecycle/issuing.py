@@ -19,7 +19,7 @@ from acme_ca.ca import keystore, lint, profiles
 from acme_ca.ca.authority import Authority, key_out_of_reach
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyKind, KeyUnavailable, PrivateKey
-from acme_ca.ca.policies import Policies
+from acme_ca.ca.policies import Policies, unreadable
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
 from acme_ca.core import csr, keys
@@ -204,6 +204,8 @@ class Issuing:
             raise malformed("There is no such service: register it first.", status=404, code=Code.NOT_FOUND)
         if found.state is not ServiceState.APPROVED:
             raise _not_approved(found.state)
+        if not found.readable:
+            raise unreadable()
         return found.service
 
     def _check_key(self, public_key: PublicKey, profile: Profile) -> None:

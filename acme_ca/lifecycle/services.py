@@ -55,6 +55,7 @@ class Services:
         found = await self.find(service)
         if found.state is ServiceState.RETIRED:
             raise conflict("The service is retired: approve it first.", Code.SERVICE_NOT_APPROVED)
+        _check_readable(found)
         key = self._key_for(found.service, found.state)
         if not await services.add_eab_key(self._database, found, key, actor=actor):
             raise _overtaken()
@@ -93,6 +94,7 @@ class Services:
         before = await self.find(service.service_id)
         if before.state is ServiceState.RETIRED:
             raise conflict("The service is retired: approve it first.")
+        _check_readable(before)
         if before.service == service:
             return before
         changed = await services.change(self._database, before, service, actor=actor, now=self._clock())
@@ -121,6 +123,11 @@ class Services:
 
 def conflict(detail: str, code: Code = Code.CONFLICT) -> Problem:
     return malformed(detail, status=409, code=code)
+
+
+def _check_readable(found: RegisteredService) -> None:
+    if not found.readable:
+        raise conflict("A later release described the service: change it there.", Code.POLICY_UNREADABLE)
 
 
 def _overtaken() -> Problem:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from acme_ca.core.codes import Code
 from acme_ca.core.model import AccountId, Actor, EabKey, EabKeyId, EabKeyState, Restrictions, RevocationReason
 from acme_ca.core.problems import ErrorType, Problem
@@ -43,7 +45,7 @@ async def add(connection: Connection, key: EabKey, *, actor: Actor) -> None:
         key.contact,
         key.max_accounts,
         key.accounts,
-        key.restrictions.model_dump_json(exclude_defaults=True),
+        _text_of(key.restrictions),
         key.created,
         key.approved,
         key.expires,
@@ -54,7 +56,6 @@ async def add(connection: Connection, key: EabKey, *, actor: Actor) -> None:
 
 
 async def find(database: Database, key: str) -> EabKey | None:
-    """Raises pydantic's ValidationError for restrictions that a later release wrote."""
     row = await database.fetchrow(f"SELECT {_COLUMNS} FROM eab_key WHERE id = $1", key)
     return _key_of(row) if row else None
 
@@ -131,7 +132,7 @@ async def change(
         after.owner,
         after.contact,
         after.max_accounts,
-        after.restrictions.model_dump_json(exclude_defaults=True),
+        _text_of(after.restrictions),
         after.expires,
         now,
         actor.name,
@@ -147,7 +148,7 @@ def _changeable(key: EabKey) -> dict[str, Any]:
         "owner": key.owner,
         "contact": list(key.contact),
         "max_accounts": key.max_accounts,
-        "restrictions": key.restrictions.model_dump(mode="json", exclude_defaults=True),
+        "restrictions": from_json(_text_of(key.restrictions)),
         "expires": key.expires.isoformat() if key.expires else None,
     }
 
@@ -202,9 +203,20 @@ def _key_of(row: Row) -> EabKey:
         **{
             **fields,
             "contact": tuple(row["contact"]),
-            "restrictions": Restrictions.model_validate(from_json(row["restrictions"])),
+            "restrictions": _restrictions_of(row),
         }
     )
+
+
+def _restrictions_of(row: Row) -> Restrictions | None:
+    try:
+        return Restrictions.model_validate(from_json(row["restrictions"]))
+    except ValidationError:
+        return None
+
+
+def _text_of(restrictions: Restrictions | None) -> str | None:
+    return None if restrictions is None else restrictions.model_dump_json(exclude_defaults=True)
 
 
 async def use_up(connection: Connection, key: EabKeyId, *, hmac_key: bytes | None, now: datetime) -> None:

@@ -81,7 +81,8 @@ async def living(database: Database, *, now: datetime) -> list[ApprovedScope]:
     rows = await database.fetch(
         f"SELECT {_COLUMNS} FROM approved_scope WHERE revoked IS NULL AND expires > $1 ORDER BY id", now
     )
-    return [_scope_of(row) for row in rows if _is_readable(row)]
+    found = map(_scope_of, rows)
+    return [scope for scope in found if scope.rule is not None]
 
 
 async def has_living(database: Database, eab_key: EabKeyId, *, now: datetime) -> bool:
@@ -91,14 +92,6 @@ async def has_living(database: Database, eab_key: EabKeyId, *, now: datetime) ->
         now,
     )
     return found
-
-
-def _is_readable(row: Row) -> bool:
-    try:
-        NameRule.parse(row["rule"])
-    except ValueError:
-        return False
-    return True
 
 
 async def page(
@@ -129,4 +122,8 @@ async def page(
 
 
 def _scope_of(row: Row) -> ApprovedScope:
-    return ApprovedScope(**{**row, "rule": NameRule.parse(row["rule"])})
+    try:
+        rule = NameRule.parse(row["rule"])
+    except ValueError:
+        rule = None
+    return ApprovedScope(**{**row, "rule": rule})

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import ValidationError
+
 from acme_ca.core import services
 from acme_ca.core.model import AccountId, Actor, EabKey, EabKeyId
 from acme_ca.core.services import RegisteredService, Service, ServiceId
@@ -17,14 +19,23 @@ _COLUMNS = "s.id, s.body, s.state, s.created, s.changed, s.approved, s.retired"
 
 
 def _service_of(row: Row) -> RegisteredService:
+    service = _read(row)
     return RegisteredService(
-        service=Service.model_validate({"service_id": row["id"], **from_json(row["body"])}),
+        service=service or Service.model_construct(service_id=row["id"], name=row["id"], owner="unknown"),
+        readable=service is not None,
         state=ServiceState(row["state"]),
         created=row["created"],
         changed=row["changed"],
         approved=row["approved"],
         retired=row["retired"],
     )
+
+
+def _read(row: Row) -> Service | None:
+    try:
+        return Service.model_validate({"service_id": row["id"], **from_json(row["body"])})
+    except ValidationError:
+        return None
 
 
 def _body_of(service: Service) -> str:
