@@ -184,7 +184,7 @@ class Authorizations:
         return authorization
 
     async def answer(
-        self, credential: Credential, authorization: AuthorizationId, kind: ChallengeType
+        self, credential: Credential, authorization: AuthorizationId, kind: ChallengeType, *, client: str
     ) -> tuple[Signer, Authorization | None]:
         """The client is ready (RFC 8555 §7.5.1). The first answer starts the validation, later ones change nothing.
 
@@ -205,6 +205,7 @@ class Authorizations:
                 challenge=kind,
                 token=found.token,
                 thumbprint=credential.thumbprint,
+                client=client,
             )
         )
         await asyncio.wait({task}, timeout=ANSWER_WITHIN)
@@ -222,7 +223,7 @@ class Authorizations:
             thumbprint=opened.thumbprint,
             account_url=self._urls.account(opened.account_id),
         )
-        task = asyncio.create_task(self._validate(attempt, opened.account_id))
+        task = asyncio.create_task(self._validate(attempt, opened.account_id, opened.client))
         self._under_way[attempt.authorization_id] = task
         task.add_done_callback(lambda _: self._under_way.pop(attempt.authorization_id, None))
         return task
@@ -236,7 +237,7 @@ class Authorizations:
             )
         return share
 
-    async def _validate(self, attempt: Attempt, account: AccountId) -> _Settlement | None:
+    async def _validate(self, attempt: Attempt, account: AccountId, client: str) -> _Settlement | None:
         """Make the attempt and record what came of it. None: something else had become of the authorization before."""
         share = self._share_of(account)
         waits = share.locked() or self._places.locked()
@@ -254,6 +255,7 @@ class Authorizations:
                 outcome,
                 valid_until=valid_until,
                 failures_before_pause=self._limits.rules.failures_before_pause,
+                client=client,
                 now=now,
             )
         except DatabaseUnavailable as error:  # the attempt falls due and is made again

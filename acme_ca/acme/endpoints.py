@@ -249,7 +249,9 @@ async def _answered(
 ) -> Authorization:
     messages.payload_of(request.payload)  # no member of it means anything (RFC 8555 §7.5.1, §8)
     credential = _credential(request)
-    signer, found = await acme.authorizations.answer(credential, AuthorizationId(parameters["id"]), kind)
+    signer, found = await acme.authorizations.answer(
+        credential, AuthorizationId(parameters["id"]), kind, client=request.client
+    )
     await acme.authenticator.confirm(signer, credential)
     return _present(found)
 

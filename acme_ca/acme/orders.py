@@ -382,7 +382,7 @@ class Orders:
         except Exception as error:  # noqa: BLE001  whatever it is, the order must end
             self._log.exception("issuance failed", order=order, serial=recorded.serial)
             problem = error if isinstance(error, Problem) else _signing_failed()
-            await orders.fail(self._database, order, problem.document())
+            await orders.fail(self._database, order, problem.document(), client=client, now=self._clock())
             return problem
         return None
 

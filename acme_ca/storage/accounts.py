@@ -225,12 +225,13 @@ async def unfreeze(
     """It may act again. False: there is no such account, it is not frozen, or its EAB key is revoked."""
     row = await database.fetchrow_durably(
         """WITH done AS (
-               UPDATE account SET frozen = NULL WHERE id = $1 AND frozen IS NOT NULL
+               UPDATE account SET frozen = NULL FROM (SELECT id, frozen AS since FROM account WHERE id = $1 FOR UPDATE) was
+               WHERE account.id = was.id AND frozen IS NOT NULL
                  AND NOT EXISTS (SELECT FROM eab_key k WHERE k.id = account.eab_key_id AND k.revoked IS NOT NULL)
-               RETURNING id
+               RETURNING account.id, since
            )
            INSERT INTO audit_event (at, event, actor, source, object, detail)
-           SELECT $2, 'account.unfrozen', $3, $4, 'account:' || id, json_build_object('reason', $5::text)
+           SELECT $2, 'account.unfrozen', $3, $4, 'account:' || id, json_build_object('reason', $5::text, 'since', since)
            FROM done RETURNING true""",
         account,
         now,
@@ -247,11 +248,12 @@ async def deactivate(
     """End it for good, as its holder could (RFC 8555 §7.3.6). False: there is no such account, or it had ended."""
     row = await database.fetchrow_durably(
         """WITH done AS (
-               UPDATE account SET status = 'deactivated' WHERE id = $1 AND status = 'valid' RETURNING id
+               UPDATE account SET status = 'deactivated' WHERE id = $1 AND status = 'valid' RETURNING id, status, contact
            )
            INSERT INTO audit_event (at, event, actor, source, object, detail)
-           SELECT $2, 'account.deactivated', $3, $4, 'account:' || id, json_build_object('reason', $5::text)
-           FROM done RETURNING true""",
+           SELECT $2, 'account.deactivated', $3, $4, 'account:' || id, json_build_object(
+                  'reason', $5::text, 'before', json_build_object('status', 'valid', 'contact', contact),
+                  'after', json_build_object('status', status, 'contact', contact)) FROM done RETURNING true""",
         account,
         now,
         actor.name,

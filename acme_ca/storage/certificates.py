@@ -284,14 +284,17 @@ async def release(
     """End a hold: the certificate is good again. False: it is not on hold."""
     row = await database.fetchrow_durably(
         """WITH back AS (
-               UPDATE certificate SET revoked = NULL, reason = NULL, invalid_since = NULL, comment = NULL, status_changed = $2
-               WHERE serial = $1 AND reason = $3 RETURNING serial, issuer_id, shard
+               UPDATE certificate c SET revoked = NULL, reason = NULL, invalid_since = NULL, comment = NULL, status_changed = $2
+               FROM (SELECT serial, reason, revoked, invalid_since, comment FROM certificate WHERE serial = $1 FOR UPDATE) was
+               WHERE c.serial = was.serial AND c.reason = $3 RETURNING c.serial, issuer_id, shard, was AS before
            ), due AS (
                INSERT INTO crl_due (issuer_id, shard, at) SELECT issuer_id, shard, $2 FROM back
            )
            INSERT INTO audit_event (at, event, actor, source, object, detail)
-           SELECT $2, 'certificate.released', $4, $6, 'certificate:' || serial,
-                  json_strip_nulls(json_build_object('comment', $5::text)) FROM back RETURNING true""",
+           SELECT $2, 'certificate.released', $4, $6, 'certificate:' || serial, json_strip_nulls(json_build_object(
+                  'before', json_build_object('reason', (before).reason, 'revoked', (before).revoked,
+                                              'invalid_since', (before).invalid_since, 'comment', (before).comment),
+                  'comment', $5::text)) FROM back RETURNING true""",
         serial,
         now,
         revocation.HOLD,

@@ -344,7 +344,7 @@ async def open_next(database: Database, shard: Shard, *, taken: int, actor: Acto
                UPDATE crl SET closed = $3 WHERE issuer_id = $1 AND shard = $2 AND EXISTS (SELECT FROM opened)
            )
            INSERT INTO audit_event (at, event, actor, source, object, detail)
-           SELECT $3, 'crl.shard_opened', $4, $6, 'crl:' || id || '/' || open_shard, json_build_object('after', $5::bigint)
+           SELECT $3, 'crl.shard-opened', $4, $6, 'crl:' || id || '/' || open_shard, json_build_object('after', $5::bigint)
            FROM opened RETURNING true""",
         shard.issuer,
         shard.number,

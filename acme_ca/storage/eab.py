@@ -295,16 +295,17 @@ async def revoke_certificates(
                SELECT c.serial FROM account a, LATERAL (
                    SELECT serial FROM certificate WHERE account_id = a.id AND not_after > $2 AND {_LIVES} LIMIT $4) c
                WHERE a.eab_key_id = $1 LIMIT $4
+           ), was AS (
+               SELECT serial, reason AS before FROM certificate WHERE serial IN (SELECT serial FROM living) AND {_LIVES} FOR UPDATE
            ), gone AS (
-               UPDATE certificate SET revoked = coalesce(revoked, $2), reason = $3, status_changed = $2, comment = $5
-               WHERE serial IN (SELECT serial FROM living) AND {_LIVES}
-               RETURNING serial, issuer_id, shard
+               UPDATE certificate c SET revoked = coalesce(revoked, $2), reason = $3, status_changed = $2, comment = $5
+               FROM was WHERE c.serial = was.serial RETURNING c.serial, issuer_id, shard, before
            ), due AS (
                INSERT INTO crl_due (issuer_id, shard, at) SELECT DISTINCT issuer_id, shard, $2::timestamptz FROM gone
            ), told AS (
                INSERT INTO audit_event (at, event, actor, source, object, detail)
-               SELECT $2, 'certificate.revoked', $6, $7, 'certificate:' || serial,
-                      json_build_object('reason', $3::smallint, 'comment', $5::text) FROM gone
+               SELECT $2, 'certificate.revoked', $6, $7, 'certificate:' || serial, json_strip_nulls(json_build_object(
+                      'before', before, 'reason', $3::smallint, 'comment', $5::text)) FROM gone
            )
            SELECT count(*) AS gone FROM gone""",
         key,

@@ -245,19 +245,19 @@ async def remove_override(
 
 COUNTED = """counted AS (
     INSERT INTO pause AS p (account_id, identifier, failures, failed, paused)
-    SELECT account_id, identifier, 1, $5, CASE WHEN $7 <= 1 THEN $5::timestamptz END FROM settled
+    SELECT account_id, identifier, 1, $5, CASE WHEN $8 <= 1 THEN $5::timestamptz END FROM settled
     ON CONFLICT (account_id, identifier) DO UPDATE SET failed = $5,
-        failures = CASE WHEN p.failed < $8 THEN 1 ELSE p.failures + 1 END,
+        failures = CASE WHEN p.failed < $9 THEN 1 ELSE p.failures + 1 END,
         paused = CASE WHEN p.paused IS NOT NULL THEN p.paused
-                      WHEN $7 <= CASE WHEN p.failed < $8 THEN 1 ELSE p.failures + 1 END THEN $5::timestamptz END
+                      WHEN $8 <= CASE WHEN p.failed < $9 THEN 1 ELSE p.failures + 1 END THEN $5::timestamptz END
     RETURNING account_id, identifier, failures, paused
-), told AS (
+), noted AS (
     INSERT INTO audit_event (at, event, actor, object, detail)
     SELECT $5, 'account.paused', 'server', 'account:' || account_id,
            json_build_object('identifier', identifier, 'failures', failures) FROM counted WHERE paused = $5
 )"""
 """CTEs behind `settled`, the authorization that failed at $5: it is one failure more of its account for its name, and at
-$7 in a row, none of them before $8, the account is paused for it.
+$8 in a row, none of them before $9, the account is paused for it.
 """
 FORGIVEN = """forgiven AS (
     DELETE FROM pause p USING settled s WHERE p.account_id = s.account_id AND p.identifier = s.identifier

@@ -384,7 +384,7 @@ def _settle(status: str, then: str = "") -> str:
                    expires = CASE WHEN $3::json IS NULL THEN $6 ELSE expires END
                WHERE id = $1 AND challenge = $2 AND status = 'pending' AND expires > $5
                  AND NOT EXISTS (SELECT FROM account a WHERE a.id = account_id AND a.frozen IS NOT NULL)
-               RETURNING account_id, identifier
+               RETURNING id, account_id, identifier
            ), kept AS (
                INSERT INTO validation (authz_id, account_id, identifier, challenge, at, error, record)
                SELECT $1, account_id, identifier, $2, $5, $3, $4 FROM authz WHERE id = $1
@@ -392,9 +392,15 @@ def _settle(status: str, then: str = "") -> str:
            SELECT true FROM settled"""
 
 
+# Whose order fails with it is written there; who tried to get a certificate for this name stays when that is deleted.
+_TOLD = """told AS (
+               INSERT INTO audit_event (at, event, actor, source, object, detail)
+               SELECT $5, 'authorization.failed', 'account:' || account_id, $7, 'authorization:' || id,
+                      json_build_object('identifier', identifier, 'challenge', $2::text, 'error', $3::json) FROM settled
+           )"""
 _SUCCEED = _settle("valid", f", {limits.FORGIVEN}")
-_FAIL = _settle("invalid")
-_FAIL_COUNTING = _settle("invalid", f", {limits.COUNTED}")
+_FAIL = _settle("invalid", f", {_TOLD}")
+_FAIL_COUNTING = _settle("invalid", f", {_TOLD}, {limits.COUNTED}")
 
 
 async def settle(
@@ -404,31 +410,26 @@ async def settle(
     *,
     valid_until: datetime,
     failures_before_pause: int = 0,
+    client: str = "",
     now: datetime,
 ) -> bool:
     """Record a validation and end the challenge and its authorization accordingly. When the account has failed for the
-    name `failures_before_pause` times in a row, it is paused for it; 0: never.
+    name `failures_before_pause` times in a row, it is paused for it; 0: never. A failure is in the audit, with `client`:
+    the address that answered the challenge; empty: a sweep made the attempt again.
 
     False: the authorization had been settled, deactivated or had expired before, or its account is frozen, and the
     attempt made again when that is lifted; the record is kept all the same.
     """
-    failed = outcome.problem is not None
+    about = attempt.authorization_id, attempt.challenge
+    record, problem = to_json(outcome.record), outcome.problem
+    if problem is None:
+        return await database.fetchrow(_SUCCEED, *about, None, record, now, valid_until) is not None
+    failed = (*about, to_json(problem.document()), record, now, valid_until, client)
     # The server's own trouble is not the client's.
-    counts = (
-        failures_before_pause and outcome.problem and outcome.problem.type is not ErrorType.SERVER_INTERNAL
-    )
-    statement = (_FAIL_COUNTING if counts else _FAIL) if failed else _SUCCEED
-    row = await database.fetchrow(
-        statement,
-        attempt.authorization_id,
-        attempt.challenge,
-        to_json(outcome.problem.document()) if outcome.problem else None,
-        to_json(outcome.record),
-        now,
-        valid_until,
-        *((failures_before_pause, now - limits.FORGOTTEN_AFTER) if counts else ()),
-    )
-    return row is not None
+    if failures_before_pause and problem.type is not ErrorType.SERVER_INTERNAL:
+        counting = failures_before_pause, now - limits.FORGOTTEN_AFTER
+        return await database.fetchrow_durably(_FAIL_COUNTING, *failed, *counting) is not None
+    return await database.fetchrow_durably(_FAIL, *failed) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -441,6 +442,8 @@ class OpenAttempt:
     challenge: ChallengeType
     token: str
     thumbprint: str
+    client: str = ""
+    """The address that answered the challenge, where this process knows it."""
 
 
 async def take_over_attempts(
@@ -573,12 +576,23 @@ async def claim_and_record(
     )
 
 
-async def fail(database: Database, order: OrderId, error: dict[str, Any]) -> None:
+async def fail(
+    database: Database, order: OrderId, error: dict[str, Any], *, client: str, now: datetime
+) -> None:
     """End an order whose certificate could not be signed. What was recorded stays recorded."""
     await database.fetchrow_durably(
-        "UPDATE orders SET status = 'invalid', error = $2 WHERE id = $1 AND status = 'processing' RETURNING id",
+        """WITH failed AS (
+               UPDATE orders SET status = 'invalid', error = $2 WHERE id = $1 AND status = 'processing'
+               RETURNING id, account_id, identifiers, serial
+           )
+           INSERT INTO audit_event (at, event, actor, source, object, detail)
+           SELECT $3, 'order.failed', 'account:' || account_id, $4, 'order:' || id,
+                  json_build_object('identifiers', identifiers, 'serial', serial, 'error', $2::json)
+           FROM failed RETURNING true""",
         order,
         to_json(error),
+        now,
+        client,
     )
 
 

@@ -149,6 +149,10 @@ async def change(
     return _service_of(row) if row else None
 
 
+_BEFORE = "SELECT id, state AS before FROM service WHERE id = $1 FOR UPDATE"
+"""Its state, held until it is changed."""
+
+
 async def approve(
     database: Database, service: ServiceId, *, actor: Actor, now: datetime
 ) -> RegisteredService | None:
@@ -158,14 +162,16 @@ async def approve(
     row = await database.fetchrow_durably(
         f"""WITH s AS (
                 UPDATE service SET state = 'approved', approved = $2, retired = NULL, changed = $2
-                WHERE id = $1 AND state = ANY ($3) RETURNING *
+                FROM ({_BEFORE}) was WHERE service.id = was.id AND state = ANY ($3) RETURNING service.*, before
             ), keys AS (
                 UPDATE eab_key SET approved = $2, changed = $2 FROM s
                 WHERE eab_key.service = s.id AND eab_key.approved IS NULL AND eab_key.revoked IS NULL RETURNING eab_key.id
             ), told AS (
-                INSERT INTO audit_event (at, event, actor, source, object)
-                SELECT $2::timestamptz, 'service.approved', $4, $5, 'service:' || id FROM s
-                UNION ALL SELECT $2, 'eab-key.approved', $4, $5, 'eab_key:' || id FROM keys
+                INSERT INTO audit_event (at, event, actor, source, object, detail)
+                SELECT $2::timestamptz, 'service.approved', $4, $5, 'service:' || id,
+                       json_build_object('before', before, 'after', state) FROM s
+                UNION ALL SELECT $2, 'eab-key.approved', $4, $5, 'eab_key:' || id,
+                       json_build_object('reason', 'its service is approved') FROM keys
             )
             SELECT {_COLUMNS} FROM s""",
         service,
@@ -198,10 +204,11 @@ async def retire(database: Database, service: ServiceId, *, actor: Actor, now: d
         row = await connection.fetchrow(
             f"""WITH s AS (
                     UPDATE service SET state = 'retired', retired = $2, changed = $2
-                    WHERE id = $1 AND state = ANY ($3) RETURNING *
+                    FROM ({_BEFORE}) was WHERE service.id = was.id AND state = ANY ($3) RETURNING service.*, before
                 ), told AS (
-                    INSERT INTO audit_event (at, event, actor, source, object)
-                    SELECT $2, 'service.retired', $4, $5, 'service:' || id FROM s
+                    INSERT INTO audit_event (at, event, actor, source, object, detail)
+                    SELECT $2, 'service.retired', $4, $5, 'service:' || id,
+                           json_build_object('before', before, 'after', state) FROM s
                 )
                 SELECT {_COLUMNS} FROM s""",
             service,

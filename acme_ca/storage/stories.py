@@ -67,7 +67,7 @@ class OrderStory:
     authorizations: tuple[AuthorizationStory, ...]
     """In the order of the names; those that retention has deleted are missing."""
     events: tuple[Event, ...]
-    """Of the order and its certificate, the first one first."""
+    """Of the order, its authorizations and its certificate, the first one first."""
 
 
 _SERVICE = (
@@ -85,7 +85,11 @@ async def order(database: Database, id_: OrderId, *, now: datetime) -> OrderStor
         return None
     found = order_of(row, now)
     told = await _authorizations(database, found.authorizations, now)
-    objects = [f"order:{found.id}", *([f"certificate:{found.serial}"] if found.serial else [])]
+    objects = [
+        f"order:{found.id}",
+        *(f"authorization:{one}" for one in found.authorizations),
+        *([f"certificate:{found.serial}"] if found.serial else []),
+    ]
     return OrderStory(
         order=found,
         created=row["created"],

@@ -58,7 +58,7 @@ async def test_the_next_is_opened_when_one_is_full(world, shard):
     await shards.tend()
     assert await open_shard(world, shard) == 1
     assert (
-        await world.database.fetchval("SELECT object FROM audit_event WHERE event = 'crl.shard_opened'")
+        await world.database.fetchval("SELECT object FROM audit_event WHERE event = 'crl.shard-opened'")
         == f"crl:{shard.issuer}/1"
     )
     second = shard._replace(number=1)
