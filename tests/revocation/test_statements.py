@@ -116,7 +116,7 @@ async def test_what_an_operator_is_refused(database, room):
         "certificate.released",
         "operator:test",
         f"certificate:{serial}",
-        {"comment": "found again"},
+        {"before": {"reason": 6, "revoked": NOW.isoformat()}, "comment": "found again"},
     )
     await room.take_back(serial, by=OPERATOR, reason=SUPERSEDED)
     with pytest.raises(Problem, match="only be changed to keyCompromise") as refused:
