@@ -1,7 +1,10 @@
 """Lists, the story of an order, statistics, health and explain, as commands against a server that runs."""
 
 import json
+import re
+import sys
 
+import pexpect
 import pytest
 
 from tests.support.acme_client import AcmeClient
@@ -47,6 +50,55 @@ def test_accounts_and_certificates(server, account):
     assert own[0]["serial"] in server.operate("cert", "list", own[0]["serial"][:12])
     assert json.loads(server.operate("cert", "list", "%", "--json")) == []
     assert status_of(server, "cert", "list", "--serial", "x")[0] == 1
+
+
+def on_a_terminal(server, columns, *arguments) -> list[str]:
+    """The lines that somebody with so wide a terminal reads."""
+    child = pexpect.spawn(
+        sys.executable,
+        ["-m", "acme_ca", *arguments],
+        env={**server.environment, "TERM": "xterm"},
+        cwd=server.place,
+        dimensions=(24, columns),
+        encoding="utf-8",
+        timeout=30,
+    )
+    child.expect(pexpect.EOF)
+    child.close()
+    assert child.exitstatus == 0, child.before
+    return [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in child.before.splitlines()]
+
+
+def test_lists_in_a_terminal_of_80_columns_cut_no_id(server, account):
+    """What there is no room for is left out as a whole, and that is said; ids are there to be copied."""
+    own = json.loads(server.operate("cert", "list", "--json"))[-1]
+    lines = on_a_terminal(server, 80, "cert", "list")
+    assert any(own["serial"] in line and ", ".join(own["names"]) in line for line in lines)
+    assert "profile" not in lines[0]
+    assert lines[-1].startswith("Left out, for want of room: recorded (UTC), profile")
+    assert max(map(len, lines[:-1])) <= 80
+    assert any(account in line and "valid" in line for line in on_a_terminal(server, 80, "account", "list"))
+    wide = on_a_terminal(server, 200, "cert", "list")
+    assert all(column in wide[0] for column in ("recorded (UTC)", "profile", "service"))
+    assert "Left out" not in wide[-1]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "token list --all",
+        "order list",
+        "profile list",
+        "crl info",
+        "limits list",
+        "audit list --limit 20",
+    ],
+)
+def test_no_list_is_wider_than_its_terminal_or_cut(server, account, words):
+    lines = on_a_terminal(server, 80, *words.split())
+    shown = [line for line in lines if not line.startswith("Left out")]
+    assert max(map(len, shown), default=0) <= 80
+    assert "…" not in "".join(shown), "a cut cell cannot be copied"
 
 
 def test_statistics_and_health(server, account):

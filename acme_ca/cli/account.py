@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
+from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import console
 from acme_ca.cli.order import MostOption, ReverseOption
 from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json
@@ -38,21 +38,23 @@ def list_accounts(
     if api.as_json:
         show_json(found)
         return
-    table = Table(box=None)
-    for column in ("id", "created (UTC)", "status", "EAB key", "service"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("contact", overflow="fold")
-    for account in found:
-        state = "frozen" if account["frozen"] else account["status"]
-        table.add_row(
+    rows = [
+        (
             account["id"],
             minute(account["created"]),
-            state,
+            "frozen" if account["frozen"] else account["status"],
             account["eab_key"],
             account["service"],
             ", ".join(account["contact"]),
         )
-    console().print(table)
+        for account in found
+    ]
+    show_list(
+        ("id", "created (UTC)", "status", "EAB key", "service", "contact"),
+        rows,
+        folds={"contact"},
+        spare=("EAB key", "created (UTC)"),
+    )
 
 
 @command(app, "show")

@@ -6,9 +6,8 @@ import json
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
-from acme_ca.cli.options import console
+from acme_ca.cli.lists import show_list
 from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json
 
 app = typer.Typer(help="Dangerous acts that wait for a second person.", no_args_is_help=True)
@@ -25,15 +24,24 @@ def list_approvals(
     if api.as_json:
         show_json(found)
         return
-    table = Table(box=None)
-    for column in ("id", "state", "act", "asked by", "asked (UTC)", "until (UTC)", "decided by"):
-        table.add_column(column, no_wrap=True)
-    for one in found:
-        times = (minute(one["created"]), minute(one["expires"]))
-        table.add_row(
-            one["id"], one["state"], one["action"], one["requested_by"], *times, one["decided_by"] or ""
+    rows = [
+        (
+            one["id"],
+            one["state"],
+            one["action"],
+            one["requested_by"],
+            minute(one["created"]),
+            minute(one["expires"]),
+            one["decided_by"],
         )
-    console().print(table)
+        for one in found
+    ]
+    show_list(
+        ("id", "state", "act", "asked by", "asked (UTC)", "until (UTC)", "decided by"),
+        rows,
+        folds={"act", "asked by", "decided by"},
+        spare=("asked (UTC)", "until (UTC)", "decided by"),
+    )
 
 
 @command(app, "show")

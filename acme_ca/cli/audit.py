@@ -16,7 +16,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives.hashes import SHA256
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from acme_ca.audit import check as checks
 from acme_ca.audit import verify as trail
@@ -24,6 +23,7 @@ from acme_ca.audit.chain import Checkpoint
 from acme_ca.audit.findings import Finding, Findings, Severity
 from acme_ca.audit.journal import Journal
 from acme_ca.audit.verify import Trust
+from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, in_database, load_settings
 from acme_ca.cli.remote import Api, command, show_json
 from acme_ca.config import ConfigurationError, Settings
@@ -228,16 +228,24 @@ def list_events(
     if api.as_json:
         show_json(found)
         return
-    table = Table(box=None)
-    for column in ("id", "time (UTC)", "event", "actor", "from"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("object", overflow="fold", min_width=24)
-    table.add_column("detail", overflow="fold")
-    for one in found:
-        at = f"{datetime.fromisoformat(one['at']):%Y-%m-%d %H:%M:%S}" if one["at"] else "?"
-        facts = json.dumps(one["detail"], ensure_ascii=False)
-        table.add_row(str(one["id"]), at, one["event"], one["actor"], one["source"], one["object"], facts)
-    console().print(table)
+    rows = [
+        (
+            str(one["id"]),
+            f"{datetime.fromisoformat(one['at']):%Y-%m-%d %H:%M:%S}" if one["at"] else "?",
+            one["event"],
+            one["actor"],
+            one["source"],
+            one["object"],
+            json.dumps(one["detail"], ensure_ascii=False),
+        )
+        for one in found
+    ]
+    show_list(
+        ("id", "time (UTC)", "event", "actor", "from", "object", "detail"),
+        rows,
+        folds={"actor", "object", "detail"},
+        spare=("detail", "from"),
+    )
 
 
 @command(app, "export")

@@ -21,6 +21,7 @@ from acme_ca.ca.keystore import KeyKind, KeyStoreError, PrivateKey
 from acme_ca.ca.rotation import Brought, Rotation
 from acme_ca.ca.served import Issuers
 from acme_ca.cli.cert import Reason
+from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import (
     ConfigOption,
     DataOption,
@@ -96,14 +97,17 @@ def list_issuers(api: Api) -> None:
     if api.as_json:
         show_json(found)
         return
-    table = Table(box=None)
-    for column in ("id", "kind", "state", "not after (UTC)"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("subject", overflow="fold")
-    for issuer in found:
-        ends = minute(issuer["not_after"]).partition(" ")[0]
-        table.add_row(issuer["id"][:MIN_PREFIX], issuer["kind"], issuer["state"], ends, issuer["subject"])
-    console().print(table)
+    rows = [
+        (
+            issuer["id"][:MIN_PREFIX],
+            issuer["kind"],
+            issuer["state"],
+            minute(issuer["not_after"]).partition(" ")[0],
+            issuer["subject"],
+        )
+        for issuer in found
+    ]
+    show_list(("id", "kind", "state", "not after (UTC)", "subject"), rows, folds={"subject"})
 
 
 def _show_files(settings: Settings, as_json: bool) -> None:  # noqa: FBT001  called by `command`

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from acme_ca.cli import cert
-from acme_ca.cli.options import console
+from acme_ca.cli.lists import show_list
 from acme_ca.cli.order import MostOption
 from acme_ca.cli.remote import Api, command, minute, show_json
 from acme_ca.core.states import CertificateState
@@ -65,12 +64,8 @@ def list_certificates(
     if api.as_json:
         show_json(found)
         return
-    table = Table(box=None)
-    for column in ("serial", "status", "recorded (UTC)", "ends (UTC)", "profile", "service"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("names", overflow="fold")
-    for one in found:
-        table.add_row(
+    rows = [
+        (
             one["serial"],
             one["status"],
             minute(one["recorded"]),
@@ -79,4 +74,11 @@ def list_certificates(
             one["service_id"],
             ", ".join(one["names"]),
         )
-    console().print(table)
+        for one in found
+    ]
+    show_list(
+        ("serial", "status", "recorded (UTC)", "ends (UTC)", "profile", "service", "names"),
+        rows,
+        folds={"names"},
+        spare=("recorded (UTC)", "profile", "service"),
+    )

@@ -11,12 +11,12 @@ import typer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import ValidationError
-from rich.table import Table
 
 from acme_ca.ca import crls as signing
 from acme_ca.ca import keystore
 from acme_ca.ca.issuers import issuer_id
 from acme_ca.ca.keystore import KeyStoreError, PrivateKey
+from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import (
     ConfigOption,
     DataOption,
@@ -54,13 +54,16 @@ def info(api: Api, *, issuer: IssuerOption = None) -> None:
     if api.as_json:
         show_json(found)
         return
-    table = Table(box=None)
-    for column in ("issuer", "shard", "state", "entries", "of", "next update (UTC)"):
-        table.add_column(column, no_wrap=True)
-    for shard in found:
-        facts = ("" if shard[name] is None else str(shard[name]) for name in _COLUMNS)
-        table.add_row(*facts, minute(shard["next_update"]))
-    console().print(table)
+    rows = [
+        (
+            *("" if shard[name] is None else str(shard[name]) for name in _COLUMNS),
+            minute(shard["next_update"]),
+        )
+        for shard in found
+    ]
+    show_list(
+        ("issuer", "shard", "state", "entries", "of", "next update (UTC)"), rows, spare=("of", "entries")
+    )
 
 
 _COLUMNS = ("issuer", "shard", "state", "entries", "certificates")

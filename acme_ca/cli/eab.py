@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
+from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import (
     OF_A_LATER_RELEASE,
@@ -123,14 +123,17 @@ def list_keys(
     if api.as_json:
         show_json(found)
         return
-    table = Table(box=None)
-    for column in ("key id", "state", "accounts", "created (UTC)"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("owner", overflow="fold")
-    for key in found:
-        owner = f"{key['owner']} ({key['service']})" if key["service"] else key["owner"]
-        table.add_row(key["id"], key["state"], _accounts(key), minute(key["created"]), owner)
-    console().print(table)
+    rows = [
+        (
+            key["id"],
+            key["state"],
+            _accounts(key),
+            minute(key["created"]),
+            f"{key['owner']} ({key['service']})" if key["service"] else key["owner"],
+        )
+        for key in found
+    ]
+    show_list(("key id", "state", "accounts", "created (UTC)", "owner"), rows, folds={"owner"})
 
 
 @command(app, "show")

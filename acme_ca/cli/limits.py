@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
+from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, show_json
 from acme_ca.core.limits import LimitKind
@@ -24,13 +24,6 @@ SubjectArgument = Annotated[
 AccountOption = Annotated[str | None, typer.Option(metavar="ID", help="Of this account.")]
 
 
-def _table(*columns: str) -> Table:
-    table = Table(box=None)
-    for column in columns:
-        table.add_column(column, no_wrap=True)
-    return table
-
-
 @command(app, "list")
 def list_limits(api: Api) -> None:
     """Show the limits in force, and the overrides."""
@@ -38,14 +31,18 @@ def list_limits(api: Api) -> None:
     if api.as_json:
         show_json({**found, "overrides": overrides})
         return
-    table = _table("kind", "limit", "for", "expires (UTC)")
-    table.add_column("reason", overflow="fold")
-    for limit in found["limits"]:
-        table.add_row(limit["kind"], limit["limit"] or "none", "all others" if overrides else "all")
-    for one in overrides:
-        subject = one["subject"] if len(one["subject"]) <= 60 else one["subject"][:60] + "…"  # noqa: PLR2004
-        table.add_row(one["kind"], one["limit"], subject, minute(one["expires"]), one["reason"])
-    console().print(table)
+    everybody = "all others" if overrides else "all"
+    rows = [(limit["kind"], limit["limit"] or "none", everybody, "", "") for limit in found["limits"]]
+    rows += [
+        (one["kind"], one["limit"], one["subject"], minute(one["expires"]), one["reason"])
+        for one in overrides
+    ]
+    show_list(
+        ("kind", "limit", "for", "expires (UTC)", "reason"),
+        rows,
+        folds={"for", "reason"},
+        spare=("reason", "expires (UTC)"),
+    )
     paused = found["failures_before_pause"]
     console().print(
         f"Paused after {paused} failed validations of a name in a row." if paused else "Nobody is paused."
@@ -94,12 +91,23 @@ def usage(
     if api.as_json:
         show_json(found)
         return
-    table = _table("kind", "limit", "left", "next (UTC)", "all again (UTC)")
-    table.add_column("of", overflow="fold")
-    for one in found["items"]:
-        times = (minute(one[time]) for time in ("free_at", "full_at"))
-        table.add_row(one["kind"], one["limit"], str(one["left"]), *times, one["subject"])
-    console().print(table)
+    rows = [
+        (
+            one["kind"],
+            one["limit"],
+            str(one["left"]),
+            minute(one["free_at"]),
+            minute(one["full_at"]),
+            one["subject"],
+        )
+        for one in found["items"]
+    ]
+    show_list(
+        ("kind", "limit", "left", "next (UTC)", "all again (UTC)", "of"),
+        rows,
+        folds={"of"},
+        spare=("all again (UTC)",),
+    )
 
 
 @command(app, "pauses")
@@ -114,12 +122,22 @@ def pauses(
     if api.as_json:
         show_json(found)
         return
-    table = _table("account", "failures", "last (UTC)", "paused (UTC)")
-    table.add_column("name", overflow="fold")
-    for one in found:
-        row = (one["account"], str(one["failures"]), minute(one["failed"]), minute(one["paused"]))
-        table.add_row(*row, one["identifier"].partition(":")[2])
-    console().print(table)
+    rows = [
+        (
+            one["account"],
+            str(one["failures"]),
+            minute(one["failed"]),
+            minute(one["paused"]),
+            one["identifier"].partition(":")[2],
+        )
+        for one in found
+    ]
+    show_list(
+        ("account", "failures", "last (UTC)", "paused (UTC)", "name"),
+        rows,
+        folds={"name"},
+        spare=("last (UTC)", "failures"),
+    )
 
 
 @command(app, "unpause")

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
+from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import Api, command, minute, part, show_facts, show_json
 from acme_ca.core.states import OrderStatus
@@ -37,12 +37,8 @@ def list_orders(
     if api.as_json:
         show_json(found)
         return
-    table = Table(box=None)
-    for column in ("id", "created (UTC)", "status", "account", "profile"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("names", overflow="fold")
-    for order in found:
-        table.add_row(
+    rows = [
+        (
             order["id"],
             minute(order["created"]),
             order["status"],
@@ -50,7 +46,14 @@ def list_orders(
             order["profile"]["name"],
             ", ".join(order["names"]),
         )
-    console().print(table)
+        for order in found
+    ]
+    show_list(
+        ("id", "created (UTC)", "status", "account", "profile", "names"),
+        rows,
+        folds={"names"},
+        spare=("profile", "account"),
+    )
 
 
 @command(app, "show")

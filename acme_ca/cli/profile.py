@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from acme_ca.ca import profiles
 from acme_ca.ca.profiles import UnworkableProfile
+from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import (
     console,
 )
@@ -42,21 +42,22 @@ def list_profiles(api: Api) -> None:
     if api.as_json:
         show_json(found)
         return
-    table = Table(box=None)
-    table.add_column("name", no_wrap=True)
-    table.add_column("version", no_wrap=True, justify="right")
-    table.add_column("saved (UTC)", no_wrap=True)
-    table.add_column("offered", no_wrap=True)
-    table.add_column("description", overflow="fold")
-    for profile in found:
-        table.add_row(
+    rows = [
+        (
             profile["name"],
             str(profile["version"]),
             minute(profile["created"]),
             _offered(profile),
             profile["description"],
         )
-    console().print(table)
+        for profile in found
+    ]
+    show_list(
+        ("name", "version", "saved (UTC)", "offered", "description"),
+        rows,
+        folds={"description"},
+        spare=("saved (UTC)", "version"),
+    )
 
 
 @command(app, "show")
@@ -76,13 +77,16 @@ def versions(api: Api, name: NameArgument) -> None:
     if api.as_json:
         show_json(found)
         return
-    table = Table(box=None)
-    for column in ("version", "saved (UTC)", "by", "description"):
-        table.add_column(column)
-    for profile in found:
-        by = "the server" if profile["built_in"] else "an operator"
-        table.add_row(str(profile["version"]), minute(profile["created"]), by, profile["description"])
-    console().print(table)
+    rows = [
+        (
+            str(profile["version"]),
+            minute(profile["created"]),
+            "the server" if profile["built_in"] else "an operator",
+            profile["description"],
+        )
+        for profile in found
+    ]
+    show_list(("version", "saved (UTC)", "by", "description"), rows, folds={"description"})
 
 
 @command(app, "save")

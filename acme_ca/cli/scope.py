@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
+from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import (
     OF_A_LATER_RELEASE,
@@ -69,18 +69,24 @@ def list_scopes(
     if api.as_json:
         show_json(found)
         return
-    table = Table(box=None)
-    for column in ("scope", "state", "expires (UTC)"):
-        table.add_column(column, no_wrap=True)
-    for column in ("rule", "for", "by", "because"):
-        table.add_column(column, overflow="fold")
-    for scope in found:
-        whom = f"account {scope['account']}" if scope["account"] else f"EAB key {scope['eab_key']}"
-        first = (scope["id"], scope["state"], minute(scope["expires"]))
-        table.add_row(
-            *first, scope["rule"] or OF_A_LATER_RELEASE, whom, scope["approved_by"], scope["reason"]
+    rows = [
+        (
+            scope["id"],
+            scope["state"],
+            minute(scope["expires"]),
+            scope["rule"] or OF_A_LATER_RELEASE,
+            f"account {scope['account']}" if scope["account"] else f"EAB key {scope['eab_key']}",
+            scope["approved_by"],
+            scope["reason"],
         )
-    console().print(table)
+        for scope in found
+    ]
+    show_list(
+        ("scope", "state", "expires (UTC)", "rule", "for", "by", "because"),
+        rows,
+        folds={"rule", "for", "by", "because"},
+        spare=("by", "because", "expires (UTC)"),
+    )
 
 
 @command(app, "show")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
+from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json
 from acme_ca.config import ConfigurationError
@@ -83,13 +83,8 @@ def list_services(
     if api.as_json:
         show_json(found)
         return
-    table = Table(box=None)
-    for column in ("id", "state", "version", "registered (UTC)"):
-        table.add_column(column, no_wrap=True)
-    for column in ("owner", "domains"):
-        table.add_column(column, overflow="fold")
-    for one in found:
-        table.add_row(
+    rows = [
+        (
             one["service_id"],
             one["state"],
             one["version"],
@@ -97,7 +92,14 @@ def list_services(
             one["owner"],
             ", ".join(one["domains"]),
         )
-    console().print(table)
+        for one in found
+    ]
+    show_list(
+        ("id", "state", "version", "registered (UTC)", "owner", "domains"),
+        rows,
+        folds={"owner", "domains"},
+        spare=("version", "registered (UTC)"),
+    )
 
 
 @command(app, "info")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from acme_ca.admin.access import Role
+from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json, shown
 
@@ -55,22 +55,32 @@ def list_tokens(
     if api.as_json:
         show_json(found)
         return
-    table = Table(box=None)
-    for column in (
-        "id",
-        "name",
-        "role",
-        "created (UTC)",
-        "expires (UTC)",
-        "last used (UTC)",
-        "revoked (UTC)",
-    ):
-        table.add_column(column, no_wrap=True)
-    table.add_column("for services", overflow="fold")
-    for token in found:
-        times = (minute(token[time]) for time in ("created", "expires", "last_used", "revoked"))
-        table.add_row(token["id"], token["name"], token["role"], *times, shown(token["services"]))
-    console().print(table)
+    times = ("created", "expires", "last_used", "revoked")
+    rows = [
+        (
+            token["id"],
+            token["name"],
+            token["role"],
+            *(minute(token[time]) for time in times),
+            shown(token["services"]),
+        )
+        for token in found
+    ]
+    show_list(
+        (
+            "id",
+            "name",
+            "role",
+            "created (UTC)",
+            "expires (UTC)",
+            "last used (UTC)",
+            "revoked (UTC)",
+            "for services",
+        ),
+        rows,
+        folds={"for services"},
+        spare=("created (UTC)", "last used (UTC)", "revoked (UTC)", "for services"),
+    )
 
 
 @command(app, "show")
