@@ -402,15 +402,17 @@ CREATE TABLE certificate (
     CONSTRAINT certificate_revoked_is_changed CHECK (revoked IS NULL OR status_changed IS NOT NULL),
     CONSTRAINT certificate_window_whole CHECK ((window_start IS NULL) = (window_end IS NULL) AND window_start < window_end)
 ) WITH (fillfactor = 60, autovacuum_vacuum_insert_scale_factor = 0.02);
-CREATE INDEX certificate_account ON certificate (account_id, recorded);
+CREATE INDEX certificate_account ON certificate (account_id, recorded, serial) INCLUDE (not_after, revoked, issuer_id, profile, service);
 -- What CRLs are made of.
 CREATE INDEX certificate_status ON certificate (issuer_id, shard, not_after) WHERE status_changed IS NOT NULL;
--- The orders of lists, and of the audit. Most filters are answered from these two alone (acme_ca/storage/search.py).
+-- The orders of lists, and of the audit. Most filters are answered from these alone (acme_ca/storage/search.py).
 CREATE INDEX certificate_recorded ON certificate (recorded, serial) INCLUDE (not_after, revoked, issuer_id, profile, service);
-CREATE INDEX certificate_end ON certificate (not_after, serial) INCLUDE (recorded, revoked, issuer_id, profile, service);
-CREATE INDEX certificate_service ON certificate (service, recorded, serial) WHERE service IS NOT NULL;
-CREATE INDEX certificate_revoked ON certificate (recorded, serial) WHERE revoked IS NOT NULL;
-CREATE INDEX certificate_revoked_end ON certificate (not_after, serial) WHERE revoked IS NOT NULL;
+CREATE INDEX certificate_end ON certificate (not_after, serial) INCLUDE (recorded, revoked, issuer_id, profile, service, account_id);
+CREATE INDEX certificate_service ON certificate (service, recorded, serial) INCLUDE (not_after, revoked, issuer_id, profile) WHERE service IS NOT NULL;
+CREATE INDEX certificate_revoked ON certificate (recorded, serial)
+    INCLUDE (not_after, revoked, reason, issuer_id, profile, service, account_id) WHERE revoked IS NOT NULL;
+CREATE INDEX certificate_revoked_end ON certificate (not_after, serial)
+    INCLUDE (recorded, revoked, reason, issuer_id, profile, service, account_id) WHERE revoked IS NOT NULL;
 CREATE INDEX certificate_held ON certificate (serial) WHERE reason = 6;
 -- Without the list of pending entries: it would be put into the tree by some unlucky issuance.
 CREATE INDEX certificate_words ON certificate USING gin (words) WITH (fastupdate = off);
@@ -486,7 +488,7 @@ CREATE TABLE audit_event (
     detail       json        NOT NULL DEFAULT '{}'       -- what was changed: before and after
 );
 CREATE INDEX audit_event_object ON audit_event (object);
-CREATE INDEX audit_event_at ON audit_event (at, id);
+CREATE INDEX audit_event_at ON audit_event (at, id) INCLUDE (actor, event);
 -- For those who look. Issuing writes to neither: what it adds is found by the object, or by the time.
 CREATE INDEX audit_event_rare ON audit_event (event, at, id) WHERE event <> 'certificate.issued';
 CREATE INDEX audit_event_operator ON audit_event (actor, at, id) WHERE actor NOT LIKE 'account:%';

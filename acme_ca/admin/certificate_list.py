@@ -28,7 +28,7 @@ MOST_WORDS = 10
 
 class CertificateQuery(PageQuery):
     status: CertificateState | None = None
-    """Revoked and on hold win over expired."""
+    """Revoked and on hold win over expired. What was recorded and not signed is neither good nor expired."""
     service: Word | None = None
     name: Name | None = None
     """A DNS name, wildcard or address that it has; `.a.example`: a.example or anything below it."""
@@ -84,7 +84,7 @@ async def find(admin: Admin, call: Call) -> Page[ListedCertificate]:
         now=now,
         limit=query.limit,
         sort=sort,
-        after=lists.after(query.cursor, timed=not sort.endswith("serial"), sort=sort),
+        after=lists.after(query.cursor, timed=True, sort=sort),
     )
     return lists.page(found, sort=sort, view=_view)
 

@@ -7,8 +7,10 @@ the filters that are set; every value is a parameter, and none of them is a patt
 
 from __future__ import annotations
 
+import itertools
+import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -28,13 +30,21 @@ from acme_ca.core.model import (
 )
 from acme_ca.core.states import AccountStatus, CertificateState, OrderStatus, certificate_state
 from acme_ca.storage.accounts import AccountRecord
-from acme_ca.storage.database import Database, Row
+from acme_ca.storage.database import Database, Row, from_json
 from acme_ca.storage.orders import order_of
 
 Item = TypeVar("Item")
 
 STRIDE = 5000
-"""Rows that a list looks at in the order of its page before it goes another way."""
+"""Rows that are looked up in the order of the page before a list goes another way."""
+SORTED = 250_000
+"""Entries of an index that are read as a whole and sorted at most."""
+LITTLE = 6_000
+"""Rows of the table that are collected at once,"""
+MANY = 100_000
+"""and that are collected at most."""
+MEANINGS = 4
+"""Searches that one of several words becomes at most."""
 SERIAL_BEGINNING = 6
 """Digits from which on a word that somebody searches for is looked up as the beginning of a serial number."""
 
@@ -66,36 +76,53 @@ class _Condition:
     values: tuple[Any, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Index:
+    """Tells of a row what conditions are about, so that none of the table is read for those that do not fit."""
+
+    begins: str | None = None
+    """The condition that makes it worth while; None: it has all rows."""
+    tells: frozenset[str]
+    sorting: frozenset[str] = frozenset()
+    """Conditions that pick rows of it, which are sorted: it has not the order of the page. None: it has."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Key:
-    """What rows are sorted by: a column, where it is not the id alone, and the id; and the indexes that have this order."""
+    """What rows are sorted by: a column, where it is not the id alone, and the id. `indexes`: the best first, that of all
+    rows last.
+    """
 
     id: str
     column: str | None = None
+    indexes: tuple[_Index, ...]
     descending: bool = False
-    covers: frozenset[str] = frozenset()
-    """What the index with this order tells of a row."""
-    indexes: tuple[str, ...] = ()
-    """What other indexes begin with that go on in this order, the narrowest first."""
 
     @property
     def columns(self) -> list[str]:
         return [self.id] if self.column is None else [self.column, self.id]
 
     @property
-    def order(self) -> str:
-        return ", ".join(f"{column} DESC" if self.descending else column for column in self.columns)
+    def names(self) -> str:
+        return ", ".join(self.columns)
+
+    def order(self, table: str) -> str:
+        way = " DESC" if self.descending else ""
+        return ", ".join(f"{table}.{column}{way}" for column in self.columns)
 
     def behind(self, after: Position) -> _Condition:
         values = (after.id,) if self.column is None else (after.value, after.id)
         places = ", ".join("{}" for _ in values)
         way = "<" if self.descending else ">"
-        return _Condition(self.columns[0], f"({', '.join(self.columns)}) {way} ({places})", values)
+        return _Condition(self.columns[0], f"({self.names}) {way} ({places})", values)
 
-    def along(self, conditions: Sequence[_Condition]) -> list[_Condition]:
-        """Those that bound a walk along an index with this order: rows that are passed over for them cost nothing."""
-        first = next((name for name in self.indexes if any(one.on == name for one in conditions)), None)
-        return [one for one in conditions if one.on in {self.columns[0], first}]
+    def first(self, rows: Iterable[Row], limit: int) -> list[Row]:
+        """Of several pages, in which a row may be more than once."""
+        by_id = {row[self.id]: row for row in rows}
+        ordered = sorted(
+            by_id.values(), key=lambda row: [row[one] for one in self.columns], reverse=self.descending
+        )
+        return ordered[:limit]
 
 
 class _Statement:
@@ -115,72 +142,107 @@ class _Statement:
 
 @dataclass(frozen=True, slots=True)
 class _List:
-    """What is listed: its FROM, and the columns that are shown."""
+    """What is listed: its FROM, and the columns that are shown. `finds`: conditions that an index of the table finds."""
 
     columns: str
     source: str
+    finds: frozenset[str]
 
 
-async def _rows(
-    database: Database, listed: _List, conditions: Sequence[_Condition], key: _Key, *, few: bool, limit: int
-) -> list[Row]:
-    """The first `limit` rows.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Search:
+    """Which way is short depends on where in the order the rows are that fit, and no statistics know that.
 
-    Which way is short depends on where in the order the rows are that fit, and no statistics know that. Conditions that
-    the index of the order holds in itself are looked at there, for all rows if need be. With others: first a walk in the
-    order of the page that gives up after STRIDE rows; what fits often enough is found on it. What does not is collected
-    through the indexes of its conditions, and sorted. `few`: it is known to be little.
+    What an index tells is looked at there, for all rows if need be. Of the rows that are left STRIDE are looked up in the
+    order of the page: what fits often enough is among them. What does not is collected through the indexes of its
+    conditions, and sorted.
     """
-    if all(condition.on in key.covers for condition in conditions):
-        return await _glance(database, listed, conditions, key, limit=limit)
-    bounds = key.along(conditions)
-    rest = [condition for condition in conditions if condition not in bounds]
-    if not few:
-        rows = await _walk(database, listed, bounds, rest, key=key, limit=limit)
-        if len(rows) == limit or not rest:
+
+    database: Database
+    listed: _List
+    conditions: Sequence[_Condition]
+    key: _Key
+    limit: int
+
+    async def rows(self) -> list[Row]:
+        """The first `limit` rows."""
+        index = await self._index()
+        told = [one for one in self.conditions if one.on in index.tells]
+        rest = [one for one in self.conditions if one.on not in index.tells]
+        if not rest:
+            return (await self._looked_up(index, told, rest, self.limit))[0]
+        finding = [one for one in self.conditions if one.on in self.listed.finds]
+        exact = [one for one in finding if one.on != "text"]
+        if exact and await self._estimate(exact) <= LITTLE:
+            return await self._collected(exact)
+        rows, is_all = await self._looked_up(index, told, rest, STRIDE)
+        if is_all or len(rows) == self.limit:
             return rows
-    return await _collect(database, listed, conditions, key, limit=limit)
+        if any(one in rest for one in finding) and await self._estimate(finding) <= MANY:
+            return await self._collected(finding)
+        return (await self._looked_up(index, told, rest, None))[0]
 
+    async def _index(self) -> _Index:
+        """One in the order of the page, or with not too many rows to sort."""
+        about = {None, *(one.on for one in self.conditions)}
+        for index in self.key.indexes:
+            if index.begins in about and (not index.sorting or await self._is_sorted_soon(index)):
+                return index
+        raise AssertionError("the last one has all rows, in order")
 
-async def _glance(
-    database: Database, listed: _List, conditions: Sequence[_Condition], key: _Key, *, limit: int
-) -> list[Row]:
-    """Reads an index, and of the table only the rows of the page."""
-    statement = _Statement()
-    fitting = f"SELECT {key.id} FROM {listed.source} c WHERE {statement.where(conditions)} ORDER BY {key.order} LIMIT {limit:d}"
-    return await database.search(_these(listed, fitting, key), *statement.values)
+    async def _is_sorted_soon(self, index: _Index) -> bool:
+        picking = [one for one in self.conditions if one.on in index.sorting]
+        return bool(picking) and await self._estimate(picking) <= SORTED
 
+    async def _estimate(self, conditions: Sequence[_Condition]) -> int:
+        """How many rows PostgreSQL expects: exact enough for common values and for times."""
+        statement = _Statement()
+        text = f"EXPLAIN (FORMAT JSON) SELECT FROM {self.listed.source} c WHERE {statement.where(conditions)}"
+        (row,) = await self.database.search(text, *statement.values)
+        return int(from_json(row[0])[0]["Plan"]["Plan Rows"])
 
-async def _collect(
-    database: Database, listed: _List, conditions: Sequence[_Condition], key: _Key, *, limit: int
-) -> list[Row]:
-    """OFFSET 0 keeps the planner from walking."""
-    statement = _Statement()
-    columns = ", ".join(key.columns)
-    found = f"SELECT {columns} FROM {listed.source} c WHERE {statement.where(conditions)} OFFSET 0"
-    fitting = f"SELECT {key.id} FROM ({found}) f ORDER BY {key.order} LIMIT {limit:d}"
-    return await database.search(_these(listed, fitting, key), *statement.values)
+    async def _looked_up(
+        self, index: _Index, told: Sequence[_Condition], rest: Sequence[_Condition], most: int | None
+    ) -> tuple[list[Row], bool]:
+        """Through the index, of the first `most` rows that it finds; whether these were all. None: of all."""
+        statement = _Statement()
+        seen = "NULL::bigint" if most is None else "(SELECT count(*) FROM found)"
+        rows = await self.database.search(
+            f"""WITH found AS MATERIALIZED ({self._found(statement, told, index, most)}), page AS (
+                    SELECT c.* FROM found f, LATERAL (
+                        SELECT {self.listed.columns} FROM {self.listed.source} c
+                        WHERE c.{self.key.id} = f.{self.key.id} AND {statement.where(rest)} OFFSET 0
+                    ) c ORDER BY {self.key.order("f")} LIMIT {self.limit:d}
+                )
+                SELECT p.*, s.seen FROM (SELECT {seen} AS seen) s LEFT JOIN page p ON true ORDER BY {self.key.order("p")}""",
+            *statement.values,
+        )
+        is_all = most is None or rows[0]["seen"] < most
+        return [row for row in rows if row[self.key.id] is not None], is_all
 
+    def _found(
+        self, statement: _Statement, told: Sequence[_Condition], index: _Index, most: int | None
+    ) -> str:
+        fitting = f"SELECT {self.key.names} FROM {self.listed.source} c WHERE {statement.where(told)}"
+        source = "f" if index.sorting else "c"
+        if (
+            index.sorting
+        ):  # OFFSET 0: planned as if all of it were wanted, or it would walk in the order of the page
+            fitting = f"SELECT {self.key.names} FROM ({fitting} OFFSET 0) f"
+        return f"{fitting} ORDER BY {self.key.order(source)}" + ("" if most is None else f" LIMIT {most:d}")
 
-def _these(listed: _List, ids: str, key: _Key) -> str:
-    return f"SELECT {listed.columns} FROM {listed.source} c WHERE {key.id} = ANY (ARRAY({ids})) ORDER BY {key.order}"
-
-
-async def _walk(
-    database: Database,
-    listed: _List,
-    bounds: Sequence[_Condition],
-    rest: Sequence[_Condition],
-    *,
-    key: _Key,
-    limit: int,
-) -> list[Row]:
-    statement = _Statement()
-    walked = f"SELECT * FROM {listed.source} c WHERE {statement.where(bounds)} ORDER BY {key.order} LIMIT {STRIDE if rest else limit:d}"
-    return await database.search(
-        f"SELECT {listed.columns} FROM ({walked}) c WHERE {statement.where(rest)} ORDER BY {key.order} LIMIT {limit:d}",
-        *statement.values,
-    )
+    async def _collected(self, finding: Sequence[_Condition]) -> list[Row]:
+        """Through indexes for these alone."""
+        statement = _Statement()
+        rest = [one for one in self.conditions if one not in finding]
+        found = f"SELECT * FROM {self.listed.source} c WHERE {statement.where(finding)} OFFSET 0"
+        return await self.database.search(
+            f"""SELECT {self.listed.columns} FROM {self.listed.source} c WHERE c.{self.key.id} = ANY (ARRAY(
+                    SELECT {self.key.id} FROM ({found}) c WHERE {statement.where(rest)}
+                    ORDER BY {self.key.order("c")} LIMIT {self.limit:d}
+                )) ORDER BY {self.key.order("c")}""",
+            *statement.values,
+        )
 
 
 # ---------------------------------------------------------------- certificates
@@ -193,21 +255,47 @@ class CertificateSort(StrEnum):
     RECORDED_LAST = "-recorded"
     NOT_AFTER = "not_after"
     NOT_AFTER_LAST = "-not_after"
-    SERIAL = "serial"
-    SERIAL_LAST = "-serial"
 
 
-_COVERED = frozenset({"recorded", "not_after", "good", "issuer", "profile", "service", "services"})
-_BY_RECORDED = _Key("serial", "recorded", covers=_COVERED, indexes=("revoked", "service", "account"))
-_BY_END = _Key("serial", "not_after", covers=_COVERED, indexes=("revoked",))
-_BY_SERIAL = _Key("serial")
+_RECORDED = frozenset({"recorded", "recorded since", "recorded until"})
+_END = frozenset({"not_after", "ends after", "ends until"})
+_TOLD = _RECORDED | _END | {"issuer", "profile", "service", "services"}
+_REVOKED = _Index(begins="revoked", tells=_TOLD | {"revoked", "reason", "account"})
+_OF_ACCOUNT = _Index(begins="account", tells=_TOLD | {"good", "account"})
+_OF_SERVICE = _Index(begins="service", tells=_TOLD | {"good"})
+_ALL_BY_RECORDED = _Index(tells=_TOLD | {"good"})
+_ALL_BY_END = _Index(tells=_TOLD | {"good", "account"})
+
+
+def _by_recorded(*, descending: bool) -> _Key:
+    """What ends late was recorded late. So what has such an end is met where the page begins, unless it is wanted of one
+    issuer or profile alone, or from its other side: then few are sorted faster than all before them are passed.
+    """
+    by_end = [
+        replace(_ALL_BY_END, begins=begins, sorting=_END)
+        for begins in ("ends until" if descending else "ends after", "issuer", "profile")
+    ]
+    indexes = (_REVOKED, _OF_ACCOUNT, _OF_SERVICE, *by_end, _ALL_BY_RECORDED)
+    return _Key(id="serial", column="recorded", indexes=indexes, descending=descending)
+
+
+def _by_end(*, descending: bool) -> _Key:
+    """Likewise."""
+    by_recorded = [
+        replace(_ALL_BY_RECORDED, begins=begins, sorting=_RECORDED)
+        for begins in ("recorded until" if descending else "recorded since", "issuer", "profile")
+    ]
+    of_account = replace(_OF_ACCOUNT, sorting=frozenset({"account"}))
+    of_service = replace(_OF_SERVICE, sorting=frozenset({"service"}))
+    indexes = (_REVOKED, of_account, of_service, *by_recorded, _ALL_BY_END)
+    return _Key(id="serial", column="not_after", indexes=indexes, descending=descending)
+
+
 _CERTIFICATE_KEYS = {
-    CertificateSort.RECORDED: _BY_RECORDED,
-    CertificateSort.RECORDED_LAST: replace(_BY_RECORDED, descending=True),
-    CertificateSort.NOT_AFTER: _BY_END,
-    CertificateSort.NOT_AFTER_LAST: replace(_BY_END, descending=True),
-    CertificateSort.SERIAL: _BY_SERIAL,
-    CertificateSort.SERIAL_LAST: replace(_BY_SERIAL, descending=True),
+    CertificateSort.RECORDED: _by_recorded(descending=False),
+    CertificateSort.RECORDED_LAST: _by_recorded(descending=True),
+    CertificateSort.NOT_AFTER: _by_end(descending=False),
+    CertificateSort.NOT_AFTER_LAST: _by_end(descending=True),
 }
 
 
@@ -265,9 +353,21 @@ _CERTIFICATES = _List(
     columns="""serial, issuer_id, account_id, order_id, service, profile, profile_version, identifiers, spki_sha256, not_before,
         not_after, recorded, revoked, reason, comment, der IS NOT NULL AS signed""",
     source="certificate",
+    finds=frozenset(
+        {
+            "name",
+            "below",
+            "text",
+            "beginning",
+            "spki_sha256",
+            "order",
+            "held",
+            "revoked",
+            "account",
+            "service",
+        }
+    ),
 )
-_FEW = {"name", "beginning", "spki_sha256", "order", "held"}
-"""Conditions that hardly ever leave many."""
 
 
 async def certificates(
@@ -280,11 +380,18 @@ async def certificates(
     after: Position | None = None,
 ) -> Page[FoundCertificate]:
     """Raises DatabaseUnavailable also when the search takes too long."""
-    conditions, key = list(_of_certificates(wanted, now)), _CERTIFICATE_KEYS[sort]
-    few = any(condition.on in _FEW for condition in conditions)
-    if after is not None:
-        conditions.append(key.behind(after))
-    rows = await _rows(database, _CERTIFICATES, conditions, key, few=few, limit=limit + 1)
+    key = _CERTIFICATE_KEYS[sort]
+    conditions = [*_of_certificates(wanted, now), *([key.behind(after)] if after is not None else ())]
+    rows: list[Row] = []
+    for words in await _meanings(database, (wanted.text or "").lower().split()):
+        rows += await _Search(
+            database=database,
+            listed=_CERTIFICATES,
+            conditions=[*conditions, *words],
+            key=key,
+            limit=limit + 1,
+        ).rows()
+    rows = key.first(rows, limit + 1)
     found = tuple(_found_certificate(row, now) for row in rows[:limit])
     return Page(found, _end(found[-1], key) if len(rows) > limit else None)
 
@@ -320,10 +427,11 @@ def _found_certificate(row: Row, now: datetime) -> FoundCertificate:
     )
 
 
+# Whether there is such a profile at all, or such an issuer, is asked once, and not of each certificate.
 _CERTIFICATE_HAS = {
     "service": "service = {}",
-    "profile": "profile = {}",
-    "issuer": "issuer_id = {}",
+    "profile": "profile = {0} AND EXISTS (SELECT FROM profile p WHERE p.name = {0})",
+    "issuer": "issuer_id = {0} AND EXISTS (SELECT FROM issuer i WHERE i.id = {0})",
     "account": "account_id = {}",
     "order": "order_id = {}",
     "spki_sha256": "spki_sha256 = {}",
@@ -334,7 +442,9 @@ def _of_certificates(wanted: CertificateFilter, now: datetime) -> Iterator[_Cond
     for name, text in _CERTIFICATE_HAS.items():
         if (value := getattr(wanted, name)) is not None:
             yield _Condition(name, text, (value,))
-    if wanted.services:
+    if len(wanted.services) == 1:
+        yield _Condition("service", "service = {}", tuple(wanted.services))
+    elif wanted.services:
         yield _Condition("services", "service = ANY ({}::text[])", (wanted.services,))
     if wanted.state is not None:
         yield from _in_state(wanted.state, now)
@@ -346,12 +456,10 @@ def _of_certificates(wanted: CertificateFilter, now: datetime) -> Iterator[_Cond
     if wanted.serial is not None:
         values = (*_range(wanted.serial), wanted.serial.zfill(32))
         yield _Condition("beginning", f"({_SERIAL} OR serial = {{}})", values)
-    for word in (wanted.text or "").lower().split():
-        yield _word(word)
 
 
 def _in_state(state: CertificateState, now: datetime) -> Iterator[_Condition]:
-    """As `core.states.certificate_state` has it."""
+    """As `core.states.certificate_state` has it; of what was signed, but for those that were revoked all the same."""
     if state is CertificateState.ON_HOLD:
         yield _Condition("held", "reason = 6", ())
     elif state is CertificateState.REVOKED:
@@ -359,37 +467,61 @@ def _in_state(state: CertificateState, now: datetime) -> Iterator[_Condition]:
         yield _Condition("reason", "reason <> 6", ())
     else:
         yield _Condition("good", "revoked IS NULL", ())
+        yield _Condition("signed", "der IS NOT NULL", ())
     if state is CertificateState.GOOD:
-        yield _Condition("not_after", "not_after > {}", (now,))
+        yield _Condition("ends after", "not_after > {}", (now,))
     if state is CertificateState.EXPIRED:
-        yield _Condition("not_after", "not_after <= {}", (now,))
+        yield _Condition("ends until", "not_after <= {}", (now,))
 
 
 def _in_time(wanted: CertificateFilter) -> Iterator[_Condition]:
     if wanted.ends_after is not None:
-        yield _Condition("not_after", "not_after > {}", (wanted.ends_after,))
+        yield _Condition("ends after", "not_after > {}", (wanted.ends_after,))
     if wanted.ends_until is not None:
-        yield _Condition("not_after", "not_after <= {}", (wanted.ends_until,))
+        yield _Condition("ends until", "not_after <= {}", (wanted.ends_until,))
     if wanted.recorded_since is not None:
-        yield _Condition("recorded", "recorded >= {}", (wanted.recorded_since,))
+        yield _Condition("recorded since", "recorded >= {}", (wanted.recorded_since,))
     if wanted.recorded_until is not None:
-        yield _Condition("recorded", "recorded < {}", (wanted.recorded_until,))
+        yield _Condition("recorded until", "recorded < {}", (wanted.recorded_until,))
 
 
 _SERIAL = "serial BETWEEN {} AND {}"
 _DIGITS = re.compile(r"[0-9a-f]{1,32}")
 
 
-def _word(word: str) -> _Condition:
-    texts, values = ["words @@ {}::tsquery", "service = {}"], [_whole(word) + ":*", word]
+async def _meanings(database: Database, words: Sequence[str]) -> list[tuple[_Condition, ...]]:
+    """What the words can mean together; a row fits when it fits one of these.
+
+    Each is a search of its own, which finds its way better than one for all of them would: what a word cannot mean,
+    since there is no such service, account or order, is left out.
+    """
+    meanings = [await _meanings_of(database, word) for word in words]
+    while math.prod(map(len, meanings)) > MEANINGS:
+        longest = max(range(len(meanings)), key=lambda place: len(meanings[place]))
+        meanings[longest] = [_any(meanings[longest])]
+    return list(itertools.product(*meanings))
+
+
+async def _meanings_of(database: Database, word: str) -> list[_Condition]:
     digits = word.replace(":", "")
+    others = [_Condition("service", "service = {}", (word,))]
     if len(digits) >= SERIAL_BEGINNING and _DIGITS.fullmatch(digits):
-        texts.append(_SERIAL)
-        values += _range(digits)
+        others.append(_Condition("beginning", _SERIAL, _range(digits)))
     if len(digits) == len("0" * 32):
-        texts += ["account_id = {}", "order_id = {}"]
-        values += [word, word]
-    return _Condition("text", f"({' OR '.join(texts)})", tuple(values))
+        others.append(_Condition("account", "account_id = {}", (word,)))
+        others.append(_Condition("order", "order_id = {}", (word,)))
+    statement = _Statement()
+    there = ", ".join(f"EXISTS (SELECT FROM certificate WHERE {statement.where([one])})" for one in others)
+    (row,) = await database.search(f"SELECT ARRAY[{there}] AS there", *statement.values)
+    name = _Condition("text", "words @@ {}::tsquery", (_whole(word) + ":*",))
+    return [name, *(one for one, is_there in zip(others, row["there"], strict=True) if is_there)]
+
+
+def _any(conditions: Sequence[_Condition]) -> _Condition:
+    text = " OR ".join(condition.text for condition in conditions)
+    return _Condition(
+        "text", f"({text})", tuple(value for condition in conditions for value in condition.values)
+    )
 
 
 def _range(digits: str) -> tuple[str, str]:
@@ -410,10 +542,17 @@ class OrderSort(StrEnum):
     CREATED_LAST = "-created"
 
 
-_BY_ID = _Key("id", indexes=("account", "open"))
+_ORDERS_BY_ID = _Key(
+    id="id",
+    indexes=(
+        _Index(begins="account", tells=frozenset({"id", "account"})),
+        _Index(begins="open", tells=frozenset({"id", "open"})),
+        _Index(tells=frozenset({"id", "profile"})),
+    ),
+)
 _ORDER_KEYS = {
-    OrderSort.CREATED: _BY_ID,
-    OrderSort.CREATED_LAST: replace(_BY_ID, descending=True),
+    OrderSort.CREATED: _ORDERS_BY_ID,
+    OrderSort.CREATED_LAST: replace(_ORDERS_BY_ID, descending=True),
 }
 """Ids begin with the time at which they were made."""
 
@@ -448,6 +587,7 @@ _ORDERS = _List(
         (SELECT min(z.expires) FROM authz z WHERE z.id = ANY (c.authzs) AND c.status = 'pending') AS authz_expires,
         {_SERVICE.format("c.account_id")} AS service""",
     source="orders",
+    finds=frozenset({"name", "processing", "service", "services", "alive", "account"}),
 )
 
 
@@ -461,11 +601,10 @@ async def orders(
     after: Position | None = None,
 ) -> Page[FoundOrder]:
     """Raises DatabaseUnavailable also when the search takes too long."""
-    conditions, key = list(_of_orders(wanted, now)), _ORDER_KEYS[sort]
-    few = wanted.name is not None or wanted.status is OrderStatus.PROCESSING
-    if after is not None:
-        conditions.append(key.behind(after))
-    rows = await _rows(database, _ORDERS, conditions, key, few=few, limit=limit + 1)
+    key = _ORDER_KEYS[sort]
+    conditions = [*_of_orders(wanted, now), *([key.behind(after)] if after is not None else ())]
+    search = _Search(database=database, listed=_ORDERS, conditions=conditions, key=key, limit=limit + 1)
+    rows = await search.rows()
     found = tuple(
         FoundOrder(order=order_of(row, now), created=row["created"], service=row["service"])
         for row in rows[:limit]
@@ -498,7 +637,7 @@ _WAITING = "EXISTS (SELECT FROM authz z WHERE z.id = ANY (c.authzs) AND z.status
 def _with_status(status: OrderStatus, now: datetime) -> Iterator[_Condition]:
     """As `core.states.order_status` has it."""
     if status in {OrderStatus.VALID, OrderStatus.PROCESSING}:
-        yield _Condition("status", f"c.status = '{status}'", ())
+        yield _Condition(str(status), f"c.status = '{status}'", ())
         return
     yield _Condition("open", "c.status IN ('pending', 'invalid')", ())
     if status is OrderStatus.INVALID:
@@ -517,8 +656,8 @@ class AccountSort(StrEnum):
 
 
 _ACCOUNT_KEYS = {
-    AccountSort.CREATED: _Key("id"),
-    AccountSort.CREATED_LAST: _Key("id", descending=True),
+    AccountSort.CREATED: _Key(id="id", indexes=(_Index(tells=frozenset({"id"})),)),
+    AccountSort.CREATED_LAST: _Key(id="id", indexes=(_Index(tells=frozenset({"id"})),), descending=True),
 }
 
 
@@ -541,6 +680,7 @@ _ACCOUNTS = _List(
     columns="""c.id, c.status, c.frozen, c.contact, c.thumbprint, c.eab_key_id, c.terms_agreed, c.created, c.created_from,
         (SELECT k.service FROM eab_key k WHERE k.id = c.eab_key_id) AS service""",
     source="account",
+    finds=frozenset({"eab_key", "thumbprint", "service", "status", "frozen", "contact"}),
 )
 _ACCOUNT_HAS = {
     "status": "c.status = {}",
@@ -558,16 +698,17 @@ async def accounts(
     after: Position | None = None,
 ) -> Page[AccountRecord]:
     """Raises DatabaseUnavailable also when the search takes too long."""
-    conditions, key = list(_of_accounts(wanted)), _ACCOUNT_KEYS[sort]
-    if after is not None:
-        conditions.append(key.behind(after))
-    rows = await _rows(database, _ACCOUNTS, conditions, key, few=False, limit=limit + 1)
+    key = _ACCOUNT_KEYS[sort]
+    conditions = [*_of_accounts(wanted), *([key.behind(after)] if after is not None else ())]
+    search = _Search(database=database, listed=_ACCOUNTS, conditions=conditions, key=key, limit=limit + 1)
+    rows = await search.rows()
     found = tuple(_found_account(row) for row in rows[:limit])
     return Page(found, Position(found[-1].id) if len(rows) > limit else None)
 
 
 def _found_account(row: Row) -> AccountRecord:
     fields = dict(row) | {"status": AccountStatus(row["status"]), "contact": tuple(row["contact"])}
+    fields.pop("seen", None)
     return AccountRecord(**fields)
 
 

@@ -106,7 +106,7 @@ async def test_bad_queries_are_refused_with_their_field(stocked, path, query, fi
 async def test_a_cursor_is_for_its_list_and_order_alone(stocked):
     _, operator, *_ = stocked
     by_time = (await operator.get("/certificates", limit=1))["next"]
-    by_serial = (await operator.get("/certificates", limit=1, sort="serial"))["next"]
+    by_end = (await operator.get("/certificates", limit=1, sort="not_after"))["next"]
     of_orders = (await operator.get("/orders", limit=1))["next"]
     written = [
         urlsafe_b64encode(text).decode() for text in (b"[]", b'["-recorded"]', b"{}", b"[1,2,3]", b"\xff")
@@ -115,7 +115,7 @@ async def test_a_cursor_is_for_its_list_and_order_alone(stocked):
         urlsafe_b64encode(f'["-recorded","{date}","{"0" * 32}"]'.encode()).decode()
         for date in ("", "yesterday", "2026-01-01", "9999-12-31T23:59:59.999999+99:99", "2026-01-01T00:00:00")
     ]
-    for cursor in (by_serial, of_orders, by_time[:-4], by_time[4:], "x", "=", "\u00e4", *written, *dates):
+    for cursor in (by_end, of_orders, by_time[:-4], by_time[4:], "x", "=", "\u00e4", *written, *dates):
         answer = await operator.ask("GET", "/certificates", cursor=cursor, failing=True)
         assert_refused(answer, Code.FIELD_INVALID, status=400, field="cursor")
     for path in ("/orders", "/accounts"):

@@ -1,6 +1,7 @@
 """Lists: a page shows what the filter means, in order; all pages together show everything once."""
 
 import hashlib
+import itertools
 from datetime import timedelta
 
 import pytest
@@ -46,6 +47,8 @@ def row_of(number, accounts):
         "not_before": recorded,
         "not_after": recorded + timedelta(days=[90, 7, 365][number % 3]),
         "recorded": recorded if number % 4 else recorded.replace(hour=0, minute=0),
+        "der": None if number % 13 == 3 else b"der",
+        "tbs": b"tbs" if number % 13 == 3 else None,
         "revoked": revoked,
         "reason": reason,
         "status_changed": revoked,
@@ -71,8 +74,8 @@ def fits(row, wanted):
     held = row["reason"] == RevocationReason.CERTIFICATE_HOLD
     state = {
         None: True,
-        CertificateState.GOOD: row["revoked"] is None and row["not_after"] > NOW,
-        CertificateState.EXPIRED: row["revoked"] is None and row["not_after"] <= NOW,
+        CertificateState.GOOD: row["revoked"] is None and row["not_after"] > NOW and row["der"],
+        CertificateState.EXPIRED: row["revoked"] is None and row["not_after"] <= NOW and row["der"],
         CertificateState.ON_HOLD: held,
         CertificateState.REVOKED: row["revoked"] is not None and not held,
     }[wanted.state]
@@ -165,20 +168,37 @@ CONDITIONS = [
 ]
 
 
+WAYS = {
+    "as it is": {},
+    "look up, then collect": {"STRIDE": 2, "LITTLE": -1, "SORTED": -1},
+    "look up, and look up all": {"STRIDE": 2, "LITTLE": -1, "MANY": -1, "SORTED": 1_000_000},
+    "collect": {"LITTLE": 1_000_000, "MEANINGS": 1},
+}
+
+
+def go(monkeypatch, way):
+    """One of the ways that a search can go: all find the same."""
+    for name, value in WAYS[way].items():
+        monkeypatch.setattr(search, name, value)
+
+
 @pytest.mark.parametrize("wanted", CONDITIONS, ids=lambda wanted: str(wanted)[:60])
-@pytest.mark.parametrize("stride", [2, 5000])
-async def test_each_condition_finds_what_it_means(stocked, monkeypatch, wanted, stride):
+async def test_each_condition_finds_what_it_means(stocked, monkeypatch, wanted):
     database, rows = stocked
-    monkeypatch.setattr(search, "STRIDE", stride)
     wanted = CertificateFilter(**wanted)
-    for sort in CertificateSort:
-        found = await everything(database, wanted, sort=sort)
-        assert [one.serial for one in found] == in_order([row for row in rows if fits(row, wanted)], sort)
-    assert [one.state for one in found] == [state_of(rows, one.serial) for one in found]
+    for way, sort in itertools.product(WAYS, CertificateSort):
+        with monkeypatch.context() as patched:
+            go(patched, way)
+            found = await everything(database, wanted, sort=sort)
+        expected = in_order([row for row in rows if fits(row, wanted)], sort)
+        assert [one.serial for one in found] == expected, (way, sort)
+    signed = [one for one in found if one.signed]
+    assert [one.state for one in signed] == [state_of(rows, one.serial) for one in signed]
 
 
 def state_of(rows, serial):
     (row,) = (row for row in rows if row["serial"] == serial)
+    row = {**row, "der": b"der"}
     return next(state for state in CertificateState if fits(row, CertificateFilter(state=state)))
 
 
@@ -187,16 +207,35 @@ def state_of(rows, serial):
     chosen=st.lists(st.sampled_from(CONDITIONS), max_size=3),
     limit=st.sampled_from([1, 7, 1000]),
     sort=st.sampled_from(CertificateSort),
-    stride=st.sampled_from([1, 10, 5000]),
+    way=st.sampled_from(sorted(WAYS)),
 )
 async def test_law_all_pages_are_the_filter_applied_to_all_rows(
-    stocked, monkeypatch, *, chosen, limit, sort, stride
+    stocked, monkeypatch, *, chosen, limit, sort, way
 ):
     database, rows = stocked
     wanted = CertificateFilter(**{name: value for one in chosen for name, value in one.items()})
-    monkeypatch.setattr(search, "STRIDE", stride)
+    go(monkeypatch, way)
     found = await everything(database, wanted, limit=limit, sort=sort)
     assert [one.serial for one in found] == in_order([row for row in rows if fits(row, wanted)], sort)
+
+
+async def test_what_was_recorded_and_not_signed_is_neither_good_nor_expired(database_url):
+    """OCSP says of it that it is unknown, and it can be revoked all the same."""
+    async with records.stocked(database_url) as database:
+        serials = [
+            await records.certificate(database, der=None, tbs=b"tbs", not_after=end)
+            for end in (NOW - DAY, NOW + DAY)
+        ]
+        revoked = NOW - DAY
+        serials.append(
+            await records.certificate(
+                database, der=None, tbs=b"tbs", revoked=revoked, reason=4, status_changed=revoked
+            )
+        )
+        assert {one.serial for one in await everything(database, CertificateFilter())} == set(serials)
+        for state, expected in (("good", []), ("expired", []), ("revoked", serials[2:])):
+            found = await everything(database, CertificateFilter(state=CertificateState(state)))
+            assert [one.serial for one in found] == expected
 
 
 async def test_pages_neither_lose_nor_repeat_rows_while_rows_are_added(stocked):
