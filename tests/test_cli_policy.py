@@ -113,9 +113,9 @@ async def test_what_a_later_release_wrote_is_shown_as_such(run, database_url):
     def after() -> None:
         for arguments in (("policy", "show"), ("eab", "show", kid)):
             assert "written by a later release" in " ".join(" ".join(run(*arguments)).split())
-        said = " ".join(run("eab", "change", kid, "--allow", "suffix:a.example", fails=2))
-        assert "--unrestricted replaces them all" in said
-        run("eab", "change", kid, "--allow", "suffix:a.example", "--unrestricted")
+        said = " ".join(run("eab", "update", kid, "--allow", "suffix:a.example", fails=2))
+        assert "--unrestricted replaces them all" in said, said
+        run("eab", "update", kid, "--allow", "suffix:a.example", "--unrestricted")
         assert run("eab", "show", kid, "--json")["restrictions"]["names"]["allow"] == ["suffix:a.example"]
 
     await asyncio.to_thread(after)
