@@ -118,3 +118,12 @@ def test_explain(server, account):
     assert "It would not be issued." in told
     found = json.loads(status_of(server, "explain", "b.localhost", "--json")[1])
     assert found["would_issue"]
+    status, told = status_of(server, "explain", "b.localhost", "--account", account)
+    assert (status, told.splitlines()[-1].split(",")[0]) == (0, "It would be issued: profile server")
+    for option, unknown, sentence in (
+        ("--service", "none", "no such service"),
+        ("--replaces", "0" * 32, "no certificate with this serial"),
+    ):
+        status, told = status_of(server, "explain", "b.localhost", option, unknown)
+        assert status == 1
+        assert sentence in told

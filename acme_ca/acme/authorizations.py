@@ -18,6 +18,7 @@ from acme_ca.acme.limits import Limits
 from acme_ca.acme.urls import Urls
 from acme_ca.ca.policies import Policies
 from acme_ca.core import base64url
+from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.limits import Requester
 from acme_ca.core.model import (
@@ -325,4 +326,5 @@ def _unprovable(identifier: Identifier) -> Problem:
         ErrorType.REJECTED_IDENTIFIER,
         f"No challenge that this CA offers for it can prove control of {identifier.value}: ask its operator.",
         identifier=identifier,
+        code=Code.NO_CHALLENGE,
     )

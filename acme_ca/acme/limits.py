@@ -140,18 +140,25 @@ class Limits:
     def of_account(self, address: str) -> list[Charge]:
         return list(self._charges_of(LimitKind.ACCOUNTS_PER_NETWORK, [self._rules.grouping.network(address)]))
 
-    def of_nobody_yet(self, requester: Requester, names: Sequence[Identifier] | None = None) -> list[Charge]:
+    def of_nobody_yet(
+        self,
+        requester: Requester,
+        names: Sequence[Identifier] | None = None,
+        *,
+        renews: Sequence[Identifier] = (),
+    ) -> list[Charge]:
         """All that would be asked for by `requester`, of whom the account or the address may be empty, and for `names`: to
         look at, not to be paid.
         """
-        kinds = set(LimitKind)
+        fresh = _fresh(names or (), renews)
+        kinds = set(LimitKind) if fresh or not names else {LimitKind.ACCOUNTS_PER_NETWORK}
         if not requester.account:
             kinds.discard(LimitKind.ORDERS_PER_ACCOUNT)
         if not requester.address:
             kinds -= limits.OF_NETWORKS
         if not names:
             kinds -= limits.OF_NAMES
-        return sorted(self._charges(kinds, requester, names or (), spends=False))
+        return sorted(self._charges(kinds, requester, names or (), fresh=fresh, spends=False))
 
     def _charges(
         self,

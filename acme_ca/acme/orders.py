@@ -175,6 +175,15 @@ class Orders:
             return signer, self._limits.problem(made, account=credential.account)
         return signer, _unordered(made) if isinstance(made, Unordered) else made
 
+    async def judge_replaced(
+        self, wish: NewOrder, *, account: Account, service: str | None
+    ) -> tuple[Identifier, ...]:
+        """What `create` finds out of the certificate that is to be replaced, and nothing changes. Raises Problem."""
+        assert wish.replaces is not None  # noqa: S101  nobody asks otherwise
+        return await self._renewals.judge(
+            wish.replaces, account=account.id, service=service, identifiers=wish.identifiers
+        )
+
     async def _renewed(self, wish: NewOrder, account: AccountId) -> tuple[Identifier, ...]:
         if wish.replaces is None:
             return ()
@@ -184,9 +193,11 @@ class Orders:
 
     # ------------------------------------------------------------ what newOrder and `explain` ask
 
-    async def consider(self, wish: NewOrder, *, account: Account, client: str) -> Wanted:
-        """Raises Problem when there is no such profile, or nobody to issue."""
-        policy = await self._policies.of(account.eab_key_id)
+    async def consider(
+        self, wish: NewOrder, *, account: Account, client: str, policy: AccountPolicy | None = None
+    ) -> Wanted:
+        """`policy`: in the place of the account's. Raises Problem when there is no such profile, or nobody to issue."""
+        policy = policy or await self._policies.of(account.eab_key_id)
         name = policy.default_profile(self._default_profile) if wish.profile is None else wish.profile
         profile = await self._profiles.choose(name)
         return Wanted(
@@ -223,6 +234,11 @@ class Orders:
 
     def charges(self, wanted: Wanted, *, renews: Sequence[Identifier] = ()) -> list[Charge]:
         return self._limits.of_order(self.requester(wanted), wanted.wish.identifiers, renews=renews)
+
+    @property
+    def most_names(self) -> int:
+        """In an order."""
+        return self._rules.max_identifiers
 
     def now(self) -> datetime:
         return self._clock()

@@ -7,23 +7,36 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
-from typing import Any
+from functools import partial
 
 from acme_ca.acme.authentication import check_standing
 from acme_ca.acme.authorizations import TOKEN_BYTES, Authorizations
+from acme_ca.acme.findings import Facts, Finding, Trial, Verdict, code_of
 from acme_ca.acme.limits import Limits, limit_reached
 from acme_ca.acme.messages import NewOrder
 from acme_ca.acme.orders import Orders, Step, Wanted, not_entitled
+from acme_ca.acme.renewals import already_replaced
 from acme_ca.acme.urls import Urls
+from acme_ca.ca.policies import AccountPolicy
 from acme_ca.core import base64url, keys
 from acme_ca.core.codes import Code
 from acme_ca.core.csr import CertificateRequest
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import Account, Attempt, AuthorizationId, ChallengeType, EabKey, EabKeyState, Outcome
+from acme_ca.core.model import (
+    Account,
+    Attempt,
+    AuthorizationId,
+    ChallengeType,
+    EabKey,
+    EabKeyState,
+    Outcome,
+    Profile,
+)
+from acme_ca.core.policy import Ruling
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.scopes import ApprovedScope
 from acme_ca.storage import keys as key_store
 from acme_ca.storage import limits, orders
 from acme_ca.storage.database import Database
@@ -31,30 +44,10 @@ from acme_ca.storage.limits import Refused
 from acme_ca.validation.validator import Look, Validator
 
 MOST_PAUSES = 1000
-AT_ONCE = 8
-"""Names that are looked up at once."""
-
-
-class Verdict(StrEnum):
-    OK = "ok"
-    REFUSED = "refused"
-    WARNING = "warning"
-    """The order would be taken; its client may meet this later."""
-    UNKNOWN = "unknown"
-    """It was not told enough to know."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """`code`: as in the ACME problem document. `name`: what it is about, where that is one of the names."""
-
-    step: str
-    verdict: Verdict
-    detail: str
-    code: str | None = None
-    name: str | None = None
-    members: dict[str, Any] = field(default_factory=dict)
-    """Further facts, JSON-ready."""
+AT_ONCE = 16
+"""Names that one process looks up at once, for all who want to know."""
+LOOK_WITHIN = 60.0
+"""Seconds. What is not looked up by then is not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +58,10 @@ class Question:
     account: Account
     """One that is not there has an empty id."""
     eab_key: EabKey | None
+    service: str | None
+    """Whose account this is, if it was asked for by that."""
+    policy: AccountPolicy | None
+    """What holds for who is not there and has no EAB key; None: what holds for the account."""
     client: str | None
     """Its address; None: not told."""
     csr: CertificateRequest | None
@@ -99,24 +96,35 @@ class Preflight:
         self._validator = validator
         self._urls = urls
         self._random_bytes = random_bytes
+        self._places = asyncio.Semaphore(AT_ONCE)
+
+    @property
+    def most_names(self) -> int:
+        """As many as an order may have."""
+        return self._orders.most_names
 
     async def explain(self, question: Question) -> Explanation:
         """All steps, also behind one that refuses."""
-        trial = _Trial()
-        trial.judge("account", lambda: check_standing(question.account), "The account may act.")
+        trial, now = Trial(), self._orders.now()
+        trial.judge("account", lambda: check_standing(question.account), _said_account(question))
         if question.eab_key is not None:
-            now = self._orders.now()
-            trial.judge("eab_key", lambda: _check_key(question, now), "The EAB key is good.")
+            good = f"The EAB key {question.eab_key.id} is good."
+            trial.judge("eab_key", lambda: _check_key(question, now), good)
+        elif question.service is not None:
+            trial.refuse("eab_key", _without_key(question.service))
         wanted = await self._considered(question, trial)
         if wanted is not None:
             await self._judge(question, wanted, trial)
             await self._look_around(question, wanted, trial)
         return Explanation(findings=tuple(trial.findings), wanted=wanted, problem=trial.first)
 
-    async def _considered(self, question: Question, trial: _Trial) -> Wanted | None:
+    async def _considered(self, question: Question, trial: Trial) -> Wanted | None:
         try:
             return await self._orders.consider(
-                question.wish, account=question.account, client=question.client or ""
+                question.wish,
+                account=question.account,
+                client=question.client or "",
+                policy=question.policy,
             )
         except Problem as problem:
             trial.refuse(Step.PROFILE, problem)
@@ -124,48 +132,87 @@ class Preflight:
 
     # ------------------------------------------------------------ what newOrder says
 
-    async def _judge(self, question: Question, wanted: Wanted, trial: _Trial) -> None:
+    async def _judge(self, question: Question, wanted: Wanted, trial: Trial) -> None:
+        names = wanted.wish.identifiers
         for step, judge in self._orders.judgements(wanted):
-            if step is Step.REQUEST and question.client is None:
-                self._judge_without_source(wanted, trial)
+            if step is Step.REQUEST:
+                self._judge_request(question, wanted, trial)
+            elif step is Step.NAMES:
+                trial.judge_names(step, judge, names, wanted.policy.rulings)
+            elif step is Step.PROFILE and wanted.profile.allowed_names is not None:
+                trial.judge_names(step, judge, names, partial(_of_profile, wanted.profile))
             else:
                 trial.judge(step, judge, _GOOD[step].format(wanted))
-        for name, scope in wanted.scopes.items():
-            trial.judge(
-                "challenges",
-                lambda name=name, scope=scope: self._authorizations.offered(  # type: ignore[misc]
-                    name, wanted.profile.challenges, scope
-                ),
-                self._said_challenges(wanted, name),
-                name=name,
-            )
+        renews = await self._judge_replaced(question, wanted, trial)
+        for name in names:
+            self._judge_challenges(wanted, name, trial)
         await self._judge_pauses(wanted, trial)
-        trial.judge("profile", lambda: _check_entitled(question, wanted), "The account may use the profile.")
-        await self._judge_limits(question, wanted, trial)
+        entitled = f"The profile {wanted.profile.name} is for the account."
+        trial.judge(Step.PROFILE, lambda: _check_entitled(question, wanted), entitled)
+        await self._judge_limits(question, wanted, renews, trial)
+        await self._judge_claim(wanted, trial)
         if question.csr is not None:
             await self._judge_csr(question.csr, wanted, trial)
 
-    def _judge_without_source(self, wanted: Wanted, trial: _Trial) -> None:
-        restrictions = wanted.policy.restrictions
-        if restrictions.source_networks:
+    def _judge_request(self, question: Question, wanted: Wanted, trial: Trial) -> None:
+        restrictions, client, key = wanted.policy.restrictions, question.client, question.eab_key
+        if key is None:
+            trial.say(
+                Step.REQUEST, Verdict.OK, "No EAB key restricts from where, or for which profile, it asks."
+            )
+            return
+        if client is None and restrictions.source_networks:
             networks = ", ".join(map(str, restrictions.source_networks))
             trial.say(Step.REQUEST, Verdict.UNKNOWN, f"Its client must ask from {networks}.")
+        elif client is not None:
+            from_there = f"The EAB key {key.id} is for requests from {client}."
+            trial.judge(Step.REQUEST, lambda: restrictions.check_source(client), from_there)
+        profile = wanted.profile.name
+        for_it = f"The EAB key {key.id} is for the profile {profile}."
+        trial.judge(Step.REQUEST, lambda: restrictions.check_profile(profile), for_it)
+
+    async def _judge_replaced(
+        self, question: Question, wanted: Wanted, trial: Trial
+    ) -> tuple[Identifier, ...]:
+        """The names whose renewal is due."""
+        if wanted.wish.replaces is None:
+            return ()
+        key = question.eab_key
+        service = None if wanted.account.id or key is None else key.service
+        try:
+            renews = await self._orders.judge_replaced(wanted.wish, account=wanted.account, service=service)
+        except Problem as problem:
+            trial.refuse("replaces", problem)
+            return ()
+        trial.say("replaces", Verdict.OK, _said_replaced(wanted.wish, renews))
+        return renews
+
+    async def _judge_claim(self, wanted: Wanted, trial: Trial) -> None:
+        cert_id = wanted.wish.replaces
+        if cert_id is not None and await orders.is_replaced(self._database, str(cert_id), now=wanted.now):
+            trial.refuse("replaces", already_replaced())
+
+    def _judge_challenges(self, wanted: Wanted, name: Identifier, trial: Trial) -> None:
+        scope, challenges = wanted.scopes[name], wanted.profile.challenges
+        if scope is not None:
+            detail = f"{name.value} needs no challenge: {scope.sentence()}."
+            trial.say("challenges", Verdict.OK, detail, name=name, facts=_approval(scope))
+            return
         trial.judge(
-            Step.REQUEST,
-            lambda: restrictions.check_profile(wanted.profile.name),
-            "The EAB key is for the profile.",
+            "challenges",
+            lambda: self._authorizations.offered(name, challenges, None),
+            self._said_challenges(wanted, name),
+            name=name,
         )
 
     def _said_challenges(self, wanted: Wanted, name: Identifier) -> str:
-        if (scope := wanted.scopes[name]) is not None:
-            return f"{name.value} was approved (scope {scope.id}): it needs no challenge."
         try:
             offered = self._authorizations.offered(name, wanted.profile.challenges, None)
         except Problem:
             return ""
         return f"{name.value} can be proved by {', '.join(offered)}."
 
-    async def _judge_pauses(self, wanted: Wanted, trial: _Trial) -> None:
+    async def _judge_pauses(self, wanted: Wanted, trial: Trial) -> None:
         account = wanted.account.id
         if not account:
             return
@@ -176,13 +223,15 @@ class Preflight:
         else:
             trial.say("pauses", Verdict.OK, "The account is not paused for any of the names.")
 
-    async def _judge_limits(self, question: Question, wanted: Wanted, trial: _Trial) -> None:
-        requester = self._orders.requester(wanted)
+    async def _judge_limits(
+        self, question: Question, wanted: Wanted, renews: Sequence[Identifier], trial: Trial
+    ) -> None:
+        requester, names = self._orders.requester(wanted), wanted.wish.identifiers
         known = wanted.account.id and question.client
         charges = (
-            self._orders.charges(wanted)
+            self._orders.charges(wanted, renews=renews)
             if known
-            else self._limits.of_nobody_yet(requester, wanted.wish.identifiers)
+            else self._limits.of_nobody_yet(requester, names, renews=renews)
         )
         for level in await self._limits.peek(charges):
             if level.left > 0:
@@ -193,7 +242,7 @@ class Preflight:
                 help_url = self._limits.rules.help_url
                 trial.refuse("limits", limit_reached(refused, now=wanted.now, help_url=help_url))
 
-    async def _judge_csr(self, request: CertificateRequest, wanted: Wanted, trial: _Trial) -> None:
+    async def _judge_csr(self, request: CertificateRequest, wanted: Wanted, trial: Trial) -> None:
         """At finalize: newOrder does not see it."""
         trial.judge(
             "csr",
@@ -206,7 +255,7 @@ class Preflight:
 
     # ------------------------------------------------------------ what its validations would meet
 
-    async def _look_around(self, question: Question, wanted: Wanted, trial: _Trial) -> None:
+    async def _look_around(self, question: Question, wanted: Wanted, trial: Trial) -> None:
         held = await orders.reusable(
             self._database,
             wanted.account.id,
@@ -218,11 +267,17 @@ class Preflight:
         for name, authorization in held.items():
             detail = f"The account has proved {name.value} already (authorization {authorization})."
             trial.say("authorization", Verdict.OK, detail, name=name)
-        places = asyncio.Semaphore(AT_ONCE)
+        deadline = asyncio.get_running_loop().time() + LOOK_WITHIN
 
         async def look(name: Identifier) -> list[Finding]:
-            async with places:
-                return [finding async for finding in self._looked(question, wanted, name)]
+            found: list[Finding] = []
+            try:
+                async with asyncio.timeout_at(deadline), self._places:
+                    async for finding in self._looked(question, wanted, name):
+                        found.append(finding)  # noqa: PERF401  what was found before the time is over is kept
+            except TimeoutError:
+                found.append(_unseen(name))
+            return found
 
         # A name that no order may have is none that the server asks the network about, whoever wants to know.
         to_prove = [
@@ -259,46 +314,61 @@ class Preflight:
 
 
 _GOOD = {
-    Step.REQUEST: "The EAB key is for requests from there, and for the profile.",
-    Step.NAMES: "No name policy is against the names.",
     Step.PROFILE: "The profile {0.profile.name} (version {0.profile.version}) fits.",
     Step.ISSUER: "The issuer {0.issuer.id} may issue for the names.",
     Step.VALIDITY: "The validity fits.",
 }
 
 
-class _Trial:
-    """What was found out so far."""
-
-    def __init__(self) -> None:
-        self.findings: list[Finding] = []
-        self.first: Problem | None = None
-        """The first refusal of newOrder."""
-
-    def say(self, step: str, verdict: Verdict, detail: str, *, name: Identifier | None = None) -> None:
-        self.findings.append(
-            Finding(step=step, verdict=verdict, detail=detail, name=None if name is None else name.value)
-        )
-
-    def judge(
-        self, step: str, judge: Callable[[], object], good: str, *, name: Identifier | None = None
-    ) -> None:
-        try:
-            judge()
-        except Problem as problem:
-            self.refuse(step, problem)
-        else:
-            self.say(step, Verdict.OK, good, name=name)
-
-    def refuse(self, step: str, problem: Problem) -> None:
-        self.first = self.first or problem
-        self.findings += [_refusal(step, one) for one in problem.subproblems or [problem]]
+def _said_account(question: Question) -> str:
+    account, service = question.account.id, question.service
+    if not account:
+        return "It would be a new account."
+    return (
+        f"The account {account} may act."
+        if service is None
+        else f"The account {account} may act: the newest of the service {service}."
+    )
 
 
-def _refusal(step: str, problem: Problem, verdict: Verdict = Verdict.REFUSED) -> Finding:
-    name = None if problem.identifier is None else problem.identifier.value
-    code = str(problem.document()["code"])
-    return Finding(step=step, verdict=verdict, detail=problem.detail, code=code, name=name)
+def _without_key(service: str) -> Problem:
+    return Problem(
+        ErrorType.EXTERNAL_ACCOUNT_REQUIRED,
+        f"The service {service} has no EAB key, and an account is a service's by its key: "
+        f"acme-ca service eab {service} makes one.",
+        code=Code.EAB_KEY_MISSING,
+    )
+
+
+def _of_profile(profile: Profile, name: Identifier) -> list[Ruling]:
+    rule = profile.allowing(name)
+    return [Ruling(f"the profile {profile.name}", allowed=rule is not None, rule=rule)]
+
+
+def _said_replaced(wish: NewOrder, renews: Sequence[Identifier]) -> str:
+    if not renews:
+        return "The certificate may be replaced; its renewal is not due yet, so the limits count the order like any other."
+    fresh = [name.value for name in wish.identifiers if name not in renews]
+    counted = f"the limits count the order for {', '.join(fresh)}" if fresh else "no limit counts the order"
+    return f"The certificate may be replaced, and its renewal is due: {counted}."
+
+
+def _approval(scope: ApprovedScope) -> Facts:
+    return {
+        "scope": scope.id,
+        "rule": str(scope.rule),
+        "approved_by": scope.approved_by,
+        "reason": scope.reason,
+    }
+
+
+def _unseen(name: Identifier) -> Finding:
+    return Finding(
+        step="reach",
+        verdict=Verdict.UNKNOWN,
+        detail=f"{name.value} could not be looked at within {LOOK_WITHIN:g} seconds: ask about fewer names.",
+        name=name.value,
+    )
 
 
 def _paused(names: Sequence[Identifier]) -> Problem:
@@ -343,7 +413,7 @@ def _aim(name: Identifier, challenge: ChallengeType, look: Look) -> Finding:
         "record": list(look.record),
     }
     if look.unreachable is not None:
-        code = str(look.unreachable.document()["code"])
+        code = code_of(look.unreachable)
         return Finding(
             step="reach",
             verdict=Verdict.WARNING,
@@ -362,7 +432,7 @@ def _caa(name: Identifier, challenge: ChallengeType, look: Look) -> Finding:
     if look.caa is None:
         detail = f"CAA has nothing against {name.value} by {challenge}."
         return Finding(step="caa", verdict=Verdict.OK, detail=detail, name=name.value, members=members)
-    code = str(look.caa.document()["code"])
+    code = code_of(look.caa)
     return Finding(
         step="caa",
         verdict=Verdict.WARNING,
@@ -383,7 +453,7 @@ def _rehearsed(name: Identifier, challenge: ChallengeType, outcome: Outcome) -> 
         detail=f"{name.value} was reached; it does not know the made-up token, as it must."
         if reached or problem is None
         else problem.detail,
-        code=None if reached or problem is None else str(problem.document()["code"]),
+        code=None if reached or problem is None else code_of(problem),
         name=name.value,
         members={"challenge": challenge, "record": list(outcome.record)},
     )

@@ -70,26 +70,39 @@ class Renewals:
     async def check_replaceable(
         self, cert_id: CertId, *, account: AccountId, identifiers: Sequence[Identifier]
     ) -> tuple[Identifier, ...]:
-        """Whether an order of the account for these names may replace the certificate (§5). Raises Problem.
+        """`judge`, and an order that replaces the certificate and is dead lets go of it: that no living one does is for the
+        statement that makes the order to find out.
+        """
+        renewed = await self.judge(cert_id, account=account, service=None, identifiers=identifiers)
+        await orders.release_replaced(self._database, str(cert_id), now=self._clock())
+        return renewed
 
-        Returns those names that the order renews: the shared ones, when the certificate's renewal is due, which is when its
-        window has begun; else none. That no other living order replaces it is for the statement that makes the order to
-        find out.
+    async def judge(
+        self,
+        cert_id: CertId,
+        *,
+        account: AccountId,
+        service: str | None,
+        identifiers: Sequence[Identifier],
+    ) -> tuple[Identifier, ...]:
+        """Whether an order of the account, or of one that is not made yet and will be of the `service`, may replace the
+        certificate (§5) with one for these names. Raises Problem.
+
+        Returns those names that it renews: the shared ones, when the certificate's renewal is due, which is when its window
+        has begun; else none.
         """
         serial = serial_text(cert_id.serial)
         found, replaceable = await renewals.find_replaceable(self._database, serial, account=account)
         if found is None or not await self._is(found, cert_id):
             raise _not_issued()
-        if not replaceable:
+        if not replaceable and (service is None or service != found.service):
             raise unauthorized(
                 'The certificate in "replaces" was issued to another account, and not to one of the same service.'
             )
         shared = tuple(identifier for identifier in identifiers if identifier in found.identifiers)
         if not shared:
             raise malformed('The certificate in "replaces" has none of the order\'s names.')
-        now = self._clock()
-        await orders.release_replaced(self._database, str(cert_id), now=now)
-        is_due = (await self._window(found, cert_id)).start <= now
+        is_due = (await self._window(found, cert_id)).start <= self._clock()
         return shared if is_due else ()
 
     async def _is(self, found: Certificate, cert_id: CertId) -> bool:

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.ca.chains import Chain
 from acme_ca.ca.keystore import PrivateKey
+from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import IssuerId, IssuerKind
 from acme_ca.core.problems import ErrorType, Problem
@@ -73,6 +74,7 @@ class Issuer:
                 ErrorType.REJECTED_IDENTIFIER,
                 f"This CA does not issue for {name.value}: its own certificate is constrained to other names.",
                 identifier=name,
+                code=Code.NAME_NOT_OF_ISSUER,
             )
             for name in names
             if not all(constraints.permits(name) for constraints in self.constraints)

@@ -16,7 +16,7 @@ from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.model import UNRESTRICTED, Account, AccountId, EabKeyId, Restrictions
 from acme_ca.core.names import NameRule
-from acme_ca.core.policy import Layer, NamePolicy, NameRules
+from acme_ca.core.policy import Layer, NamePolicy, NameRules, Ruling
 from acme_ca.core.problems import ErrorType, Problem, compound
 from acme_ca.core.scopes import ApprovedScope
 from acme_ca.storage import eab, scopes
@@ -55,6 +55,14 @@ class AccountPolicy:
 
     def _is_unbound(self, identifier: Identifier) -> bool:
         return self.unbound_names is None or any(rule.matches(identifier) for rule in self.unbound_names)
+
+    def rulings(self, identifier: Identifier) -> list[Ruling]:
+        """What everybody who has a say says of the name."""
+        found = self.names.rulings(identifier)
+        if self.unbound_names is not None:
+            rule = next((rule for rule in self.unbound_names if rule.matches(identifier)), None)
+            found.append(Ruling("the names that need no EAB key", allowed=rule is not None, rule=rule))
+        return found
 
     def check_request(self, *, client: str, profile: str) -> None:
         """Of an order. Raises Problem."""

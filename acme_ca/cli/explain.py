@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -24,12 +24,22 @@ def explain(
     *,
     account: Annotated[str | None, typer.Option(metavar="ID", help="The account that would order.")] = None,
     eab_key: Annotated[
-        str | None, typer.Option(metavar="ID", help="The EAB key whose account would.")
+        str | None, typer.Option(metavar="KID", help="The EAB key that a new account would be made with.")
+    ] = None,
+    service: Annotated[
+        str | None,
+        typer.Option(metavar="ID", help="The service: its newest account, or else its newest EAB key."),
     ] = None,
     client: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Where the client would ask from.")
     ] = None,
     profile: Annotated[str | None, typer.Option(help="That it would ask for.")] = None,
+    replaces: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SERIAL", help="The certificate that it would replace: its serial, or its ACME id."
+        ),
+    ] = None,
     csr: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A CSR to judge as well (PEM).", dir_okay=False)
     ] = None,
@@ -42,8 +52,9 @@ def explain(
         request = None if csr is None else csr.read_text(encoding="ascii")
     except (OSError, ValueError) as error:
         raise ConfigurationError(f"--csr: {csr} cannot be read: {error}.") from None
-    wish = {"names": names, "account": account, "eab_key": eab_key, "client": client, "profile": profile}
-    found = api.post("/explain", {**wish, "csr": request, "dry_run": dry_run})
+    who = {"account": account, "eab_key": eab_key, "service": service, "client": client}
+    wish = {"names": names, "profile": profile, "replaces": replaces, "csr": request, "dry_run": dry_run}
+    found = api.post("/explain", who | wish)
     if api.as_json:
         show_json(found)
     else:
@@ -55,6 +66,13 @@ def explain(
             verdict = Text(step["verdict"], style=_COLOURS[step["verdict"]])
             table.add_row(step["step"], verdict, step["code"], Text(step["detail"]))
         console().print(table)
-        console().print("It would be issued." if found["would_issue"] else "It would not be issued.")
+        console().print(_verdict(found))
     if not found["would_issue"]:
         raise typer.Exit(REFUSED)
+
+
+def _verdict(found: dict[str, Any]) -> str:
+    if not found["would_issue"]:
+        return "It would not be issued."
+    profile = found["profile"]
+    return f"It would be issued: profile {profile['name']}, version {profile['version']}, issuer {found['issuer']}."

@@ -449,8 +449,12 @@ class Profile(BaseModel):
             *(self._missing(rule) for rule in self.required_names if not any(map(rule.matches, identifiers))),
         ]
 
+    def allowing(self, identifier: Identifier) -> NameRule | None:
+        """The first of the allowed names that matches; None, too, where any name is allowed."""
+        return next((rule for rule in self.allowed_names or () if rule.matches(identifier)), None)
+
     def _allows(self, identifier: Identifier) -> bool:
-        return self.allowed_names is None or any(rule.matches(identifier) for rule in self.allowed_names)
+        return self.allowed_names is None or self.allowing(identifier) is not None
 
     def _not_allowed(self, identifier: Identifier) -> Problem:
         return Problem(

@@ -35,8 +35,11 @@ class NameRules(BaseModel):
     def denying(self, identifier: Identifier) -> NameRule | None:
         return next((rule for rule in self.deny if _denies(rule, identifier)), None)
 
+    def allowing(self, identifier: Identifier) -> NameRule | None:
+        return next((rule for rule in self.allow if rule.matches(identifier)), None)
+
     def allows(self, identifier: Identifier) -> bool:
-        return not self.allow or any(rule.matches(identifier) for rule in self.allow)
+        return not self.allow or self.allowing(identifier) is not None
 
 
 def _denies(rule: NameRule, identifier: Identifier) -> bool:
@@ -49,6 +52,18 @@ class Layer:
 
     who: str
     rules: NameRules
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What one of those who have a say says of a name."""
+
+    who: str
+    allowed: bool
+    rule: NameRule | None
+    """The one that denies it, or the first that allows it; None: there are rules of what is allowed, and none allows it, or
+    there are none that allow, and none denies it.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +91,10 @@ class NamePolicy:
         """A `rejectedIdentifier` problem for each identifier that may not be issued."""
         return [problem for identifier in identifiers if (problem := self._violation(identifier))]
 
+    def rulings(self, identifier: Identifier) -> list[Ruling]:
+        """What each layer says, in turn: the name is refused when one of them does not allow it."""
+        return [_ruling(layer, identifier) for layer in self.layers]
+
     def _violation(self, identifier: Identifier) -> Problem | None:
         for layer in self.layers:
             if rule := layer.rules.denying(identifier):
@@ -85,6 +104,12 @@ class NamePolicy:
             if not layer.rules.allows(identifier):
                 return _refused(identifier, Code.NAME_NOT_ALLOWED, f"no rule of {layer.who} allows it")
         return None
+
+
+def _ruling(layer: Layer, identifier: Identifier) -> Ruling:
+    if rule := layer.rules.denying(identifier):
+        return Ruling(layer.who, allowed=False, rule=rule)
+    return Ruling(layer.who, allowed=layer.rules.allows(identifier), rule=layer.rules.allowing(identifier))
 
 
 def _refused(identifier: Identifier, code: Code, reason: str) -> Problem:

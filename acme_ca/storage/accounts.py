@@ -25,6 +25,24 @@ async def find(database: Database, account: AccountId) -> Account | None:
     return account_of(row) if row else None
 
 
+async def asking_for(
+    database: Database, service: str, *, now: datetime
+) -> tuple[AccountId | None, EabKeyId] | None:
+    """Who orders for a service, and by which of its EAB keys: its newest account that may act, else whoever will use its
+    newest key that makes accounts, else the newest of its keys. None: it has no key.
+    """
+    row = await database.fetchrow(
+        """SELECT a.id AS account, k.id AS eab_key
+           FROM eab_key k LEFT JOIN account a ON a.eab_key_id = k.id AND a.status = 'valid' AND a.frozen IS NULL
+           WHERE k.service = $1
+           ORDER BY a.id IS NULL, k.revoked IS NOT NULL OR k.approved IS NULL OR coalesce(k.expires <= $2, false)
+                    OR coalesce(k.accounts >= k.max_accounts, false), a.created DESC, k.created DESC, k.id LIMIT 1""",
+        service,
+        now,
+    )
+    return (row["account"], row["eab_key"]) if row else None
+
+
 async def create(
     database: Database,
     account: Account,

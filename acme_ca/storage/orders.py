@@ -231,14 +231,26 @@ async def reusable(
 
 
 async def release_replaced(database: Database, cert_id: str, *, now: datetime) -> None:
-    """End the order that replaces a certificate if it is dead: expired, or one of its authorizations is."""
+    """End the order that replaces a certificate if it is dead."""
     await database.execute(
-        """UPDATE orders o SET status = 'invalid' WHERE replaces = $1 AND status = 'pending' AND (expires <= $2 OR
-               cardinality(authzs) > (SELECT count(*) FROM authz z WHERE z.id = ANY (o.authzs)
-                                      AND z.status IN ('pending', 'valid') AND z.expires > $2))""",
+        f"UPDATE orders o SET status = 'invalid' WHERE replaces = $1 AND {_IS_DEAD}", cert_id, now
+    )
+
+
+_IS_DEAD = """(status = 'pending' AND (expires <= $2 OR
+    cardinality(authzs) > (SELECT count(*) FROM authz z WHERE z.id = ANY (o.authzs)
+                           AND z.status IN ('pending', 'valid') AND z.expires > $2)))"""
+"""At $2: it expired, or one of its authorizations did or failed."""
+
+
+async def is_replaced(database: Database, cert_id: str, *, now: datetime) -> bool:
+    """Whether an order replaces the certificate, and is not dead."""
+    found: bool = await database.fetchval(
+        f"SELECT EXISTS (SELECT FROM orders o WHERE replaces = $1 AND status <> 'invalid' AND NOT {_IS_DEAD})",
         cert_id,
         now,
     )
+    return found
 
 
 def _create_authorization(admitted: str) -> str:

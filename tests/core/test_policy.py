@@ -146,6 +146,16 @@ def test_a_layer_can_only_take_away(one, other, name):
     assert refused is bool(one.violations([name]) or other.violations([name]))
 
 
+@given(POLICIES, POLICIES, NAMES)
+def test_what_is_ruled_of_a_name_is_what_holds(one, other, name):
+    both = NamePolicy((*one.layers, *other.layers))
+    rulings = both.rulings(name)
+    assert all(ruling.allowed for ruling in rulings) is (both.violations([name]) == [])
+    for ruling in rulings:
+        if ruling.rule is not None and ruling.allowed:
+            assert ruling.rule.matches(name)
+
+
 @given(st.lists(RULES, max_size=3), LABELS, st.text("abc", min_size=1, max_size=2))
 def test_a_wildcard_is_refused_whenever_a_name_that_it_covers_is_denied(deny, base, label):
     """RFC 6125 §6.4.3."""

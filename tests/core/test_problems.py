@@ -1,6 +1,7 @@
 """Problems: what a client reads (RFC 7807, RFC 8555 §6.7)."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -8,6 +9,7 @@ from acme_ca.core import identifiers
 from acme_ca.core.codes import Code
 from acme_ca.core.problems import ERROR_NAMESPACE, ErrorType, Problem, compound, malformed, unauthorized
 
+ROOT = Path(__file__).resolve().parents[2]
 A, B = identifiers.dns("a.example.test"), identifiers.ip("192.0.2.1")
 
 
@@ -68,3 +70,9 @@ def test_the_error_tokens_are_the_rfcs():
         orderNotReady rateLimited rejectedIdentifier serverInternal unauthorized unsupportedContact
         unsupportedIdentifier userActionRequired invalidProfile"""
     assert {str(kind) for kind in ErrorType} <= set(registered.split())
+
+
+def test_every_code_is_sent_by_something():
+    sources = [path.read_text() for path in (ROOT / "acme_ca").rglob("*.py")]
+    unsent = [code.name for code in Code if not any(f"Code.{code.name}" in source for source in sources)]
+    assert unsent == []
