@@ -23,6 +23,7 @@ from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyStoreError
 from acme_ca.ca.lint import LintError
 from acme_ca.ca.own import KeyAndCertificate, OwnCertificate, Unusable
+from acme_ca.core.model import serial_text
 from acme_ca.core.problems import Problem
 from acme_ca.storage import seals
 from acme_ca.storage.database import Database
@@ -65,7 +66,9 @@ class Sealing:
         return sealed
 
     async def _seal_next(self, signer: KeyAndCertificate, until: int) -> int:
-        """One more seal. Returns how many events it has; 0: nothing is left to seal, or another process was quicker."""
+        """One more seal. Returns how many events it has; 0: nothing is left to seal, another process was quicker, or the
+        signer has just been revoked.
+        """
         last = await seals.last(self._database)
         events = await seals.events(
             self._database, after=last.last_event if last else None, until=until, limit=MOST_EVENTS
@@ -73,7 +76,12 @@ class Sealing:
         if not events:
             return 0
         seal = _signed(self._next(last, events), signer)
-        if not await seals.add(self._database, seal, signer_sha256=hashlib.sha256(seal.signer).digest()):
+        if not await seals.add(
+            self._database,
+            seal,
+            signer_sha256=hashlib.sha256(seal.signer).digest(),
+            signer_serial=serial_text(signer.certificate.serial_number),
+        ):
             return 0
         self._keep(seal)
         return len(events)
@@ -100,6 +108,8 @@ class Sealing:
         except (KeyStoreError, LintError, Problem, OSError) as error:
             trouble = str(error)
         signer = self._read()
+        if trouble and signer and await self._own.is_revoked(signer.certificate):
+            signer = None  # better no seal for a while than one that nobody believes
         trouble = trouble if signer else trouble or "its certificate is not valid now"
         if trouble != self._told and trouble:
             self._log.error(

@@ -1,8 +1,8 @@
 """Whether the audit trail is what was sealed: every event and every seal, against the signatures and the root.
 
 It reads the database directly and believes nothing in it: the hashes come from signed checkpoints, the signatures from
-keys that the root vouches for. What follows the last seal is not proved; what was cut off at the end is found by a
-checkpoint that was kept elsewhere.
+keys that the root vouches for (`audit.signers`). What follows the last seal is not proved; what was cut off at the end is
+found by a checkpoint that was kept elsewhere.
 """
 
 from __future__ import annotations
@@ -10,15 +10,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
-
-from acme_ca.audit import chain
+from acme_ca.audit import chain, signers
 from acme_ca.audit.chain import Checkpoint
 from acme_ca.audit.findings import Finding, Severity
-from acme_ca.ca import chains, issuers
-from acme_ca.ca.leaf import AUDIT_SIGNING
+from acme_ca.audit.signers import Doubts, Trust
 from acme_ca.storage import seals
 from acme_ca.storage.database import Database
 from acme_ca.storage.seals import AuditEvent, Seal, Tail
@@ -49,88 +44,32 @@ class Report:
             self.findings.append(Finding(Severity.ERROR, code, object_, sentence))
 
 
-class Trust:
-    """`root`: what signers must come from. `known`: the certificates that may lie between."""
-
-    def __init__(self, root: x509.Certificate, known: Sequence[x509.Certificate]) -> None:
-        self._root = root
-        self._known = (*known, root)
-        self._judged: dict[bytes, str] = {}
-
-    def objection(self, seal: Seal) -> str:
-        """Why the seal's signature is none of the CA's server; empty when it is."""
-        try:
-            certificate = x509.load_der_x509_certificate(seal.signer)
-        except ValueError:
-            return "its signer's certificate is missing or damaged"
-        if seal.signer not in self._judged:
-            self._judged[seal.signer] = self._objection_to(certificate)
-        if objection := self._judged[seal.signer]:
-            return objection
-        if not certificate.not_valid_before_utc <= seal.at <= certificate.not_valid_after_utc:
-            return "its signer's certificate was not valid at the time"
-        return "" if _is_signed(certificate, seal) else "its signature does not fit"
-
-    def _objection_to(self, certificate: x509.Certificate) -> str:
-        parents = [ca for ca in self._known if _is_ca(ca) and chains.issued(ca, certificate)]
-        if not any(self._leads_to_root(parent) for parent in parents):
-            return "its signer's certificate does not come from the trusted root"
-        return "" if _is_for_seals(certificate) else "its signer's certificate is not for sealing"
-
-    def _leads_to_root(self, ca: x509.Certificate) -> bool:
-        if ca == self._root:
-            return True
-        found = chains.chains(ca, [one for one in self._known if _is_ca(one)])
-        return any(chains.issued(self._root, link) for way in found for link in way)
-
-
-def _is_ca(certificate: x509.Certificate) -> bool:
-    try:
-        return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-
-
-def _is_for_seals(certificate: x509.Certificate) -> bool:
-    """Certificates that clients order have names; those that seal have none."""
-    try:
-        extensions = certificate.extensions
-        usages = extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except (x509.ExtensionNotFound, ValueError):
-        return False
-    named = any(isinstance(extension.value, x509.SubjectAlternativeName) for extension in extensions)
-    return AUDIT_SIGNING in usages and not named
-
-
-def _is_signed(certificate: x509.Certificate, seal: Seal) -> bool:
-    key, text = certificate.public_key(), Checkpoint.of(seal).text.encode()
-    try:
-        if isinstance(key, ec.EllipticCurvePublicKey):
-            key.verify(seal.signature, text, ec.ECDSA(issuers.signature_hash(key)))
-        elif isinstance(key, rsa.RSAPublicKey):
-            key.verify(seal.signature, text, padding.PKCS1v15(), issuers.signature_hash(key))
-        else:
-            return False
-    except (InvalidSignature, UnsupportedAlgorithm):
-        return False
-    return True
-
-
-async def verify(database: Database, trust: Trust, *, checkpoints: Sequence[Checkpoint] = ()) -> Report:
-    """`checkpoints`: such as were kept elsewhere. Raises DatabaseUnavailable."""
+async def verify(
+    database: Database,
+    trust: Trust,
+    *,
+    checkpoints: Sequence[Checkpoint] = (),
+    own: Checkpoint | None = None,
+) -> Report:
+    """`checkpoints`: such as were kept elsewhere. `own`: the one of the data directory, where the signing key is, too.
+    Raises DatabaseUnavailable.
+    """
     report = Report()
     newest = await seals.last(database)
     if newest is not None:
-        await _Verifier(database, trust, report).run(newest)
         report.last = Checkpoint.of(newest)
-    kept = {checkpoint.seal: checkpoint for checkpoint in checkpoints}
-    for checkpoint in kept.values():
-        await _compare(database, checkpoint, report)
+    agreeing = [one for one in dict.fromkeys(checkpoints) if await _agrees(database, one, report)]
+    if own is not None and own not in checkpoints:
+        await _agrees(database, own, report)
+    if newest is not None:
+        doubts = Doubts(await signers.withdrawals(database, trust), agreeing)
+        await _Verifier(database, trust, doubts, report).run(newest)
     report.tail = await seals.tail(database, after=newest.last_event if newest else None)
     return report
 
 
-async def _compare(database: Database, kept: Checkpoint, report: Report) -> None:
+async def _agrees(database: Database, kept: Checkpoint, report: Report) -> bool:
+    """Whether the trail still has it."""
     if report.last is None or report.last.seal < kept.seal:
         ends = f"seal {report.last.seal}" if report.last else "no seal at all"
         report.add(
@@ -138,18 +77,21 @@ async def _compare(database: Database, kept: Checkpoint, report: Report) -> None
             f"audit_seal:{kept.seal}",
             f"the kept checkpoint is of seal {kept.seal} (event {kept.last_event}), and the trail ends with {ends}",
         )
-        return
+        return False
     found = await seals.find(database, kept.seal)
     if found is not None and Checkpoint.of(found) != kept:
         report.add("trail.replaced", f"audit_seal:{kept.seal}", "it is not the one of the kept checkpoint")
+        return False
+    return found is not None
 
 
 class _Verifier:
     """One pass over seals and events together, both in the order of their ids."""
 
-    def __init__(self, database: Database, trust: Trust, report: Report) -> None:
+    def __init__(self, database: Database, trust: Trust, doubts: Doubts, report: Report) -> None:
         self._database = database
         self._trust = trust
+        self._doubts = doubts
         self._report = report
         self._events: AsyncIterator[AuditEvent]
         self._ahead: AuditEvent | None = None
@@ -165,6 +107,8 @@ class _Verifier:
             self._judge_seal(seal, previous)
             self._judge_events(seal, found)
             previous = seal
+        for first, sentence in self._doubts.left():
+            self._report.add("seal.compromised", f"audit_seal:{first}", sentence)
 
     async def _skip_to(self, seal: Seal, previous: Seal | None) -> None:
         """Events of seals that are missing: nothing is known of them."""
@@ -199,6 +143,8 @@ class _Verifier:
             add("seal.changed", object_, "its numbers, its list of events or its hash were changed")
         if objection := self._trust.objection(seal):
             add("seal.signature", object_, objection)
+        elif doubt := self._doubts.consider(seal):
+            add("seal.revoked", object_, doubt)
         if not _follows(seal, previous):
             add("seal.order", object_, "it does not follow the seal before it")
 

@@ -27,7 +27,7 @@ from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyKind, KeyUnavailable, PrivateKey
 from acme_ca.core import keys
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import IssuanceRequest, Profile
+from acme_ca.core.model import IssuanceRequest, Profile, serial_text
 from acme_ca.core.policy import NamePolicy
 from acme_ca.storage import certificates
 from acme_ca.storage.database import Database
@@ -86,13 +86,13 @@ class OwnCertificate:
         return KeyAndCertificate(key, leaf)
 
     async def renew_when_due(self) -> bool:
-        """Replace the certificate when it is missing, unreadable, of another issuer, for other names, two thirds over, or,
-        since the clock went back, not valid yet.
+        """Replace the certificate when it is missing, unreadable, of another issuer, for other names, two thirds over,
+        revoked or on hold, or, since the clock went back, not valid yet.
 
-        Raises KeyUnavailable, `Problem`.
+        Raises KeyUnavailable, `Problem`, DatabaseUnavailable.
         """
         issuer = self._issuer()
-        if not self._is_due(issuer):
+        if not (self._is_due(issuer) or await self.is_revoked(self.read(issuer).certificate)):
             return False
         if not await self._authority.can_sign(issuer.id):  # before there is a record of what nobody will sign
             raise KeyUnavailable(f"The key of issuer {issuer.id} does not sign.")
@@ -118,6 +118,10 @@ class OwnCertificate:
         leaf = x509.load_der_x509_certificate(signed.der).public_bytes(Encoding.PEM)
         _replace(self.file, _pem(key) + leaf + issuer.chain_pem)
         return True
+
+    async def is_revoked(self, leaf: x509.Certificate) -> bool:
+        """Or on hold."""
+        return await certificates.is_revoked(self._database, serial_text(leaf.serial_number))
 
     def _is_due(self, issuer: Issuer) -> bool:
         try:

@@ -22,7 +22,7 @@ from acme_ca.audit import verify as trail
 from acme_ca.audit.chain import Checkpoint
 from acme_ca.audit.findings import Finding, Findings, Severity
 from acme_ca.audit.journal import Journal
-from acme_ca.audit.verify import Trust
+from acme_ca.audit.signers import Trust
 from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, in_database, load_settings
 from acme_ca.cli.remote import Api, command, show_json
@@ -114,10 +114,9 @@ def verify(
     """
     settings = load_settings(config_file, data=data)
     kept = [_kept(file) for file in checkpoint or ()]
-    if settings.audit_checkpoint.exists():
-        kept.append(_kept(settings.audit_checkpoint))
+    own = _kept(settings.audit_checkpoint) if settings.audit_checkpoint.exists() else None
     trusted, whence = _trusted(settings, root)
-    report, fingerprint = in_database(settings, lambda database: _verify(database, trusted, kept))
+    report, fingerprint = in_database(settings, lambda database: _verify(database, trusted, kept, own))
     whence = whence or "of the database, which proves nothing against who can write there: give --root"
     _tell_trail(report, f"{fingerprint} ({whence})", as_json=as_json)
     raise typer.Exit(WRONG if report.errors else 0)
@@ -126,7 +125,7 @@ def verify(
 def verified(settings: Settings) -> trail.Report:
     """The audit trail of a database that came back, by the root that came with it. Raises ConfigurationError."""
     trusted, _ = _trusted(settings, None)
-    report, _ = in_database(settings, lambda database: _verify(database, trusted, ()))
+    report, _ = in_database(settings, lambda database: _verify(database, trusted))
     return report
 
 
@@ -151,7 +150,10 @@ def _trusted(settings: Settings, root: Path | None) -> tuple[x509.Certificate | 
 
 
 async def _verify(
-    database: Database, trusted: x509.Certificate | None, kept: Sequence[Checkpoint]
+    database: Database,
+    trusted: x509.Certificate | None,
+    kept: Sequence[Checkpoint] = (),
+    own: Checkpoint | None = None,
 ) -> tuple[trail.Report, str]:
     records = await issuers.all_issuers(database)
     if trusted is None:
@@ -160,7 +162,7 @@ async def _verify(
             raise ConfigurationError("There is no root in the database: give one with --root.")
         trusted = x509.load_der_x509_certificate(found.der)
     trust = Trust(trusted, list(_certificates(records)))
-    report = await trail.verify(database, trust, checkpoints=kept)
+    report = await trail.verify(database, trust, checkpoints=kept, own=own)
     return report, trusted.fingerprint(SHA256()).hex()
 
 

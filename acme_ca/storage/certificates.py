@@ -79,6 +79,14 @@ async def store(
     return row is not None
 
 
+async def is_revoked(database: Database, serial: Serial) -> bool:
+    """Or on hold."""
+    found: bool | None = await database.fetchval(
+        "SELECT revoked IS NOT NULL FROM certificate WHERE serial = $1", serial
+    )
+    return found is True
+
+
 async def record_own(
     database: Database, certificate: LintedCertificate, *, spki_sha256: bytes, now: datetime
 ) -> RecordedCertificate:

@@ -9,7 +9,7 @@ from typing import Any
 
 import asyncpg
 
-from acme_ca.storage.database import Database, Row
+from acme_ca.storage.database import Database, Row, from_json
 
 EVENT_BATCH = 5_000
 SEAL_BATCH = 50
@@ -80,15 +80,19 @@ async def find(database: Database, seal: int) -> Seal | None:
     return Seal(**row) if row else None
 
 
-async def add(database: Database, seal: Seal, *, signer_sha256: bytes) -> bool:
-    """Durably. False: it does not follow the last seal (any more), and nothing was written."""
+async def add(database: Database, seal: Seal, *, signer_sha256: bytes, signer_serial: str) -> bool:
+    """Durably. False: it does not follow the last seal (any more), or its signer is revoked or on hold; and nothing was
+    written.
+    """
     row = await database.fetchrow_durably(
         """WITH signer AS (
-               INSERT INTO audit_signer (sha256, der) VALUES ($10, $11) ON CONFLICT DO NOTHING
+               INSERT INTO audit_signer (sha256, der) SELECT $10, $11
+               WHERE NOT EXISTS (SELECT FROM certificate WHERE serial = $12 AND revoked IS NOT NULL) ON CONFLICT DO NOTHING
            )
            INSERT INTO audit_seal (id, at, origin, first_event, last_event, entries, previous, hash, signature, signer)
            SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10
            WHERE (SELECT coalesce(max(id), 0) FROM audit_seal) = $1::bigint - 1
+             AND NOT EXISTS (SELECT FROM certificate WHERE serial = $12 AND revoked IS NOT NULL)
            ON CONFLICT DO NOTHING RETURNING true""",
         seal.id,
         seal.at,
@@ -101,6 +105,7 @@ async def add(database: Database, seal: Seal, *, signer_sha256: bytes) -> bool:
         seal.signature,
         signer_sha256,
         seal.signer,
+        signer_serial,
     )
     return row is not None
 
@@ -142,6 +147,100 @@ async def seals(database: Database, *, until: int) -> AsyncIterator[Seal]:
         for row in rows:
             yield Seal(**row)
         position = rows[-1]["id"]
+
+
+# ---------------------------------------------------------------- signers
+
+
+async def signers(database: Database) -> list[bytes]:
+    """Their certificates, DER: of every seal that there is or was."""
+    rows = await database.fetch("SELECT der FROM audit_signer ORDER BY sha256")
+    return [row["der"] for row in rows]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revoked:
+    """That a certificate was taken back, or is on hold, as its row or the audit has it."""
+
+    at: datetime
+    reason: int
+    invalid_since: datetime | None = None
+
+
+_WITHIN_YEARS = "greatest('1970-01-01', least('9999-12-30', {}))"
+_ROW = f"{_WITHIN_YEARS.format('revoked')} AS at, coalesce(reason, 0) AS reason"
+_EVENT_ROW = f"{_WITHIN_YEARS.format('at')} AS at, event, detail::text AS detail"
+
+
+async def revoked_signers(database: Database, serials: Sequence[str]) -> dict[str, list[Revoked]]:
+    """By serial, those that are revoked: as the certificate's row says, and as the last event about it does."""
+    rows = await database.fetch(
+        f"""SELECT serial, {_ROW}, {_WITHIN_YEARS.format("invalid_since")} AS invalid_since,
+                   invalid_since IS NOT NULL AS dated FROM certificate WHERE serial = ANY ($1) AND revoked IS NOT NULL""",
+        serials,
+    )
+    found: dict[str, list[Revoked]] = {}
+    for row in rows:
+        since = row["invalid_since"] if row["dated"] else None
+        found[row["serial"]] = [Revoked(at=row["at"], reason=row["reason"], invalid_since=since)]
+    events = await database.fetch(
+        f"""SELECT object, {_EVENT_ROW} FROM audit_event WHERE object = ANY ($1)
+              AND event IN ('certificate.revoked', 'certificate.held', 'certificate.released') ORDER BY id""",
+        [f"certificate:{serial}" for serial in serials],
+    )
+    for serial, told in _last_told(events).items():
+        found.setdefault(serial, []).append(told)
+    return found
+
+
+def _last_told(events: Sequence[Row]) -> dict[str, Revoked]:
+    """By serial. The first event of a revocation has its time, the last one that tells it the time since when it was
+    invalid.
+    """
+    told: dict[str, Revoked] = {}
+    for event in events:
+        serial = event["object"].partition(":")[2]
+        if event["event"] == "certificate.released":
+            told.pop(serial, None)
+            continue
+        before, now = told.get(serial), _told(event)
+        told[serial] = Revoked(
+            at=before.at if before else now.at,
+            reason=now.reason,
+            invalid_since=now.invalid_since or (before.invalid_since if before else None),
+        )
+    return told
+
+
+async def revoked_issuers(database: Database) -> dict[bytes, list[Revoked]]:
+    """By certificate, DER, those that are revoked: as the row says, and as each event about it does."""
+    rows = await database.fetch(f"SELECT der, {_ROW} FROM issuer WHERE revoked IS NOT NULL")
+    found = {row["der"]: [Revoked(at=row["at"], reason=row["reason"])] for row in rows}
+    events = await database.fetch(
+        f"""SELECT der, {_EVENT_ROW} FROM issuer i JOIN audit_event e
+            ON e.object = 'issuer:' || i.id AND event = 'issuer.revoked' ORDER BY e.id"""
+    )
+    for event in events:
+        found.setdefault(event["der"], []).append(_told(event))
+    return found
+
+
+def _told(event: Row) -> Revoked:
+    """Whatever was made of its detail: a changed event is told of elsewhere."""
+    detail = from_json(event["detail"])
+    detail = detail if isinstance(detail, dict) else {}
+    reason, since = detail.get("reason"), detail.get("invalid_since")
+    return Revoked(
+        at=event["at"], reason=reason if isinstance(reason, int) else 0, invalid_since=_time(since)
+    )
+
+
+def _time(text: object) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(text) if isinstance(text, str) else None
+    except ValueError:
+        return None
+    return time if time and time.tzinfo else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

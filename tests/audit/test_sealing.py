@@ -13,9 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from acme_ca.audit import chain, sealing, verify
+from acme_ca.audit import chain, sealing, signers, verify
 from acme_ca.audit.chain import Checkpoint
-from acme_ca.audit.verify import Trust
+from acme_ca.audit.signers import Trust
 from acme_ca.ca import profiles
 from acme_ca.core.model import SERVER
 from acme_ca.storage import issuers as issuer_store
@@ -228,7 +228,7 @@ async def test_seals_of_another_key_are_not_believed(sealed):
 @pytest.mark.parametrize("kind", ["with a name", "for another purpose"])
 async def test_certificates_of_the_ca_that_clients_can_have_seal_nothing(sealed, hierarchy, kind):
     key = ec.generate_private_key(ec.SECP256R1())
-    usage = verify.AUDIT_SIGNING if kind == "with a name" else x509.ExtendedKeyUsageOID.SERVER_AUTH
+    usage = signers.AUDIT_SIGNING if kind == "with a name" else x509.ExtendedKeyUsageOID.SERVER_AUTH
     names = x509.SubjectAlternativeName([x509.DNSName("mallory.test")])
     issuer = hierarchy.intermediate
     builder = _leaf(key, issuer.certificate.subject, usage)
@@ -239,14 +239,14 @@ async def test_certificates_of_the_ca_that_clients_can_have_seal_nothing(sealed,
 
 
 def issuer_hash(issuer):
-    return verify.issuers.signature_hash(issuer.public_key)
+    return signers.issuers.signature_hash(issuer.public_key)
 
 
 def _attacker():
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Mallory")])
-    return key, _leaf(key, name, verify.AUDIT_SIGNING).sign(
-        key, verify.issuers.signature_hash(key.public_key())
+    return key, _leaf(key, name, signers.AUDIT_SIGNING).sign(
+        key, signers.issuers.signature_hash(key.public_key())
     )
 
 
@@ -275,9 +275,11 @@ async def forge(trail, key, certificate):
         fresh = replace(seal, entries=chain.entries_of(covered), previous=previous, signer=der)
         fresh = replace(fresh, hash=chain.hash_of(fresh))
         text = Checkpoint.of(fresh).text.encode()
-        hash_ = verify.issuers.signature_hash(key.public_key())
+        hash_ = signers.issuers.signature_hash(key.public_key())
         fresh = replace(fresh, signature=key.sign(text, ec.ECDSA(hash_)))
-        assert await seals.add(trail.database, fresh, signer_sha256=chain.hashlib.sha256(der).digest())
+        assert await seals.add(
+            trail.database, fresh, signer_sha256=chain.hashlib.sha256(der).digest(), signer_serial=""
+        )
         previous = fresh.hash
 
 

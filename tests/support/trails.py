@@ -13,7 +13,8 @@ import structlog
 from acme_ca.audit import verify
 from acme_ca.audit.chain import Checkpoint
 from acme_ca.audit.sealing import Sealing
-from acme_ca.audit.verify import Report, Trust
+from acme_ca.audit.signers import Trust
+from acme_ca.audit.verify import Report
 from acme_ca.ca import profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.hierarchy import Hierarchy
