@@ -287,7 +287,12 @@ def _told(error: ErrorDetails) -> tuple[str, str]:
     # A field of several kinds has the kind in its place, too: `reason.literal['…']`.
     parts = (str(part) for part in error["loc"])
     where = ".".join(part for part in parts if _FIELD.fullmatch(part)) or "body"
-    return where, error["msg"].removeprefix("Value error, ").rstrip(".") + "."
+    told = _PLAINER.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    return where, told.rstrip(".") + "."
+
+
+_PLAINER = {"missing": "It is missing", "extra_forbidden": "There is no such field"}
+"""Than what pydantic says."""
 
 
 def _invalid(errors: Sequence[tuple[str, str]]) -> Problem:

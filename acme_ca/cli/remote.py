@@ -160,14 +160,30 @@ class Api:
                     return content
                 document = json.loads(content)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            raise ConfigurationError(
-                f"The server at {self._base} cannot be asked: {str(error) or type(error).__name__}."
-            ) from None
+            raise ConfigurationError(f"The server at {self._base} cannot be asked: {_why(error)}.") from None
         if answer.status >= http.BAD_REQUEST:
             raise Refused(document)
         if answer.status == HTTPStatus.ACCEPTED:
             raise Waiting(document)
         return document
+
+
+def _why(error: Exception) -> str:
+    """For somebody who has to put it right."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError(
+            certificate_error=ssl.SSLCertVerificationError() as wrong
+        ):
+            return f"its certificate is not good ({wrong.verify_message.rstrip('.')}); --ca names the root to trust"
+        case aiohttp.ClientConnectorDNSError():
+            return "nobody knows its name"
+        case aiohttp.ClientConnectorSSLError():
+            return "it does not speak TLS there"
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=int() as number)):
+            return f"{os.strerror(number).lower()} (does it run, and listen there?)"
+        case TimeoutError():
+            return f"it did not answer within {TIMEOUT:.0f} seconds"
+    return str(error) or type(error).__name__
 
 
 def _check_is_ours(answer: aiohttp.ClientResponse) -> None:
@@ -357,7 +373,9 @@ def _remote(server: str, token: str | None, ca: Path | None, *, verify: bool, as
     if address.scheme != "https" or not address.hostname:
         raise ConfigurationError(f"--server: {server} is no https:// address.")
     if token is None:
-        raise ConfigurationError(f"--token (or {TOKEN}) is missing: acme-ca token create makes one.")
+        raise ConfigurationError(
+            f"--token (or {TOKEN}) is missing; on the server's machine acme-ca token create makes one."
+        )
     try:
         tls = ssl.create_default_context(cafile=ca)
     except OSError as error:

@@ -115,13 +115,23 @@ def test_from_elsewhere_with_a_token(server):
         (["--server", "https://localhost:{port}"], "--token"),
         (["--server", "http://localhost:{port}", "--token", "x"], "https://"),
         (["--server", "localhost", "--token", "x"], "https://"),
-        (["--server", "https://localhost:{port}", "--token", "x"], "certificate verify failed"),
-        (["--server", "https://localhost:1", "--token", "x"], "cannot be asked"),
+        (["--server", "https://localhost:{port}", "--token", "x"], "--ca names the root"),
+        (
+            ["--server", "https://localhost:1", "--token", "x"],
+            "cannot be asked: connection refused (does it run",
+        ),
+        (["--server", "https://a.invalid", "--token", "x"], "nobody knows its name"),
+        (["--server", "https://localhost:{plain}", "--token", "x"], "does not speak TLS"),
         (["--server", "https://localhost:{port}", "--token", "x", "--ca", "/nowhere"], "/nowhere"),
     ],
 )
 def test_a_way_that_leads_nowhere_is_one_sentence(server, way, said):
-    done = run(server, "token", "list", *(word.format(port=server.https_port) for word in way))
+    done = run(
+        server,
+        "token",
+        "list",
+        *(word.format(port=server.https_port, plain=server.http_port) for word in way),
+    )
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1, done.stderr
