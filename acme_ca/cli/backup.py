@@ -69,9 +69,9 @@ def backup(
     secret = _new_passphrase(ask=passphrase, file=passphrase_file)
     if to and secret is not None:
         raise ConfigurationError("A backup is encrypted for keys or under a passphrase, not both.")
-    with database.reached(settings) as dsn, database.explained():
-        with _target(file, to, secret) as target:
-            made = asyncio.run(backups.make(settings, dsn, target))
+    with database.reached(settings) as dsn, database.explained(), _target(file, to, secret) as target:
+        made = asyncio.run(backups.make(settings, dsn, target))
+        # Before the file has its name: killed in between, the audit tells of one too many, and never of one too few.
         asyncio.run(backups.note(dsn, made, actor=operator()))
     _tell(made, as_json=as_json, err=file == STREAM)
     if not to and secret is None:
@@ -152,6 +152,10 @@ def restore(
     Every byte is verified before anything is there. The settings in it are not used: they are this machine's, as ever.
     """
     settings = load_settings(config_file, data=data)
+    if settings_to is not None and os.path.lexists(settings_to):
+        raise ConfigurationError(
+            f"--settings-to: {settings_to} exists and is left as it is; give another name."
+        )
     with _source(file, identity or [], passphrase_file) as source:
         read = restores.check(source) if check else restores.restore(settings, source, actor=operator())
     if settings_to is not None:

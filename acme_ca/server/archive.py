@@ -133,7 +133,8 @@ def _some(source: Source, size: int) -> bytes:
 def new_file(path: Path) -> Iterator[BinaryIO]:
     """A file of mode 0600 that has its name when all of it is on disk; never in the place of another.
 
-    What a crash leaves is `.NAME.partial`, which the next one of this name replaces. Raises ConfigurationError.
+    What a crash leaves is `.NAME.partial`, which the next one of this name replaces. Of two that are made at once, the one
+    that began first gives way. Raises ConfigurationError.
     """
     draft = path.with_name(f".{path.name}.partial")
     if os.path.lexists(path):
@@ -141,16 +142,31 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     try:
         draft.unlink(missing_ok=True)
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        folder.move(draft, path)
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                _check_alone(file, draft, path)
+                folder.move(draft, path)
+            except BaseException:
+                if _is_ours(file, draft):
+                    draft.unlink()
+                raise
     except OSError as error:
-        draft.unlink(missing_ok=True)
         raise _unwritable(error) from None
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
+
+
+def _check_alone(file: BinaryIO, draft: Path, path: Path) -> None:
+    if not _is_ours(file, draft) or os.path.lexists(path):
+        raise ConfigurationError(f"Another backup {path} was begun meanwhile, and this one is thrown away.")
+
+
+def _is_ours(file: BinaryIO, draft: Path) -> bool:
+    """And not what another one has put in its place, which is not whole."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(draft))
+    except FileNotFoundError:
+        return False
 
 
 def _unwritable(error: OSError) -> ConfigurationError:

@@ -9,7 +9,7 @@
     audit-checkpoint.txt  how far the audit was sealed, against a trail cut off in the database
     admin.sock      0600: the way of commands on this machine, while the server runs; admin.sock.lock says whose it is
     postgres/       the embedded database
-    restoring/      while a backup is being restored; nothing else begins here meanwhile
+    restoring/      while a backup is being restored; nothing else begins here meanwhile (datadir.Filling)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import contextlib
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,13 @@ from acme_ca.config import ConfigurationError
 
 SETTING = "ACME_CA_DATA"
 RESTORING = "restoring"
+WHOLE = "whole.json"
+"""In the draft of a restore: nothing is missing there."""
+ENDED = ".restored"
+"""What the draft is called when all of it is in its place, until it is taken away."""
+DATABASE = "postgres"
+PATIENCE = 60.0
+"""Seconds that a PostgreSQL whose restore was killed may take to end."""
 
 
 def make(directory: Path) -> None:
@@ -71,29 +79,73 @@ def alone(directory: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def filled(directory: Path) -> Iterator[Path]:
-    """A draft of all that will be in `directory`, which must be empty; it is put there when the body has ended.
-
-    What a crash leaves is the draft alone, which the next call takes away; or, in the instant of putting things in their
-    places, some of them and a draft, with which nothing starts. Raises ConfigurationError.
+def filling(directory: Path) -> Iterator[Filling]:
+    """Nobody else begins anything in `directory` meanwhile. An exception takes away what was begun, unless it was whole.
+    Raises ConfigurationError.
     """
     with _held(directory):
-        draft = directory / RESTORING
-        _check_empty(directory)
-        _remove(draft)
-        draft.mkdir(
-            mode=0o711
-        )  # the user whom PostgreSQL runs as passes through; what is in it is private by itself
+        begun = Filling(directory)
         try:
-            yield draft
+            yield begun
         except BaseException:
-            _remove(draft)
+            begun.give_up()
             raise
-        # The database last: without the files beside it, it would be taken for whole.
-        for made in sorted(draft.iterdir(), key=lambda path: path.name == "postgres"):
-            made.rename(directory / made.name)
-        draft.rmdir()
-        folder.sync(directory)
+
+
+class Filling:
+    """What a restore puts into a directory: first in a folder where nobody looks for it, then, when all is there, in its
+    place. Whenever it is killed, the next one begins anew or goes on:
+
+    - before `complete`: there is a draft, with which nothing starts;
+    - after it: the draft says that it is whole, and of what. Some of it may be in its place.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self.draft = directory / RESTORING
+        self._begun = False
+
+    def left(self) -> str | None:
+        """What `complete` was told by one that did not finish; None: there is nothing to go on with."""
+        try:
+            return (self.draft / WHOLE).read_text(encoding="utf-8")
+        except OSError:
+            return None
+
+    def has(self, name: str) -> bool:
+        """Whether this is in the draft, or in its place already."""
+        return (self.draft / name).exists() or (self._directory / name).exists()
+
+    def begin(self) -> Path:
+        """An empty draft. Raises ConfigurationError: the directory is not empty."""
+        _check_empty(self._directory)
+        _remove_wholly(self.draft)
+        # The user whom PostgreSQL runs as passes through; what is in it is private by itself.
+        self.draft.mkdir(mode=0o711)
+        self._begun = True
+        return self.draft
+
+    def complete(self, said: str) -> None:
+        """All is there, durably."""
+        for place in self.draft.rglob("*"):
+            if place.is_dir() and "postgres" not in place.relative_to(self.draft).parts[:1]:
+                folder.sync(place)
+        folder.replace(self.draft / WHOLE, said.encode())
+
+    def finish(self) -> None:
+        """Put all in its place: the database last, for without the files beside it it would be taken for whole."""
+        made = [path for path in self.draft.iterdir() if path.name != WHOLE]
+        for path in sorted(made, key=lambda path: path.name == DATABASE):
+            path.rename(self._directory / path.name)
+        folder.sync(self._directory)
+        # At once: an empty draft without a word in it could not be told from one that was never whole.
+        ended = self.draft.rename(self._directory / ENDED)
+        folder.sync(self._directory)
+        _remove(ended)
+
+    def give_up(self) -> None:
+        if self._begun and self.left() is None:
+            _remove(self.draft)
 
 
 def _check_empty(directory: Path) -> None:
@@ -165,6 +217,17 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _remove_wholly(path: Path) -> None:
+    """A PostgreSQL that was killed a moment ago may still be writing there. Raises ConfigurationError."""
+    deadline = time.monotonic() + PATIENCE
+    _remove(path)
+    while path.exists():
+        if time.monotonic() > deadline:
+            raise ConfigurationError(f"{SETTING}: {path} cannot be removed; empty the directory.")
+        time.sleep(0.1)
+        _remove(path)
 
 
 def _reason(error: OSError) -> str:

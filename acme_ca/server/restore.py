@@ -1,7 +1,8 @@
 """A backup read, and brought back into an empty place: wholly, or not at all.
 
 It is read once, from its beginning to its end, which says what must have been in it. The files are laid out and the
-database filled where nobody looks for them; when all is as it should be, they are moved to their places.
+database filled where nobody looks for them; when all is as it should be, they are moved to their places. An external
+database is filled in one transaction. Killed at any moment, the same command brings it to its end.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from acme_ca.ca import folder
 from acme_ca.config import ConfigurationError, Settings
@@ -32,9 +33,12 @@ from acme_ca.server.backup import (
     Manifest,
     MemberLine,
 )
+from acme_ca.server.datadir import Filling
+from acme_ca.storage import copying
 from acme_ca.storage.copying import Refill, Standing, Table
 from acme_ca.storage.embedded import EmbeddedError, EmbeddedPostgres
 
+RESTORED = "backup.restored"
 Document = TypeVar("Document", bound=BaseModel)
 
 
@@ -135,10 +139,65 @@ def _unexpected(name: str) -> DamagedBackup:
 # ---------------------------------------------------------------- restoring
 
 
+class _Left(BaseModel):
+    """Of a restore that was killed after all had been brought back. `at`: the time of its audit event."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backup: str
+    at: datetime
+
+
 def restore(settings: Settings, source: Source, *, actor: Actor) -> Read:
-    """Fill the data directory and the database, both empty. Raises ConfigurationError, DamagedBackup among them."""
-    with datadir.filled(settings.data) as draft, _database(settings, draft) as dsn, database.explained():
-        return asyncio.run(_fill(dsn, source, draft, actor))
+    """Fill the data directory and the database, both empty; or end what a restore of the same backup had begun when it
+    was killed. Raises ConfigurationError, DamagedBackup among them.
+    """
+    with datadir.filling(settings.data) as filling:
+        left = _left(settings, filling)
+        if left is not None:
+            read = _the_same(source, left)
+        else:
+            external = settings.database_url is not None
+            draft = filling.begin()
+            with _database(settings, draft) as dsn, database.explained():
+                read = asyncio.run(_fill(dsn, source, filling, external=external, actor=actor))
+            if not external:  # it is on disk, and its server has ended
+                filling.complete(_Left(backup=read.backup.id, at=datetime.now(UTC)).model_dump_json())
+        filling.finish()
+    return read
+
+
+def _left(settings: Settings, filling: Filling) -> _Left | None:
+    """None: there is nothing, or less than all."""
+    said = filling.left()
+    if said is None:
+        return None
+    try:
+        left = _Left.model_validate_json(said)
+    except ValidationError:
+        return None
+    if settings.database_url is None:
+        return left if filling.has(datadir.DATABASE) else None
+    with database.explained():
+        committed = asyncio.run(
+            copying.has_note(
+                settings.database_url.get_secret_value(),
+                at=left.at,
+                event=RESTORED,
+                object_=f"backup:{left.backup}",
+            )
+        )
+    return left if committed else None
+
+
+def _the_same(source: Source, left: _Left) -> Read:
+    read = check(source)
+    if read.backup.id != left.backup:
+        raise ConfigurationError(
+            f"{datadir.SETTING}: a restore of another backup ({left.backup}) was not finished here: give that one, or empty "
+            "the directory and the database."
+        )
+    return read
 
 
 @contextmanager
@@ -155,7 +214,7 @@ def _database(settings: Settings, draft: Path) -> Iterator[str]:
         server.stop()
 
 
-async def _fill(dsn: str, source: Source, draft: Path, actor: Actor) -> Read:
+async def _fill(dsn: str, source: Source, filling: Filling, *, external: bool, actor: Actor) -> Read:
     reading = _Reading(source)
     _check_clock(reading.format)
     async with Refill.open(dsn, version=reading.format.schema_version) as refill:
@@ -165,13 +224,14 @@ async def _fill(dsn: str, source: Source, draft: Path, actor: Actor) -> Read:
             for name, columns in reading.format.tables.items()
         }
         for member in reading.files():
-            _lay_out(draft, member)
+            _lay_out(filling.draft, member)
         read = reading.end()
         await refill.set_counters(read.backup.manifest.counters)
         _check_whole(read.backup.manifest, rows, await refill.standing())
+        now = datetime.now(UTC)
         await refill.note(
-            at=datetime.now(UTC),
-            event="backup.restored",
+            at=now,
+            event=RESTORED,
             actor=actor,
             object_=f"backup:{read.backup.id}",
             detail={
@@ -180,6 +240,9 @@ async def _fill(dsn: str, source: Source, draft: Path, actor: Actor) -> Read:
                 "rows": sum(rows.values()),
             },
         )
+        if external:
+            # Before the transaction ends: killed after it, the files beside the database must not be lost.
+            filling.complete(_Left(backup=read.backup.id, at=now).model_dump_json())
     return read
 
 

@@ -174,6 +174,20 @@ async def note(dsn: str, *, at: datetime, event: str, actor: Actor, object_: str
         await _note(connection, at=at, event=event, actor=actor, object_=object_, detail=detail)
 
 
+async def has_note(dsn: str, *, at: datetime, event: str, object_: str) -> bool:
+    """Whether this act is in the database, which may be empty. Raises DatabaseUnavailable."""
+    async with database.patient(dsn) as connection:
+        if await connection.fetchval("SELECT to_regclass('audit_event') IS NULL"):
+            return False
+        found: bool = await connection.fetchval(
+            "SELECT EXISTS (SELECT FROM audit_event WHERE object = $1 AND event = $2 AND at = $3)",
+            object_,
+            event,
+            at,
+        )
+        return found
+
+
 # ---------------------------------------------------------------- parts
 
 

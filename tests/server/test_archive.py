@@ -3,6 +3,7 @@
 import io
 import os
 import tarfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,21 @@ def test_what_a_crash_left_is_replaced(tmp_path):
     with archive.new_file(tmp_path / "backup.tar") as file:
         file.write(b"whole")
     assert [path.name for path in tmp_path.iterdir()] == ["backup.tar"]
+
+
+def test_of_two_at_once_none_gives_its_name_to_half_of_the_other(tmp_path):
+    path = tmp_path / "backup.tar"
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(archive.new_file(path)).write(b"the first")
+    other = second.enter_context(archive.new_file(path))
+    other.write(b"the sec")
+    with pytest.raises(ConfigurationError, match="begun meanwhile"):
+        first.close()
+    assert not path.exists()
+    other.write(b"ond")
+    second.close()
+    assert path.read_bytes() == b"the second"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_no_file_is_replaced(tmp_path):

@@ -291,15 +291,18 @@ def test_nothing_else_begins_where_a_restore_was_interrupted(tmp_path):
 def test_parts_of_an_interrupted_restore_are_not_restored_over(tmp_path):
     (tmp_path / datadir.RESTORING).mkdir()
     (tmp_path / "ca").mkdir()
-    with pytest.raises(ConfigurationError, match="interrupted"), datadir.filled(tmp_path):
-        raise AssertionError
+    with (
+        pytest.raises(ConfigurationError, match="interrupted"),
+        datadir.filling(tmp_path) as filling,
+    ):
+        filling.begin()
 
 
 def test_nobody_restores_where_a_server_is_being_started(tmp_path):
     with (
         datadir.alone(tmp_path),
         pytest.raises(ConfigurationError, match="another acme-ca"),
-        datadir.filled(tmp_path),
+        datadir.filling(tmp_path),
     ):
         raise AssertionError
 
