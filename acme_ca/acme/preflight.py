@@ -139,7 +139,7 @@ class Preflight:
                 self._judge_request(question, wanted, trial)
             elif step is Step.NAMES:
                 trial.judge_names(step, judge, names, wanted.policy.rulings)
-            elif step is Step.PROFILE and wanted.profile.allowed_names is not None:
+            elif step is Step.PROFILE and wanted.profile.has_names:
                 trial.judge_names(step, judge, names, partial(_of_profile, wanted.profile))
             else:
                 trial.judge(step, judge, _GOOD[step].format(wanted))
@@ -341,8 +341,10 @@ def _without_key(service: str) -> Problem:
 
 
 def _of_profile(profile: Profile, name: Identifier) -> list[Ruling]:
-    rule = profile.allowing(name)
-    return [Ruling(f"the profile {profile.name}", allowed=rule is not None, rule=rule)]
+    who, denying, allowing = f"the profile {profile.name}", profile.denying(name), profile.allowing(name)
+    if denying is not None:
+        return [Ruling(who, allowed=False, rule=denying)]
+    return [Ruling(who, allowed=allowing is not None or profile.allowed_names is None, rule=allowing)]
 
 
 def _said_replaced(wish: NewOrder, renews: Sequence[Identifier]) -> str:

@@ -351,6 +351,8 @@ class Profile(BaseModel):
 
     allowed_names: tuple[NameRuleText, ...] | None = Field(default=None, max_length=200)
     """Rules of which each name must match one; none: any name that the server's policy allows."""
+    denied_names: tuple[NameRuleText, ...] = Field(default=(), max_length=200)
+    """Rules of which no name may match any, nor a wildcard cover what one matches. They win over `allowed_names`."""
     required_names: tuple[NameRuleText, ...] = Field(default=(), max_length=50)
     """Rules each of which some name of the order must match."""
     challenges: Choice[ChallengeType] = frozenset(ChallengeType)
@@ -427,6 +429,8 @@ class Profile(BaseModel):
         for required in self.required_names:
             if self.allowed_names is not None and not any(map(required.overlaps, self.allowed_names)):
                 yield f"the required {required} matches nothing that allowed_names allow"
+            if required.identifier is not None and self.denying(required.identifier):
+                yield f"the required {required} is denied by denied_names"
 
     def _contradictions_in_status(self) -> Iterator[str]:
         if self.must_staple and not self.ocsp:
@@ -449,12 +453,21 @@ class Profile(BaseModel):
             *(self._missing(rule) for rule in self.required_names if not any(map(rule.matches, identifiers))),
         ]
 
+    @property
+    def has_names(self) -> bool:
+        """Whether it says anything of single names."""
+        return self.allowed_names is not None or self.denied_names != ()
+
+    def denying(self, identifier: Identifier) -> NameRule | None:
+        return next((rule for rule in self.denied_names if rule.denies(identifier)), None)
+
     def allowing(self, identifier: Identifier) -> NameRule | None:
         """The first of the allowed names that matches; None, too, where any name is allowed."""
         return next((rule for rule in self.allowed_names or () if rule.matches(identifier)), None)
 
     def _allows(self, identifier: Identifier) -> bool:
-        return self.allowed_names is None or self.allowing(identifier) is not None
+        is_allowed = self.allowed_names is None or self.allowing(identifier) is not None
+        return is_allowed and self.denying(identifier) is None
 
     def _not_allowed(self, identifier: Identifier) -> Problem:
         return Problem(

@@ -79,6 +79,10 @@ class NameRule:
             return name.value.partition(".")[2] == self._base
         return not name.wildcard and _pattern(self.value).isinstance_python(name.value)
 
+    def denies(self, identifier: Identifier) -> bool:
+        """Whether the rule is against the identifier, where it says what is denied."""
+        return self.may_be_covered(identifier) if identifier.wildcard else self.matches(identifier)
+
     def may_be_covered(self, wildcard: Identifier) -> bool:
         """Whether a certificate for the wildcard may be good for a name that the rule matches (RFC 6125 §6.4.3). What a
         regular expression shares with the names under a wildcard is not looked into: it may.

@@ -33,17 +33,13 @@ class NameRules(BaseModel):
     """Rules of which no name may match any."""
 
     def denying(self, identifier: Identifier) -> NameRule | None:
-        return next((rule for rule in self.deny if _denies(rule, identifier)), None)
+        return next((rule for rule in self.deny if rule.denies(identifier)), None)
 
     def allowing(self, identifier: Identifier) -> NameRule | None:
         return next((rule for rule in self.allow if rule.matches(identifier)), None)
 
     def allows(self, identifier: Identifier) -> bool:
         return not self.allow or self.allowing(identifier) is not None
-
-
-def _denies(rule: NameRule, identifier: Identifier) -> bool:
-    return rule.may_be_covered(identifier) if identifier.wildcard else rule.matches(identifier)
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,8 +260,9 @@ async def test_by_which_rule_of_the_profile_and_of_the_names_that_need_no_key(ne
         operator = await ca.operator()
         profile = (await operator.get("/profiles/server"))["profile"]
         profile |= {"name": "narrow", "allowed_names": ["suffix:open.test", "exact:b.example.test"]}
+        profile |= {"denied_names": ["exact:x.open.test"]}
         await operator.post("/profiles", {"profile": profile})
-        wish = {"names": ["a.open.test", "c.example.test"], "profile": "narrow"}
+        wish = {"names": ["a.open.test", "c.example.test", "x.open.test"], "profile": "narrow"}
         told = await operator.post("/explain", wish)
         (open_,) = found(told, "names", "a.open.test")
         exempt = {"of": "the names that need no EAB key", "allowed": True, "rule": "suffix:open.test"}
@@ -271,6 +272,11 @@ async def test_by_which_rule_of_the_profile_and_of_the_names_that_need_no_key(ne
         (fits,) = found(told, "profile", "a.open.test")
         assert fits["facts"]["rules"] == [
             {"of": "the profile narrow", "allowed": True, "rule": "suffix:open.test"}
+        ]
+        (denied,) = found(told, "profile", "x.open.test")
+        assert (denied["verdict"], denied["code"]) == ("refused", Code.NAME_NOT_IN_PROFILE)
+        assert denied["facts"]["rules"] == [
+            {"of": "the profile narrow", "allowed": False, "rule": "exact:x.open.test"}
         ]
         (misfit,) = found(told, "profile", "c.example.test")
         assert (misfit["verdict"], misfit["code"]) == ("refused", Code.NAME_NOT_IN_PROFILE)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from acme_ca.ca.profiles import BUILT_IN, SERVER
+from acme_ca.core.codes import Code
 from acme_ca.core.model import ChallengeType, KeyAlgorithm, KeyUsage, Profile, proving
 from acme_ca.core.problems import ErrorType
 from tests.support.issuing import names
@@ -68,6 +69,10 @@ REFUSED = {
     "required and not allowed": (
         {"allowed_names": ["suffix:a.example"], "required_names": ["exact:b.example"]},
         "required exact:b.example matches nothing",
+    ),
+    "required and denied": (
+        {"denied_names": ["suffix:a.example"], "required_names": ["exact:b.a.example"]},
+        "required exact:b.a.example is denied",
     ),
     "required and nothing allowed": (
         {"allowed_names": [], "offered": False, "organization": "X", "required_names": ["exact:b.example"]},
@@ -171,6 +176,23 @@ def test_each_name_that_is_not_allowed_is_told():
     assert [problem.identifier for problem in problems] == [asked[1], asked[3]]
     assert {problem.type for problem in problems} == {ErrorType.REJECTED_IDENTIFIER}
     assert "The profile server is not for b.example" in problems[0].detail
+
+
+def test_denied_names_win_also_where_a_wildcard_would_cover_them():
+    profile = server_with(
+        allowed_names=["suffix:a.example", "network:10.0.0.0/8"],
+        denied_names=["exact:vault.a.example", "network:10.9.0.0/16"],
+    )
+    asked = names("b.a.example", "vault.a.example", "*.a.example", "10.9.0.1", "10.0.0.1", "*.b.a.example")
+    problems = profile.name_violations(asked)
+    assert [problem.identifier for problem in problems] == [asked[1], asked[2], asked[3]]
+    assert {problem.code for problem in problems} == {Code.NAME_NOT_IN_PROFILE}
+
+
+def test_a_profile_may_only_deny():
+    profile = server_with(denied_names=["suffix:secret.example"])
+    asked = names("a.example", "x.secret.example")
+    assert [problem.identifier for problem in profile.name_violations(asked)] == [asked[1]]
 
 
 def test_each_required_rule_needs_a_name():
