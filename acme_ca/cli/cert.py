@@ -201,12 +201,21 @@ def revoke(
             help="When it became invalid (UTC), where that is known: the key was stolen then.",
         ),
     ] = None,
+    yes: YesOption = False,
 ) -> None:
     """Take a certificate back for good.
 
     With keyCompromise its key is refused from then on. A certificate that is revoked already can be given that reason,
     and no other.
     """
+    if not yes:
+        found = api.get(f"/certificates/{_serial(serial)}")
+        of = (
+            f"of the service {found['service_id']}"
+            if found["service_id"]
+            else f"of profile {found['profile']['name']}"
+        )
+        confirm(f"Revoke {found['serial']} ({', '.join([*found['names'], of])}) for good?", yes=yes)
     circumstances = {"reason": reason, "comment": comment, "invalid_since": _utc(invalid_since)}
     _act(api, serial, "revoke", circumstances, f"Revoked ({reason})")
 

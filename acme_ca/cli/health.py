@@ -68,7 +68,10 @@ def _asked(base: str) -> dict[str, Any]:
             content = error.read(MOST)
         report = json.loads(content)
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"No healthy answer from {base}/health: {error}.") from None
+        why = getattr(error, "reason", error)
+        raise ConfigurationError(
+            f"No healthy answer from {base}/health: {getattr(why, 'strerror', None) or why} (does the server run?)."
+        ) from None
     if not isinstance(report, dict) or "status" not in report:
         raise ConfigurationError(f"What answers at {base}/health is no acme-ca.")
     return report

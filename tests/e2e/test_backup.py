@@ -46,9 +46,9 @@ def test_a_machine_is_lost(tmp_path):
     secret = f"--passphrase-file={tmp_path / 'passphrase'}"
     with running(first, VALIDATION__RETRY_DELAY="0.1") as server:
         serials = issued(server, 3)
-        server.operate("cert", "revoke", serials[0], "--reason", "superseded")
+        server.operate("cert", "revoke", serials[0], "--reason", "superseded", "--yes")
         server.operate("backup", str(backup), secret)
-        server.operate("cert", "revoke", serials[1], "--reason", "superseded")
+        server.operate("cert", "revoke", serials[1], "--reason", "superseded", "--yes")
         server.operate("crl", "generate")
         assert {int(serials[0], 16), int(serials[1], 16)} <= revoked_serials(server)
         number = crl_number(server)
@@ -69,7 +69,7 @@ def test_a_machine_is_lost(tmp_path):
         again.operate("crl", "generate")
         assert crl_number(again) > number, "also than what was published after the backup"
         assert revoked_serials(again) == {int(serials[0], 16)}, "what came after the backup is done again"
-        again.operate("cert", "revoke", serials[1], "--reason", "superseded")
+        again.operate("cert", "revoke", serials[1], "--reason", "superseded", "--yes")
         for serial in serials:
             assert serial in again.operate("cert", "info", serial)
         issued(again, 1)

@@ -96,7 +96,7 @@ def test_rotation_under_load(lego, new_hosts):
 def assert_its_crl_goes_on(served, leaf: x509.Certificate) -> None:
     """Lesson 17: an issuer that is retired still says what was taken back."""
     before = crl_of(leaf)
-    served.operate("cert", "revoke", f"{leaf.serial_number:032x}")
+    served.operate("cert", "revoke", f"{leaf.serial_number:032x}", "--yes")
     deadline = time.monotonic() + 30
     while (after := crl_of(leaf)).get_revoked_certificate_by_serial_number(leaf.serial_number) is None:
         assert time.monotonic() < deadline, "the revocation is in no CRL"

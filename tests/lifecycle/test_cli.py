@@ -130,16 +130,19 @@ async def test_a_certificate_is_held_released_and_revoked(acme_ca, unsigned):
         assert cert("release", serial).returncode == 0
         assert shown() == ("unsigned", None, None)
         since = ("--invalid-since", "2024-02-29", "--comment", "stolen")
-        assert cert("revoke", serial, "--reason", "superseded", *since).returncode == 0
+        unattended = cert("revoke", serial, "--reason", "superseded")
+        assert (unattended.returncode, "--yes" in unattended.stderr) == (2, True)
+        assert shown() == ("unsigned", None, None)
+        assert cert("revoke", serial, "--yes", "--reason", "superseded", *since).returncode == 0
         assert shown() == ("revoked", "superseded", "stolen")
         assert "2024-02-29T00:00:00Z" in cert("info", serial).stdout
-        assert cert("revoke", serial, "--reason", "keyCompromise").returncode == 0
+        assert cert("revoke", serial, "--yes", "--reason", "keyCompromise").returncode == 0
         assert shown() == ("revoked", "keyCompromise", "stolen")
-        refused(cert("revoke", serial), "revoked already")
+        refused(cert("revoke", serial, "--yes"), "revoked already")
         refused(cert("release", serial), "not on hold")
         refused(cert("info", "1"), "no certificate with this serial number")
         refused(cert("info", "one"), "hexadecimal digits", status=2)
-        assert cert("revoke", serial, "--reason", "certificateHold").returncode == 2
+        assert cert("revoke", serial, "--yes", "--reason", "certificateHold").returncode == 2
 
     await asyncio.to_thread(act)
 
