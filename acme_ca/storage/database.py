@@ -28,7 +28,8 @@ _CLOSE_TIMEOUT = 5.0
 
 SEARCH_LIMIT = 10
 """Seconds."""
-_SEARCHING = f"SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL statement_timeout = '{SEARCH_LIMIT}s'"
+_SEARCHING = f"""SET LOCAL plan_cache_mode = force_custom_plan; SET LOCAL statement_timeout = '{SEARCH_LIMIT}s';
+    SET LOCAL max_parallel_workers_per_gather = 0; SET LOCAL random_page_cost = 1.1"""
 
 _SCHEMA_LOCK = 0x61636D65  # "acme": pg_advisory_xact_lock's key while the schema is made or upgraded
 _UPGRADE_FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
@@ -92,7 +93,7 @@ class Database:
 
     async def search(self, query: str, *arguments: Any) -> list[Row]:
         """Rows of a statement that was put together for a filter: planned for these very values, cut off after
-        SEARCH_LIMIT, and not kept among the prepared statements that issuing needs.
+        SEARCH_LIMIT, on one core, of indexes that are in memory, and not kept among the prepared statements that issuing needs.
         """
         async with self._quick.lend() as connection, connection.transaction(readonly=True):
             await connection.execute(_SEARCHING)

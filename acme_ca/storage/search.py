@@ -545,8 +545,8 @@ class OrderSort(StrEnum):
 _ORDERS_BY_ID = _Key(
     id="id",
     indexes=(
-        _Index(begins="account", tells=frozenset({"id", "account"})),
-        _Index(begins="open", tells=frozenset({"id", "open"})),
+        _Index(begins="account", tells=frozenset({"id", "account", "profile"})),
+        _Index(begins="open", tells=frozenset({"id", "open", "profile"})),
         _Index(tells=frozenset({"id", "profile"})),
     ),
 )
@@ -587,7 +587,7 @@ _ORDERS = _List(
         (SELECT min(z.expires) FROM authz z WHERE z.id = ANY (c.authzs) AND c.status = 'pending') AS authz_expires,
         {_SERVICE.format("c.account_id")} AS service""",
     source="orders",
-    finds=frozenset({"name", "processing", "service", "services", "alive", "account"}),
+    finds=frozenset({"name", "processing", "service", "alive", "account"}),
 )
 
 
@@ -617,15 +617,16 @@ def _of_orders(wanted: OrderFilter, now: datetime) -> Iterator[_Condition]:
         yield from _with_status(wanted.status, now)
     if wanted.account is not None:
         yield _Condition("account", "c.account_id = {}", (wanted.account,))
-    if wanted.service is not None:
-        yield _Condition("service", f"c.account_id IN {_OF_SERVICES}", ([wanted.service],))
-    if wanted.services:
-        yield _Condition("services", f"c.account_id IN {_OF_SERVICES}", (wanted.services,))
+    for services in ([wanted.service] if wanted.service is not None else [], wanted.services):
+        if services and wanted.account is not None:
+            yield _Condition("account", f"{{}} IN {_OF_SERVICES}", (wanted.account, services))
+        elif services:
+            yield _Condition("service", f"c.account_id IN {_OF_SERVICES}", (services,))
     if wanted.name is not None:
         words, text = _whole("=" + wanted.name.value), str(wanted.name)
         yield _Condition("name", f"({_CERTIFIED} OR {_NOT_CERTIFIED})", (words, [text]))
     if wanted.profile is not None:
-        yield _Condition("profile", "c.profile = {}", (wanted.profile,))
+        yield _Condition("profile", f"c.{_CERTIFICATE_HAS['profile']}", (wanted.profile,))
 
 
 _CERTIFIED = "c.id = ANY (ARRAY(SELECT f.order_id FROM certificate f WHERE f.words @@ {}::tsquery))"
