@@ -2,8 +2,8 @@
 
 import hashlib
 import shutil
-import signal
 import stat
+from datetime import UTC, datetime
 
 import pytest
 from cryptography import x509
@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from acme_ca.ca import certify
 from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.hierarchy import load_certificates
+from acme_ca.cli import transcript
 from tests.support.authorities import OTHER_KEY, a_root
 from tests.support.holders import People
 from tests.support.issuing import extensions_of, subject
@@ -123,8 +124,7 @@ def test_a_holder_who_noted_it_wrongly_looks_again(tmp_path):
     people.receive(terminal, "Bob")
     terminal.type(" ".join(words))
     terminal.await_text("not yours")
-    terminal.process.send_signal(signal.SIGINT)
-    status, said = terminal.end()
+    status, said = terminal.interrupt()
     assert status != 0
     assert "Traceback" not in said
     assert CLEAR in said
@@ -242,6 +242,17 @@ def test_other_holders_take_over(rehearsed):
     assert sign_crl(rehearsed).returncode == 0
     (rehearsed / "offline" / "root.key").write_bytes(old_key)
     assert_refused(sign_crl(rehearsed), "the shares of this root?")
+
+
+def test_of_two_acts_in_one_second_each_has_its_transcript(tmp_path):
+    now = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
+    names = []
+    for _ in range(3):
+        place = transcript.new_place(tmp_path, now=now)
+        place.touch(exist_ok=False)
+        names.append(place.name)
+    stem = "transcript-20260203T040506Z"
+    assert names == [f"{stem}.txt", f"{stem}-2.txt", f"{stem}-3.txt"]
 
 
 # ---------------------------------------------------------------- refused

@@ -2,77 +2,83 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
-from typing import Annotated, NoReturn
+from collections import UserDict
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
+from typer.main import get_group
 
 from acme_ca import __version__
-from acme_ca.admin.access import Role
-from acme_ca.ca.certify import is_loopback
-from acme_ca.ca.hierarchy import Hierarchy
-from acme_ca.cli import (
-    account,
-    approval,
-    audit,
-    backup,
-    blocklist,
-    ca,
-    ceremony,
-    cert_list,
-    crl,
-    db,
-    eab,
-    explain,
-    health,
-    key,
-    limits,
-    order,
-    policy,
-    profile,
-    remote,
-    scope,
-    service,
-    token,
-)
-from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
-from acme_ca.config import ConfigurationError, Settings
-from acme_ca.server import datadir, hierarchy
-from acme_ca.server.hierarchy import KeyType
+from acme_ca.cli.options import ConfigOption, DataOption, load_settings, with_password
+from acme_ca.config import ConfigurationError
 
 REFUSED = 2
 """Exit status when a setting or an argument prevents the act."""
+
+PARTS = {
+    "init": "ca:init-root",
+    "explain": "explain:explain",
+    "backup": "backup:backup",
+    "restore": "backup:restore",
+    "ca": "ca",
+    "cert": "cert_list",
+    "ceremony": "ceremony",
+    "crl": "crl",
+    "db": "db",
+    "eab": "eab",
+    "account": "account",
+    "policy": "policy",
+    "scope": "scope",
+    "health": "health",
+    "key": "key",
+    "blocklist": "blocklist",
+    "limits": "limits",
+    "order": "order",
+    "profile": "profile",
+    "service": "service",
+    "token": "token",
+    "approval": "approval",
+    "audit": "audit",
+}
+"""The module of each group of commands, and of each command that has its own."""
+
+
+class _Loading(UserDict[str, Any]):
+    """Commands, loaded when they are asked for: who types one does not wait for what the others need."""
+
+    def __getitem__(self, name: str) -> Any:
+        found = super().__getitem__(name)
+        return _loaded(name, found) if isinstance(found, str) else found
+
+
+def _loaded(name: str, part: str) -> Any:
+    module, _, command = part.partition(":")
+    group = get_group(importlib.import_module(f"{__name__}.{module}").app)
+    found = group.commands[command] if command else group
+    found.name = name
+    return found
+
+
+class Commands(TyperGroup):
+    """All of them."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = _Loading({**self.commands, **PARTS})
+
 
 app = typer.Typer(
     name="acme-ca",
     help="A private certificate authority that speaks ACME (RFC 8555). Every setting is an environment variable "
     "ACME_CA_… or a line of the file given by --config; options win over both.",
+    cls=Commands,
     no_args_is_help=True,
     add_completion=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(ca.app, name="ca")
-app.add_typer(cert_list.app, name="cert")
-app.add_typer(ceremony.app, name="ceremony")
-app.add_typer(crl.app, name="crl")
-app.add_typer(db.app, name="db")
-app.add_typer(eab.app, name="eab")
-app.add_typer(account.app, name="account")
-app.add_typer(policy.app, name="policy")
-app.add_typer(scope.app, name="scope")
-app.add_typer(health.app, name="health")
-app.add_typer(key.app, name="key")
-app.add_typer(blocklist.app, name="blocklist")
-app.add_typer(limits.app, name="limits")
-app.add_typer(order.app, name="order")
-app.add_typer(profile.app, name="profile")
-app.add_typer(service.app, name="service")
-app.add_typer(token.app, name="token")
-app.add_typer(approval.app, name="approval")
-app.add_typer(audit.app, name="audit")
-remote.command(app, "explain")(explain.explain)
-app.command()(backup.backup)
-app.command()(backup.restore)
 
 
 def main() -> NoReturn:
@@ -140,64 +146,11 @@ def serve(
         public_url=public_url,
         public_http_url=public_http_url,
     )
+    from acme_ca.server import hierarchy, start  # noqa: PLC0415  half of what other commands would load
+
     makes_a_ca = settings.dev and not hierarchy.exists(settings)
     hierarchy.check_there(settings)  # before a password is asked for
-    from acme_ca.server.start import serve as start  # noqa: PLC0415  half of what other commands would load
-
-    raise typer.Exit(start(with_password(settings, new=makes_a_ca)))
-
-
-# ---------------------------------------------------------------- the CA
-
-
-@app.command()
-@ca.app.command("init-root")
-def init(
-    *,
-    cn: Annotated[str, typer.Option(help='Name of the CA: "VCC" gives "VCC Root CA".')] = "VCC",
-    org: Annotated[str, typer.Option(help="Organization in the names; may be empty.")] = "VCC",
-    country: Annotated[str, typer.Option(help="Two-letter country code; may be empty.")] = "",
-    key_type: Annotated[KeyType, typer.Option(help="ec: P-384 and P-256; rsa: 4096 and 2048 bits.")] = "ec",
-    config_file: ConfigOption = None,
-    data: DataOption = None,
-) -> None:
-    """Make the root and the intermediate.
-
-    Their keys are encrypted with the password in ACME_CA_CA_PASSWORD or in the file ACME_CA_CA_PASSWORD_FILE; without
-    either it is asked for, twice. A CA that exists is left as it is.
-    """
-    settings = load_settings(config_file, data=data)
-    place = hierarchy.place(settings)
-    if hierarchy.exists(settings):
-        raise ConfigurationError(f"ACME_CA_DATA: there is a CA in {place} already; it is left as it is.")
-    settings = with_password(settings, new=True)
-    with datadir.alone(settings.data):
-        made = hierarchy.create(
-            settings, common_name=cn, organization=org, country=country, key_type=key_type
-        )
-    out = console()
-    for name, issuer in (("root", made.root), ("intermediate", made.intermediate)):
-        out.print(ca.description(name, issuer))
-    out.print(f"Keys and certificates: {place.absolute()} (keep a backup, and the password elsewhere).")
-    out.print(f"For clients to trust:  {(settings.data / 'root.pem').absolute()}")
-    out.print("Serving does not need root.key: it can be moved to a safe.")
-    if is_loopback(settings.public_http_url):
-        out.print(
-            "The intermediate does not say where the root's CRL is: "
-            f"ACME_CA_PUBLIC_HTTP_URL is {settings.public_http_url}, which others cannot reach."
-        )
-    out.print(_first_token(settings, made))
-    out.print("Next: acme-ca serve")
-
-
-def _first_token(settings: Settings, seed: Hierarchy) -> str:
-    """The one that all others are made with over the network."""
-    try:
-        with remote.own(settings, seed=seed) as api:
-            made = api.post("/tokens", {"name": "admin", "role": Role.ADMINISTRATOR})
-    except (ConfigurationError, remote.Refused) as error:
-        return f"No token of the admin API was made ({error}) Make one when it serves: acme-ca token create"
-    return f"Token of the admin API (administrator; shown only now): {made['token']}"
+    raise typer.Exit(start.serve(with_password(settings, new=makes_a_ca)))
 
 
 # ---------------------------------------------------------------- version

@@ -23,6 +23,8 @@ from acme_ca.server.archive import Source, Target
 from acme_ca.server.backup import Backup
 from acme_ca.server.encryption import Recipient
 
+app = typer.Typer()
+
 STREAM = "-"
 _BEGINNING = 64
 MIN_PASSPHRASE = 8
@@ -35,6 +37,7 @@ FileArgument = Annotated[
 # ---------------------------------------------------------------- making
 
 
+@app.command()
 def backup(
     file: FileArgument,
     *,
@@ -127,6 +130,7 @@ def _new_passphrase(*, ask: bool, file: Path | None) -> str | None:
 # ---------------------------------------------------------------- restoring
 
 
+@app.command()
 def restore(
     file: FileArgument,
     *,

@@ -15,7 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from rich.table import Table
 
 from acme_ca import log
+from acme_ca.admin.access import Role
 from acme_ca.ca import certify, keystore
+from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import Issuer, IssuerError
 from acme_ca.ca.keystore import KeyKind, KeyStoreError, PrivateKey
 from acme_ca.ca.rotation import Brought, Rotation
@@ -33,6 +35,7 @@ from acme_ca.cli.options import (
 )
 from acme_ca.cli.remote import (
     Api,
+    Refused,
     YesOption,
     command,
     confirm,
@@ -46,6 +49,7 @@ from acme_ca.core.keys import key_name
 from acme_ca.core.model import serial_text
 from acme_ca.core.problems import Problem
 from acme_ca.server import datadir, hierarchy
+from acme_ca.server.hierarchy import KeyType
 from acme_ca.server.welcome import colon_hex
 from acme_ca.storage.database import Database
 
@@ -85,6 +89,60 @@ ExcludeOption = Annotated[
     typer.Option(metavar="NAME|NETWORK", help="Name constraint: what may not be issued. Repeatable."),
 ]
 INTERMEDIATE_DAYS = certify.INTERMEDIATE_LIFETIME.days
+
+
+# ---------------------------------------------------------------- the first of all
+
+
+@app.command("init-root")
+def init(
+    *,
+    cn: Annotated[str, typer.Option(help='Name of the CA: "VCC" gives "VCC Root CA".')] = "VCC",
+    org: Annotated[str, typer.Option(help="Organization in the names; may be empty.")] = "VCC",
+    country: Annotated[str, typer.Option(help="Two-letter country code; may be empty.")] = "",
+    key_type: Annotated[KeyType, typer.Option(help="ec: P-384 and P-256; rsa: 4096 and 2048 bits.")] = "ec",
+    config_file: ConfigOption = None,
+    data: DataOption = None,
+) -> None:
+    """Make the root and the intermediate.
+
+    Their keys are encrypted with the password in ACME_CA_CA_PASSWORD or in the file ACME_CA_CA_PASSWORD_FILE; without
+    either it is asked for, twice. A CA that exists is left as it is.
+    """
+    settings = load_settings(config_file, data=data)
+    place = hierarchy.place(settings)
+    if hierarchy.exists(settings):
+        raise ConfigurationError(f"ACME_CA_DATA: there is a CA in {place} already; it is left as it is.")
+    settings = with_password(settings, new=True)
+    with datadir.alone(settings.data):
+        made = hierarchy.create(
+            settings, common_name=cn, organization=org, country=country, key_type=key_type
+        )
+    out = console()
+    for name, issuer in (("root", made.root), ("intermediate", made.intermediate)):
+        out.print(description(name, issuer))
+    out.print(f"Keys and certificates: {place.absolute()} (keep a backup, and the password elsewhere).")
+    out.print(f"For clients to trust:  {(settings.data / 'root.pem').absolute()}")
+    out.print("Serving does not need root.key: it can be moved to a safe.")
+    if certify.is_loopback(settings.public_http_url):
+        out.print(
+            "The intermediate does not say where the root's CRL is: "
+            f"ACME_CA_PUBLIC_HTTP_URL is {settings.public_http_url}, which others cannot reach."
+        )
+    out.print(_first_token(settings, made))
+    out.print("Next: acme-ca serve")
+
+
+def _first_token(settings: Settings, seed: Hierarchy) -> str:
+    """The one that all others are made with over the network."""
+    from acme_ca.cli.own import own  # noqa: PLC0415  a whole server
+
+    try:
+        with own(settings, seed=seed) as api:
+            made = api.post("/tokens", {"name": "admin", "role": Role.ADMINISTRATOR})
+    except (ConfigurationError, Refused) as error:
+        return f"No token of the admin API was made ({error}) Make one when it serves: acme-ca token create"
+    return f"Token of the admin API (administrator; shown only now): {made['token']}"
 
 
 # ---------------------------------------------------------------- looking

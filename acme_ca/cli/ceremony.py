@@ -28,7 +28,7 @@ from acme_ca.cli.cert import Reason
 from acme_ca.cli.crl import read_list
 from acme_ca.cli.holders import Holders, holders
 from acme_ca.cli.options import ConfigOption, console, load_settings, with_password
-from acme_ca.cli.transcript import Transcript, fingerprint
+from acme_ca.cli.transcript import Transcript, fingerprint, new_place
 from acme_ca.config import ConfigurationError
 from acme_ca.core.crl import Entry, UnsignedCrl
 from acme_ca.core.model import RevocationReason, Serial, read_serial
@@ -355,7 +355,7 @@ def _act(directory: Path, title: str, answers: Path | None) -> Iterator[_Act]:
     for name, share in given:
         stage.transcript.say(f"{name} gave share {_number(share)}")
     yield _Act(root=root, stage=stage)
-    path = directory / f"transcript-{_now():%Y%m%dT%H%M%SZ}.txt"
+    path = new_place(directory, now=_now())
     _end(path, stage.transcript)
     _tell(path, stage.transcript)
 

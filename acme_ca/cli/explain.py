@@ -10,14 +10,17 @@ from rich.table import Table
 from rich.text import Text
 
 from acme_ca.cli.options import console
-from acme_ca.cli.remote import Api, show_json
+from acme_ca.cli.remote import Api, command, show_json
 from acme_ca.config import ConfigurationError
+
+app = typer.Typer()
 
 REFUSED = 1
 """Exit status when it would not be issued."""
 _COLOURS = {"ok": "green", "refused": "red", "warning": "yellow", "unknown": "dim"}
 
 
+@command(app, "explain")
 def explain(
     api: Api,
     names: Annotated[list[str], typer.Argument(metavar="NAME…", help="Names, wildcards, addresses.")],

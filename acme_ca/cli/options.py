@@ -8,7 +8,7 @@ import pwd
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 from pydantic import SecretStr
@@ -17,8 +17,9 @@ from rich.console import Console
 from acme_ca import config, log
 from acme_ca.config import Settings
 from acme_ca.core.model import Actor
-from acme_ca.server import database
-from acme_ca.storage.database import Database
+
+if TYPE_CHECKING:
+    from acme_ca.storage.database import Database
 
 T = TypeVar("T")
 
@@ -69,6 +70,8 @@ def in_database(settings: Settings, act: Callable[[Database], Awaitable[T]], *, 
     """What `act` returns for the database of the settings; `make`: also for one that is not there yet. Raises
     ConfigurationError when it cannot be used.
     """
+    from acme_ca.server import database  # noqa: PLC0415  most commands are beside a server and need neither
+    from acme_ca.storage.database import Database  # noqa: PLC0415
 
     async def work(dsn: str) -> T:
         async with Database.open(dsn, connections=1) as opened:

@@ -14,8 +14,7 @@ import json
 import os
 import ssl
 import sys
-import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -24,21 +23,17 @@ from urllib.parse import quote, urlsplit
 
 import aiohttp
 import typer
-from aiohttp import web
 from rich.table import Table
 
-from acme_ca import http, log
-from acme_ca.ca.hierarchy import Hierarchy
-from acme_ca.ca.served import OpenKey
-from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings, with_password
+from acme_ca.cli.options import ConfigOption, DataOption, console, load_settings
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.server import adminsocket, database, hierarchy, weakkeys
-from acme_ca.storage.database import Database
+from acme_ca.server import adminsocket
 
 SERVER = "ACME_CA_SERVER"
 TOKEN = "ACME_CA_TOKEN"  # noqa: S105  the name of a variable
 PREFIX = "/api/v1"
 LOCAL = "http://localhost"
+_JSON = {"application/json", "application/problem+json"}
 TIMEOUT = 120.0
 """Seconds for an answer."""
 REFUSED = 1
@@ -153,15 +148,15 @@ class Api:
                 method, self._base + PREFIX + path, json=body, params=query
             ) as answer:
                 content = await answer.read()
-                if answer.status == http.NO_CONTENT:
+                if answer.status == HTTPStatus.NO_CONTENT:
                     return None
-                if answer.content_type not in {"application/json", http.PROBLEM_JSON}:
+                if answer.content_type not in _JSON:
                     _check_is_ours(answer)
                     return content
                 document = json.loads(content)
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             raise ConfigurationError(f"The server at {self._base} cannot be asked: {_why(error)}.") from None
-        if answer.status >= http.BAD_REQUEST:
+        if answer.status >= HTTPStatus.BAD_REQUEST:
             raise Refused(document)
         if answer.status == HTTPStatus.ACCEPTED:
             raise Waiting(document)
@@ -187,7 +182,9 @@ def _why(error: Exception) -> str:
 
 
 def _check_is_ours(answer: aiohttp.ClientResponse) -> None:
-    if answer.status >= http.BAD_REQUEST or answer.headers.get("Server") != http.SERVER:
+    from acme_ca import http  # noqa: PLC0415  what a server needs is loaded where a command needs it, too
+
+    if answer.status >= HTTPStatus.BAD_REQUEST or answer.headers.get("Server") != http.SERVER:
         raise ValueError(f"it answered {answer.status} and is no acme-ca")
 
 
@@ -252,6 +249,8 @@ def command(
 
 
 def _has_database(way: Mapping[str, Any]) -> bool:
+    from acme_ca.server import database  # noqa: PLC0415  as above
+
     return way["api_server"] is not None or database.is_there(
         load_settings(way["config_file"], data=way["data"])
     )
@@ -345,6 +344,8 @@ def reached(
         with _local(settings, as_json=as_json) as api:
             yield api
         return
+    from acme_ca.cli.own import own  # noqa: PLC0415  as above: a whole server
+
     with own(settings, as_json=as_json, keys=keys) as api:
         yield api
 
@@ -385,8 +386,8 @@ def _remote(server: str, token: str | None, ca: Path | None, *, verify: bool, as
         sys.stderr.write("acme-ca: the server's certificate is not verified.\n")
     headers = {"Authorization": f"Bearer {token}"}
     with asyncio.Runner() as runner:
-        connector = _made(runner, lambda: aiohttp.TCPConnector(ssl=tls))
-        with _session(runner, connector, headers) as session:
+        connector = made(runner, lambda: aiohttp.TCPConnector(ssl=tls))
+        with asking(runner, connector, headers) as session:
             yield Api(runner, session, server.rstrip("/"), as_json=as_json)
 
 
@@ -394,66 +395,12 @@ def _remote(server: str, token: str | None, ca: Path | None, *, verify: bool, as
 def _local(settings: Settings, *, as_json: bool) -> Iterator[Api]:
     """Through the socket of the server that runs."""
     with asyncio.Runner() as runner, adminsocket.reachable(adminsocket.place(settings)) as name:
-        connector = _made(runner, lambda: aiohttp.UnixConnector(path=name))
-        with _session(runner, connector, {}) as session:
+        connector = made(runner, lambda: aiohttp.UnixConnector(path=name))
+        with asking(runner, connector, {}) as session:
             yield Api(runner, session, LOCAL, as_json=as_json)
 
 
-@contextlib.contextmanager
-def own(
-    settings: Settings, *, as_json: bool = False, seed: Hierarchy | None = None, keys: bool = False
-) -> Iterator[Api]:
-    """No server runs: this process serves the API for itself, on a socket that nobody else finds. `seed`: make the database
-    when there is none yet, and this CA known to it. `keys`: with those of the CA. Raises ConfigurationError.
-    """
-    settings = with_password(settings, new=False) if keys else settings
-    with (
-        database.reached(settings, make=seed is not None) as dsn,
-        tempfile.TemporaryDirectory(prefix="acme-ca-") as folder,
-        asyncio.Runner() as runner,
-    ):
-        path = os.path.join(folder, "own.sock")  # noqa: PTH118  a name for sockets
-        if seed is not None:
-            runner.run(_take_up(seed, dsn))
-        serving = _serving(settings, dsn, path, hierarchy.keys(settings) if keys else None)
-        runner.run(serving.__aenter__())
-        try:
-            connector = _made(runner, lambda: aiohttp.UnixConnector(path=path))
-            with _session(runner, connector, {}) as session:
-                yield Api(runner, session, LOCAL, as_json=as_json)
-        finally:
-            runner.run(serving.__aexit__(None, None, None))
-
-
-async def _take_up(seed: Hierarchy, dsn: str) -> None:
-    from acme_ca.app import take_up  # noqa: PLC0415  as below
-
-    async with Database.open(dsn, connections=1) as opened:
-        await take_up(seed, opened)
-
-
-@contextlib.asynccontextmanager
-async def _serving(settings: Settings, dsn: str, path: str, open_key: OpenKey | None) -> AsyncIterator[None]:
-    from acme_ca.app import Application  # noqa: PLC0415  half of what commands beside a server would load
-
-    async with Application.open(
-        settings,
-        weak_keys=weakkeys.load(settings),
-        dsn=dsn,
-        open_key=open_key,
-        create_key=hierarchy.new_keys(settings),
-        log=log.quiet(),
-    ) as application:
-        runner = web.AppRunner(application.local, access_log=None)
-        await runner.setup()
-        try:
-            await web.UnixSite(runner, path).start()
-            yield
-        finally:
-            await runner.cleanup()
-
-
-def _made(runner: asyncio.Runner, make: Callable[[], aiohttp.BaseConnector]) -> aiohttp.BaseConnector:
+def made(runner: asyncio.Runner, make: Callable[[], aiohttp.BaseConnector]) -> aiohttp.BaseConnector:
     """Connectors belong to the loop that runs when they are made."""
 
     async def work() -> aiohttp.BaseConnector:
@@ -463,7 +410,7 @@ def _made(runner: asyncio.Runner, make: Callable[[], aiohttp.BaseConnector]) -> 
 
 
 @contextlib.contextmanager
-def _session(
+def asking(
     runner: asyncio.Runner, connector: aiohttp.BaseConnector, headers: Mapping[str, str]
 ) -> Iterator[aiohttp.ClientSession]:
     async def opened() -> aiohttp.ClientSession:

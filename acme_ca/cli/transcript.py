@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from importlib import metadata
+from itertools import count
 from pathlib import Path
 
 from cryptography import x509
@@ -66,6 +67,15 @@ class Transcript:
 
     def sha256(self) -> str:
         return _sha256(self.text().encode())
+
+
+def new_place(directory: Path, *, now: datetime) -> Path:
+    """Where nothing is yet: of two acts in one second the later has a number."""
+    name = f"transcript-{now:%Y%m%dT%H%M%SZ}"
+    path, numbers = directory / f"{name}.txt", count(2)
+    while path.exists():
+        path = directory / f"{name}-{next(numbers)}.txt"
+    return path
 
 
 def fingerprint(certificate: x509.Certificate) -> str:

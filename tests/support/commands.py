@@ -27,8 +27,9 @@ from pathlib import Path
 from subprocess import DEVNULL, CompletedProcess
 from typing import Any
 
+from acme_ca.cli import PARTS
+
 PACKAGE = "acme_ca"
-LOADED = ("acme_ca.cli", "acme_ca.app")
 _REQUEST_LIMIT = 200_000
 _NUMBER = 4
 """Bytes of a number in an answer."""
@@ -105,8 +106,8 @@ def _end(control: socket.socket, started: subprocess.Popen[bytes]) -> None:
 
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
-    for module in LOADED:
-        importlib.import_module(module)
+    for module in ("own", *(part.partition(":")[0] for part in PARTS.values())):
+        importlib.import_module(f"{PACKAGE}.cli.{module}")
     assert len([*Path("/proc/self/task").iterdir()]) == 1, "a process with threads is not to be forked"
     gc.freeze()
     if request := _serve(control):

@@ -6,11 +6,13 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import termios
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -72,6 +74,19 @@ class Terminal:
         if not select.select([self._ours], [], [], PATIENCE)[0]:
             raise TimeoutError
         return os.read(self._ours, 4096)
+
+    def interrupt(self) -> tuple[int, str]:
+        """Ctrl-C, again after a while as a person does: one that comes on the way into a question is only seen behind it. As
+        `end`.
+        """
+        self.process.send_signal(signal.SIGINT)
+        with suppress(OSError):  # the last one at the terminal has gone
+            while self.process.poll() is None:
+                if select.select([self._ours], [], [], 5.0)[0]:
+                    self._said += os.read(self._ours, 4096)
+                else:
+                    self.process.send_signal(signal.SIGINT)
+        return self.end()
 
     def end(self) -> tuple[int, str]:
         """Its status, and what it said since the last text that was awaited."""
