@@ -78,4 +78,9 @@ def _say(api: Api, approval: Any) -> None:
 
 
 def _request(approval: Any) -> str:
-    return " ".join(json.dumps(one) for one in approval["request"].values() if one)
+    """What is asked for, without what was left open."""
+    asked = {name: value for name, value in approval["request"].items() if value}
+    for name, value in asked.items():
+        if isinstance(value, dict):
+            asked[name] = {field: one for field, one in value.items() if one is not None}
+    return " ".join(json.dumps(one) for one in asked.values() if one)

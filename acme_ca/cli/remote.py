@@ -261,8 +261,8 @@ def _say_waiting(waiting: Waiting, *, as_json: bool) -> NoReturn:
         show_json(waiting.approval)
     else:
         console().print(
-            f"Not done yet: a second person must approve it before {minute(waiting.approval['expires'])} UTC "
-            f"(approval {waiting.approval['id']})."
+            f"Not done yet: a second person must approve it before {minute(waiting.approval['expires'])} UTC: "
+            f"acme-ca approval approve {waiting.approval['id']}"
         )
     raise SystemExit(WAITING)
 
