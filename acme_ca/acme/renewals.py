@@ -95,7 +95,8 @@ class Renewals:
         found, replaceable = await renewals.find_replaceable(self._database, serial, account=account)
         if found is None or not await self._is(found, cert_id):
             raise _not_issued()
-        if not replaceable and (service is None or service != found.service):
+        of_service = service is not None and found.account_id is not None and found.service == service
+        if not replaceable and not of_service:
             raise unauthorized(
                 'The certificate in "replaces" was issued to another account, and not to one of the same service.'
             )

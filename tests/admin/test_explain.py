@@ -470,6 +470,15 @@ async def test_a_new_account_of_the_service_may_replace(new_ca):
         assert (await operator.post("/explain", {**wish, "eab_key": "new"}))["would_issue"]
         told = await operator.post("/explain", {**wish, "eab_key": "foreign"})
         assert told["problem"]["code"] == "unauthorized"
+        await ca.sql(
+            "UPDATE certificate SET account_id = NULL, order_id = NULL, requested_by = 'operator:x' "
+            "WHERE order_id IS NOT NULL"
+        )
+        told = await operator.post("/explain", {**wish, "eab_key": "new"})
+        assert told["problem"]["code"] == "unauthorized", "what an operator issued no order replaces"
+        newcomer = await bound_account(ca, "new")
+        answer = await newcomer.new_order(name, replaces=str(CertId.of(leaf)))
+        assert answer.json["detail"] == told["problem"]["detail"]
 
 
 # ---------------------------------------------------------------- many names
