@@ -245,7 +245,8 @@ async def test_a_receiver_that_cannot_prove_who_it_is_gets_nothing(trail, tmp_pa
     assert "certificate verify failed" in log.text
 
 
-async def test_a_receiver_without_tls_gets_nothing_over_https(trail):
+async def test_a_receiver_without_tls_gets_nothing_over_https(trail, monkeypatch):
+    monkeypatch.setattr(forwarding, "TIMEOUT", 1.0)  # it waits for a greeting that does not come
     await trail.act(1)
     log = Log()
     async with Receiver.running() as receiver:
