@@ -38,7 +38,6 @@ SETTINGS: Mapping[str, str] = {
     "listen_addresses": "",
     "unix_socket_permissions": "0700",
     "max_connections": "40",
-    "shared_buffers": "128MB",
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "max_logical_replication_workers": "0",
@@ -50,7 +49,9 @@ SETTINGS: Mapping[str, str] = {
     "log_checkpoints": "off",
     "log_error_verbosity": "terse",  # the detail of a refused row would put its columns, secrets too, into the log
 }
-"""What differs from PostgreSQL's own defaults. Those keep fsync, full_page_writes and synchronous_commit on."""
+"""What differs from PostgreSQL's own defaults, beside `shared_buffers`. Those keep fsync, full_page_writes and
+synchronous_commit on.
+"""
 
 HOLDER_GRACE = 1.0
 """Seconds that a process which was killed this instant gets to be gone."""
@@ -70,6 +71,21 @@ _ELSEWHERE = "or set ACME_CA_DATABASE_URL to a PostgreSQL server"
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 
 _libc = ctypes.CDLL(None)
+
+
+def _shared_megabytes(memory: int) -> int:
+    """A sixteenth of it: what lists read is five times as fast there as in the system's cache. It is taken as it is needed, a
+    database that is small has little.
+    """
+    return min(max(memory // 16 // 2**20, 128), 1024)
+
+
+def _memory() -> int:
+    """Bytes that there are, for this container where it is one."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    with suppress(OSError, ValueError):  # 'max': no limit
+        memory = min(memory, int(Path("/sys/fs/cgroup/memory.max").read_text()))
+    return memory
 
 
 class EmbeddedError(Exception):
@@ -95,7 +111,11 @@ class EmbeddedPostgres:
         self._directory = directory.absolute()
         self._cluster = self._directory / "cluster"
         self._log = self._directory / "postgres.log"
-        self._settings = {**SETTINGS, **(settings or {})}
+        self._settings = {
+            **SETTINGS,
+            "shared_buffers": f"{_shared_megabytes(_memory())}MB",
+            **(settings or {}),
+        }
         self._starter: int | None = None
         self._lock: int | None = None
         self._socket_directory: Path | None = None

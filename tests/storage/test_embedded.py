@@ -417,3 +417,10 @@ def test_missing_binaries_are_told(tmp_path, monkeypatch):
     assert re.search(
         r"PostgreSQL 99 binaries are missing: .*ACME_CA_DATABASE_URL", refusal(tmp_path / "postgres")
     )
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "megabytes"), [(0, 128), (1, 128), (4, 256), (8, 512), (16, 1024), (1024, 1024)]
+)
+def test_a_sixteenth_of_the_memory_is_for_pages_of_the_database(gigabytes, megabytes):
+    assert embedded._shared_megabytes(gigabytes * 2**30) == megabytes
