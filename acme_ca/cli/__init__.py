@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections import UserDict
 from typing import Annotated, Any, NoReturn
@@ -12,7 +13,7 @@ from typer.core import TyperGroup
 from typer.main import get_group
 
 from acme_ca import __version__
-from acme_ca.cli.options import ConfigOption, DataOption, load_settings, with_password
+from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, load_settings, with_password
 from acme_ca.config import ConfigurationError
 
 REFUSED = 2
@@ -93,7 +94,7 @@ def main() -> NoReturn:
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  typer calls it so
     if wanted:
-        version()
+        typer.echo(f"acme-ca {__version__}")
         raise typer.Exit
 
 
@@ -157,6 +158,6 @@ def serve(
 
 
 @app.command()
-def version() -> None:
+def version(*, as_json: JsonOption = False) -> None:
     """Show the version."""
-    typer.echo(f"acme-ca {__version__}")
+    typer.echo(json.dumps({"version": __version__}) if as_json else f"acme-ca {__version__}")

@@ -27,6 +27,7 @@ from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import (
     ConfigOption,
     DataOption,
+    JsonOption,
     console,
     in_database,
     load_settings,
@@ -101,6 +102,7 @@ def init(
     org: Annotated[str, typer.Option(help="Organization in the names; may be empty.")] = "VCC",
     country: Annotated[str, typer.Option(help="Two-letter country code; may be empty.")] = "",
     key_type: Annotated[KeyType, typer.Option(help="ec: P-384 and P-256; rsa: 4096 and 2048 bits.")] = "ec",
+    as_json: JsonOption = False,
     config_file: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
@@ -118,8 +120,14 @@ def init(
         made = hierarchy.create(
             settings, common_name=cn, organization=org, country=country, key_type=key_type
         )
+    token, said = _first_token(settings, made)
+    issuers = {"root": made.root, "intermediate": made.intermediate}
+    if as_json:
+        facts = {name: {"id": issuer.id, **_facts(issuer)} for name, issuer in issuers.items()}
+        show_json({**facts, "keys": str(place.absolute()), "token": token})
+        return
     out = console()
-    for name, issuer in (("root", made.root), ("intermediate", made.intermediate)):
+    for name, issuer in issuers.items():
         out.print(description(name, issuer))
     out.print(f"Keys and certificates: {place.absolute()} (keep a backup, and the password elsewhere).")
     out.print(f"For clients to trust:  {(settings.data / 'root.pem').absolute()}")
@@ -129,20 +137,23 @@ def init(
             "The intermediate does not say where the root's CRL is: "
             f"ACME_CA_PUBLIC_HTTP_URL is {settings.public_http_url}, which others cannot reach."
         )
-    out.print(_first_token(settings, made))
+    out.print(said)
     out.print("Next: acme-ca serve")
 
 
-def _first_token(settings: Settings, seed: Hierarchy) -> str:
-    """The one that all others are made with over the network."""
+def _first_token(settings: Settings, seed: Hierarchy) -> tuple[str | None, str]:
+    """The one that all others are made with over the network, and what to say of it."""
     from acme_ca.cli.own import own  # noqa: PLC0415  a whole server
 
     try:
         with own(settings, seed=seed) as api:
             made = api.post("/tokens", {"name": "admin", "role": Role.ADMINISTRATOR})
     except (ConfigurationError, Refused) as error:
-        return f"No token of the admin API was made ({error}) Make one when it serves: acme-ca token create"
-    return f"Token of the admin API (administrator; shown only now): {made['token']}"
+        return (
+            None,
+            f"No token of the admin API was made ({error}) Make one when it serves: acme-ca token create",
+        )
+    return made["token"], f"Token of the admin API (administrator; shown only now): {made['token']}"
 
 
 # ---------------------------------------------------------------- looking

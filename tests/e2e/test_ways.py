@@ -195,3 +195,12 @@ def test_init_prints_the_first_token_and_it_opens(tmp_path):
     found = command(tmp_path, "token", "list", "--json")
     (first,) = json.loads(found.stdout)
     assert (first["name"], first["role"]) == ("admin", "administrator")
+
+
+def test_init_for_programs_is_json_with_the_token(tmp_path):
+    done = command(tmp_path, "ca", "init-root", "--json")
+    made = json.loads(done.stdout)
+    assert made["token"].startswith("acmeca_")
+    assert {made[one]["kind"] for one in ("root", "intermediate")} == {"root", "intermediate"}
+    assert (Path(made["keys"]) / "intermediate.key").exists()
+    assert json.loads(command(tmp_path, "version", "--json").stdout)["version"]
