@@ -195,10 +195,10 @@ async def test_a_scope_that_was_revoked_a_moment_ago_approves_nothing(ca, holder
 
 async def test_an_authorization_does_not_outlive_its_scope(ca, holder):
     name = ca.name()
-    scope = await approve(ca, f"exact:{name}", account=holder, lasts=timedelta(seconds=1))
+    scope = await approve(ca, f"exact:{name}", account=holder, lasts=timedelta(seconds=3))
     order = await holder.order(name)
     assert order.object["status"] == "ready"
-    await asyncio.sleep(1.1)
+    await asyncio.sleep(3.1)
     assert_problem(await order.finalize(), ErrorType.ORDER_NOT_READY)
     assert (await holder.order(name)).object["status"] == "pending"
     assert await ca.sql(f"SELECT count(*) FROM authz WHERE scope_id = '{scope}'") == 1
