@@ -41,6 +41,7 @@ from acme_ca.storage import keys as key_store
 from acme_ca.storage import limits, orders
 from acme_ca.storage.database import Database
 from acme_ca.storage.limits import Refused
+from acme_ca.validation.dns01 import Unpublished
 from acme_ca.validation.validator import Look, Validator
 
 MOST_PAUSES = 1000
@@ -448,11 +449,13 @@ def _caa(name: Identifier, challenge: ChallengeType, look: Look) -> Finding:
 def _rehearsed(name: Identifier, challenge: ChallengeType, outcome: Outcome) -> Finding:
     """No client can answer for a made-up token: that the host was reached and said so is all that can be asked for."""
     problem = outcome.problem
-    reached = problem is None or problem.type in {ErrorType.UNAUTHORIZED, ErrorType.INCORRECT_RESPONSE}
+    knows_not = {ErrorType.UNAUTHORIZED, ErrorType.INCORRECT_RESPONSE}
+    reached = problem is None or problem.type in knows_not or isinstance(problem, Unpublished)
+    whom = f"The DNS of {name.value}" if challenge is ChallengeType.DNS_01 else name.value
     return Finding(
         step="dry_run",
         verdict=Verdict.OK if reached else Verdict.WARNING,
-        detail=f"{name.value} was reached; it does not know the made-up token, as it must."
+        detail=f"{whom} was reached; it does not know the made-up token, as it must."
         if reached or problem is None
         else problem.detail,
         code=None if reached or problem is None else code_of(problem),

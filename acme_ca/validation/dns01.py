@@ -12,12 +12,16 @@ from acme_ca.validation.record import Unreachable
 from acme_ca.validation.resolver import Dns, RecordType
 
 
+class Unpublished(Unreachable):
+    """The DNS answered, and has no record: it may come in a moment."""
+
+
 async def prove(attempt: Attempt, dns: Dns) -> None:
     """Returns when one of the TXT records holds the digest of the key authorization. Raises `Problem`."""
     name = f"_acme-challenge.{attempt.identifier.base}"
     texts = [record.data for record in await dns.ask(name, RecordType.TXT)]
     if not texts:
-        raise Unreachable(
+        raise Unpublished(
             ErrorType.DNS, f"DNS has no TXT record at {name}. Publish the challenge's, then try again."
         )
     expected = expected_text(attempt.key_authorization)

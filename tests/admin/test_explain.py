@@ -139,6 +139,8 @@ async def test_a_dry_run_dials_under_the_same_rules_and_stores_nothing(strict):
     }
     assert runs[name, "http-01"]["verdict"] == "ok"
     assert "127.0.0.1" in str(runs[name, "http-01"]["facts"]["record"])
+    unpublished = runs[name, "dns-01"]
+    assert (unpublished["verdict"], unpublished["code"]) == ("ok", None), "nobody publishes a made-up token"
     refused = runs["imds.example.test", "http-01"]
     assert refused["verdict"] == "warning"
     assert "metadata" in refused["detail"]
