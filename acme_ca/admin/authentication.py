@@ -18,7 +18,7 @@ from cryptography import x509
 
 from acme_ca.admin.access import Principal, Role
 from acme_ca.core.codes import Code
-from acme_ca.core.model import MACHINE, serial_text
+from acme_ca.core.model import MACHINE, SOCKET, serial_text
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.http import CLIENT
 from acme_ca.storage import certificates, tokens
@@ -33,7 +33,6 @@ LONGEST_WAIT = 900.0
 USED_GRAIN = timedelta(minutes=1)
 OPERATOR_PROFILE = "operator"
 """Client certificates of this profile open the API, and no others."""
-SOCKET = "socket"
 
 _TOKEN = re.compile(rf"{PREFIX}_([0-9a-f]{{{2 * ID_BYTES}}})_([0-9a-f]{{{2 * SECRET_BYTES}}})", re.ASCII)
 _PEER = struct.Struct("3i")

@@ -14,7 +14,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import AwareDatetime, Field, StringConstraints
 
 from acme_ca.admin.access import Permission
-from acme_ca.admin.authentication import SOCKET
 from acme_ca.admin.frame import Call, File, Model, Route, conflict, not_found
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, page_of
 from acme_ca.ca import certify
@@ -27,7 +26,7 @@ from acme_ca.config import ConfigurationError
 from acme_ca.core.codes import Code
 from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.keys import key_name
-from acme_ca.core.model import IssuerKind, ShortText, serial_text
+from acme_ca.core.model import SOCKET, IssuerKind, ShortText, serial_text
 from acme_ca.core.revocation import REASONS
 from acme_ca.core.states import IssuerState
 

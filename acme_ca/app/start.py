@@ -17,7 +17,7 @@ from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers, OpenKey, record_of
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.core.model import SERVER, IssuerKind
+from acme_ca.core.model import SERVER, Actor, IssuerKind
 from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
 from acme_ca.log import Logger
@@ -77,13 +77,13 @@ async def _profiles(settings: Settings, database: Database) -> Profiles:
     return known
 
 
-async def take_up(seed: Hierarchy | None, database: Database) -> None:
+async def take_up(seed: Hierarchy | None, database: Database, *, actor: Actor = SERVER) -> None:
     """Make a hierarchy known to a database that knows none. Raises ConfigurationError when it knows another."""
     known = {issuer.id for issuer in await issuer_store.all_issuers(database)}
     if seed is None:
         return
     if not known:
-        await register(database, seed, now=utc_now())
+        await register(database, seed, actor=actor, now=utc_now())
     elif seed.intermediate.id not in known:
         raise ConfigurationError(
             "ACME_CA_DATA: the CA in its folder is another than the one in the database; give the folder of that one."
@@ -122,7 +122,7 @@ def _check_key(active: Issuer, issuers: Issuers) -> None:
         )
 
 
-async def register(database: Database, hierarchy: Hierarchy, *, now: datetime) -> None:
+async def register(database: Database, hierarchy: Hierarchy, *, actor: Actor = SERVER, now: datetime) -> None:
     """Make root and intermediate known to the database: the intermediate is at once in use."""
     root = hierarchy.root
     for issuer, kind in ((root, IssuerKind.ROOT), (hierarchy.intermediate, IssuerKind.INTERMEDIATE)):
@@ -130,4 +130,4 @@ async def register(database: Database, hierarchy: Hierarchy, *, now: datetime) -
         record = record_of(
             issuer, kind, parent=parent, key_uri=f"file:{kind}.key", state=IssuerState.ACTIVE, now=now
         )
-        await issuer_store.register(database, record, actor=SERVER)
+        await issuer_store.register(database, record, actor=actor)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from acme_ca import config, log
 from acme_ca.config import Settings
-from acme_ca.core.model import Actor
+from acme_ca.core.model import MACHINE, SOCKET, Actor
 
 if TYPE_CHECKING:
     from acme_ca.storage.database import Database
@@ -43,12 +43,12 @@ def load_settings(config_file: Path | None, **overrides: Any) -> Settings:
 
 
 def operator() -> Actor:
-    """Who runs the command, as the system knows them."""
+    """Who runs the command, as the system knows them, and as the server names them at its socket."""
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:  # a container's user need not have a name
         name = str(os.getuid())
-    return Actor(f"operator:{name}")
+    return Actor(f"operator:{name}{MACHINE}", SOCKET)
 
 
 def with_password(settings: Settings, *, new: bool) -> Settings:

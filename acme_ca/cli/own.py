@@ -15,7 +15,7 @@ from acme_ca import log
 from acme_ca.app import Application, take_up
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.served import OpenKey
-from acme_ca.cli.options import with_password
+from acme_ca.cli.options import operator, with_password
 from acme_ca.cli.remote import LOCAL, Api, asking, made
 from acme_ca.config import Settings
 from acme_ca.server import database, hierarchy, weakkeys
@@ -50,7 +50,7 @@ def own(
 
 async def _take_up(seed: Hierarchy, dsn: str) -> None:
     async with Database.open(dsn, connections=1) as opened:
-        await take_up(seed, opened)
+        await take_up(seed, opened, actor=operator())
 
 
 @contextlib.asynccontextmanager

@@ -102,6 +102,8 @@ class Actor:
 SERVER = Actor("server")
 MACHINE = "@localhost"
 """How the names of operators end who are users of this machine, and no others' names."""
+SOCKET = "socket"
+"""The source of what they do."""
 
 
 def serial_text(number: int) -> Serial:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pexpect
 import pytest
 
+from acme_ca.cli.options import operator
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.server import adminsocket
 from tests.support import commands
@@ -195,6 +196,8 @@ def test_init_prints_the_first_token_and_it_opens(tmp_path):
     found = command(tmp_path, "token", "list", "--json")
     (first,) = json.loads(found.stdout)
     assert (first["name"], first["role"]) == ("admin", "administrator")
+    told = json.loads(command(tmp_path, "audit", "list", "--event", "issuer.registered", "--json").stdout)
+    assert {(one["actor"], one["source"]) for one in told} == {(operator().name, "socket")}
 
 
 def test_init_for_programs_is_json_with_the_token(tmp_path):
