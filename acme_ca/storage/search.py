@@ -587,7 +587,7 @@ _ORDERS = _List(
         (SELECT min(z.expires) FROM authz z WHERE z.id = ANY (c.authzs) AND c.status = 'pending') AS authz_expires,
         {_SERVICE.format("c.account_id")} AS service""",
     source="orders",
-    finds=frozenset({"name", "processing", "service", "alive", "account"}),
+    finds=frozenset({"name", "processing", "service", "open", "alive", "account"}),
 )
 
 

@@ -53,7 +53,7 @@ def main() -> None:
     try:
         with running(place, WORKERS="1") as server:
             said = server.operate(
-                "token", "create", "--name", f"bench{time.time():.0f}", "--role", "viewer", "--json"
+                "token", "create", "--name", f"bench{time.time():.0f}", "--role", "security_officer", "--json"
             )
             if not filled.exists():
                 server.stop()
