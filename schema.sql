@@ -409,6 +409,8 @@ CREATE INDEX certificate_status ON certificate (issuer_id, shard, not_after) WHE
 -- The orders of lists, and of the audit. Most filters are answered from these alone (acme_ca/storage/search.py).
 CREATE INDEX certificate_recorded ON certificate (recorded, serial) INCLUDE (not_after, revoked, issuer_id, profile, service);
 CREATE INDEX certificate_end ON certificate (not_after, serial) INCLUDE (recorded, revoked, issuer_id, profile, service, account_id);
+CREATE INDEX certificate_issuer ON certificate (issuer_id, recorded, serial) INCLUDE (not_after, revoked, profile, service);
+CREATE INDEX certificate_issuer_end ON certificate (issuer_id, not_after, serial) INCLUDE (recorded, revoked, profile, service, account_id);
 CREATE INDEX certificate_service ON certificate (service, recorded, serial) INCLUDE (not_after, revoked, issuer_id, profile) WHERE service IS NOT NULL;
 CREATE INDEX certificate_revoked ON certificate (recorded, serial)
     INCLUDE (not_after, revoked, reason, issuer_id, profile, service, account_id) WHERE revoked IS NOT NULL;
@@ -491,9 +493,9 @@ CREATE TABLE audit_event (
 CREATE INDEX audit_event_object ON audit_event (object);
 -- The order of lists, with what most filters ask about.
 CREATE INDEX audit_event_at ON audit_event (at, id) INCLUDE (actor, event);
--- For those who look. Issuing writes to neither: what it adds is found by the object, or by the time.
+CREATE INDEX audit_event_actor ON audit_event (actor, at, id) INCLUDE (event);
+-- Issuing does not write to this one: what it adds is found by the actor, the object, or the time.
 CREATE INDEX audit_event_rare ON audit_event (event, at, id) INCLUDE (actor) WHERE event <> 'certificate.issued';
-CREATE INDEX audit_event_operator ON audit_event (actor, at, id) INCLUDE (event) WHERE actor NOT LIKE 'account:%';
 
 -- Certificates of the keys that sign seals.
 CREATE TABLE audit_signer (

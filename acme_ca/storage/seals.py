@@ -356,11 +356,9 @@ def _conditions(filters: Filters) -> tuple[list[str], list[Any]]:
         if value is not None:
             values.append(value)
             conditions.append(condition.format(len(values)))
-    # What makes these two partial indexes fit (schema.sql).
+    # What makes the partial index fit (schema.sql).
     if filters.event is not None and filters.event != MOST_COMMON:
         conditions.append(f"event <> '{MOST_COMMON}'")
-    if filters.actor is not None and not filters.actor.startswith("account:"):
-        conditions.append("actor NOT LIKE 'account:%'")
     return conditions, values
 
 
