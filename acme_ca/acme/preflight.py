@@ -24,6 +24,7 @@ from acme_ca.core import base64url, keys
 from acme_ca.core.codes import Code
 from acme_ca.core.csr import CertificateRequest
 from acme_ca.core.identifiers import Identifier
+from acme_ca.core.limits import OF_NAMES, OF_NETWORKS
 from acme_ca.core.model import (
     Account,
     Attempt,
@@ -67,6 +68,8 @@ class Question:
     """Its address; None: not told."""
     csr: CertificateRequest | None
     dry_run: bool
+    tells_of_others: bool
+    """Who wants to know may learn what others have used of the limits that they share."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,8 +239,9 @@ class Preflight:
         )
         for level in await self._limits.peek(charges):
             if level.left > 0:
-                detail = f"{level.charge.kind} of {level.charge.subject}: {level.left} left."
-                trial.say("limits", Verdict.OK, detail)
+                is_shared = level.charge.kind in OF_NAMES | OF_NETWORKS
+                left = "not reached" if is_shared and not question.tells_of_others else f"{level.left} left"
+                trial.say("limits", Verdict.OK, f"{level.charge.kind} of {level.charge.subject}: {left}.")
             else:
                 refused = Refused(charge=level.charge, free_at=level.free_at)
                 help_url = self._limits.rules.help_url

@@ -17,7 +17,7 @@ from acme_ca.admin.lists import Id, Name, Word, address_of, name_of
 from acme_ca.admin.paging import invalid_field
 from acme_ca.ca.policies import AccountPolicy
 from acme_ca.core import csr
-from acme_ca.core.model import Account, AccountId, EabKey, ProfileRef, ShortText, read_serial
+from acme_ca.core.model import Account, AccountId, EabKey, ProfileRef, Serial, ShortText, read_serial, serial_text
 from acme_ca.core.problems import Problem
 from acme_ca.core.renewal import CertId, parse_cert_id
 from acme_ca.core.states import AccountStatus
@@ -114,6 +114,7 @@ async def _question(admin: Admin, call: Call, wish: ExplainWish) -> Question:
         client=None if wish.client is None else address_of(wish.client, "client"),
         csr=None if wish.csr is None else _csr(wish.csr),
         dry_run=wish.dry_run,
+        tells_of_others=call.services is None,
     )
 
 
@@ -132,16 +133,23 @@ def _csr(text: str) -> csr.CertificateRequest:
 
 
 async def _replaced(admin: Admin, call: Call, text: str) -> CertId:
-    if "." in text:
-        try:
-            return parse_cert_id(text)
-        except Problem as problem:
-            raise invalid_field("replaces", problem.detail) from None
-    serial = read_serial(text)
+    """For a credential of some services, what was issued for others is not there, however it is named."""
+    if "." not in text:
+        return CertId.of(await _leaf(admin, call, read_serial(text)))
+    try:
+        cert_id = parse_cert_id(text)
+    except Problem as problem:
+        raise invalid_field("replaces", problem.detail) from None
+    if call.services is not None:
+        await _leaf(admin, call, serial_text(cert_id.serial))
+    return cert_id
+
+
+async def _leaf(admin: Admin, call: Call, serial: Serial | None) -> x509.Certificate:
     found = None if serial is None else await certificates.find(admin.database, serial)
     if found is None or found.der is None or (call.services and found.service not in call.services):
         raise invalid_field("replaces", "There is no certificate with this serial number.")
-    return CertId.of(x509.load_der_x509_certificate(found.der))
+    return x509.load_der_x509_certificate(found.der)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,7 @@
 """`explain`: what it says is what newOrder says, with the same codes."""
 
 from base64 import b64encode
+from dataclasses import replace
 
 import pytest
 import pytest_asyncio
@@ -411,12 +412,30 @@ async def test_a_token_for_a_service_learns_nothing_of_another(two_services):
         assert len({answer.body for answer in answers}) == 1, theirs
     name = ca.name()
     chain = await (await accounts["theirs"].order(name)).issue(ca.web)
-    serial = f"{chain[0].serial_number:032x}"
+    serial, cert_id = f"{chain[0].serial_number:032x}", CertId.of(chain[0])
+    nobodys = str(replace(cert_id, serial=cert_id.serial + 1))
     bodies = {
         (await token.ask("POST", "/explain", {"names": [name], "service": "ours", "replaces": one})).body
-        for one in (serial, "f" * 32)
+        for one in (serial, "f" * 32, str(cert_id), nobodys)
     }
     assert len(bodies) == 1
+
+
+async def test_a_token_for_a_service_is_not_told_how_much_others_have_used_of_a_limit(two_services):
+    """A name set's certificates are counted whoever orders them, and a network's orders."""
+    ca, accounts = two_services
+    name = ca.name()
+    await (await accounts["theirs"].order(name)).issue(ca.web)
+    wish = {"names": [name], "account": identity(accounts["ours"]), "client": "127.0.0.1"}
+    token, operator = await ca.operator(Role.VIEWER, services=("ours",)), await ca.operator()
+    for_service, for_all = [
+        {step["detail"] for step in found(await who.post("/explain", wish), "limits")}
+        for who in (token, operator)
+    ]
+    shared = f"certificates-per-name-set of dns:{name}"
+    assert f"{shared}: 299 left." in for_all
+    assert f"{shared}: not reached." in for_service
+    assert any(detail.startswith("orders-per-account") and detail.endswith(" left.") for detail in for_service)
 
 
 # ---------------------------------------------------------------- renewals
