@@ -435,7 +435,9 @@ async def test_a_token_for_a_service_is_not_told_how_much_others_have_used_of_a_
     shared = f"certificates-per-name-set of dns:{name}"
     assert f"{shared}: 299 left." in for_all
     assert f"{shared}: not reached." in for_service
-    assert any(detail.startswith("orders-per-account") and detail.endswith(" left.") for detail in for_service)
+    assert any(
+        detail.startswith("orders-per-account") and detail.endswith(" left.") for detail in for_service
+    )
 
 
 # ---------------------------------------------------------------- renewals
