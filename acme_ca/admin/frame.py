@@ -7,8 +7,10 @@ as the server does.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -257,7 +259,26 @@ def _parsed(body: bytes, model: type[BaseModel] | None) -> BaseModel | None:
         return None
     if b"\\u0000" in body:
         raise _invalid([("body", "It has a NUL character in a string.")])
+    _check_members(body)
     return _validated(lambda: model.model_validate_json(body or b"{}", strict=True))
+
+
+def _check_members(body: bytes) -> None:
+    """Raises Problem for a member that is there twice: readers differ in which they believe (lesson 12)."""
+    with suppress(ValueError, RecursionError):  # what is no JSON is told when it is read
+        _ONCE.decode(body.decode())
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise _invalid([(name if _FIELD.fullmatch(name) else "body", "It is given more than once.")])
+        members[name] = value
+    return members
+
+
+_ONCE = json.JSONDecoder(object_pairs_hook=_once)
 
 
 def _validated(read: Callable[[], Given]) -> Given:
@@ -266,7 +287,7 @@ def _validated(read: Callable[[], Given]) -> Given:
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False)
         if found[0]["type"] == "json_invalid":
-            detail = f"The body is no JSON: {found[0]['msg']}."
+            detail = f"The body is no JSON: {found[0]['msg'].removeprefix('Invalid JSON: ')}."
             raise Problem(ErrorType.MALFORMED, detail, code=Code.NOT_JSON) from None
         raise _invalid([_told(one) for one in found]) from None
     if wrong := [name for name, value in model if isinstance(value, datetime) and not is_in_utc(value)]:

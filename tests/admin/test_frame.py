@@ -47,6 +47,10 @@ async def administrator(ca):
         (b'{"name": ', None),
         (b"{" * 10_000, None),
         (b'{"name": "\\ud800", "role": "viewer"}', None),
+        (b'{"name": "a", "name": "b", "role": "viewer"}', "name"),
+        (b'{"name": "a", "role": "viewer", "\\u0072ole": "administrator"}', "role"),
+        (b'{"name": "a", "role": "viewer", "a b": 1, "a b": 2}', "body"),
+        (b'{"name": "a", "role": "viewer", "services": [{"x": 1, "x": 2}]}', "x"),
     ],
 )
 async def test_a_bad_body_is_refused_with_the_fields_name(ca, administrator, body, field):
@@ -139,11 +143,35 @@ async def test_a_time_is_written_as_one(administrator, time):
 
 
 async def test_a_body_that_is_too_large_or_of_another_kind_is_refused(administrator):
-    assert (await administrator.ask("POST", "/tokens", b" " * 70_000)).status == 413
-    form = {"Content-Type": "application/x-www-form-urlencoded"}
-    assert (await administrator.ask("POST", "/tokens", b"name=x", headers=form)).status == 415
-    assert_refused(await administrator.ask("GET", "/tokens", {}), Code.FIELD_INVALID, status=400)
-    assert (await administrator.ask("DELETE", "/tokens")).status == 405
+    for size in (70_000, 1 << 20):
+        answer = await administrator.ask("POST", "/tokens", b" " * size)
+        assert_refused(answer, "malformed", "65536 bytes", status=413)
+    for kind in ("application/x-www-form-urlencoded", "text/plain", "application/jsonl", ""):
+        answer = await administrator.ask("POST", "/tokens", b"{}", headers={"Content-Type": kind})
+        assert_refused(answer, "malformed", "application/json", status=415)
+    packed = await administrator.ask("POST", "/tokens", b"{}", headers={"Content-Encoding": "gzip"})
+    assert_refused(packed, "malformed", "Content-Encoding", status=415)
+    for method, path in (("GET", "/tokens"), ("DELETE", "/services/x"), ("GET", "/ca/bundle")):
+        answer = await administrator.ask(method, path, {})
+        assert_refused(answer, Code.FIELD_INVALID, "takes no body", status=400, field="body")
+
+
+async def test_no_route_and_no_such_method_are_problems_too(administrator):
+    answer = await administrator.ask("DELETE", "/tokens")
+    assert_refused(answer, "malformed", "method", status=405)
+    assert set(answer.headers["Allow"].split(",")) == {"GET", "POST"}
+    for method, path in (("GET", "/nonesuch"), ("POST", "/tokens/0/1/2/3"), ("GET", "/tokens/")):
+        assert_refused(await administrator.ask(method, path), "malformed", "nothing at this URL", status=404)
+
+
+async def test_what_is_no_json_is_told_in_plain_words(administrator):
+    answer = await administrator.ask("POST", "/tokens", b'{"name": ')
+    document = assert_refused(answer, Code.NOT_JSON, "The body is no JSON: EOF", status=400)
+    assert "Invalid JSON" not in document["detail"]
+    bad = {"kind": "orders-per-account", "subject": "x", "limit": "many", "reason": "x"}
+    answer = await administrator.ask("PUT", "/limits/overrides", bad)
+    (error,) = assert_refused(answer, Code.FIELD_INVALID, status=400)["errors"]
+    assert (error["field"], "Value error" in str(answer.json)) == ("limit", False), error
 
 
 async def test_answers_are_kept_by_nobody_and_both_prefixes_are_the_same(administrator):
