@@ -62,6 +62,7 @@ def test_pauses_that_are_not_there(server, account):
         ("override", "orders-per-network", "192.0.2.1", "none", "--reason", "x"),
         ("remove-override", "orders-per-network", "192.0.2.1"),
         ("usage", "--account", "nobody"),
+        ("usage",),
         ("unpause",),
     ],
 )

@@ -268,6 +268,8 @@ def _override(override: Override) -> OverrideView:
 
 async def usage(admin: Admin, call: Call) -> Usage:
     query: UsageQuery = call.query
+    if query.account is None and query.names is None and query.address is None:
+        raise invalid_field("account", "Name an account, names, or an address, or several of them.")
     charges = admin.limits.of_nobody_yet(
         await _requester(admin, query),
         None if query.names is None else _identifiers(query.names, "names"),

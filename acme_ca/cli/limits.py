@@ -9,6 +9,7 @@ import typer
 from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, show_json
+from acme_ca.config import ConfigurationError
 from acme_ca.core.limits import LimitKind
 
 app = typer.Typer(help="Rate limits, overrides of them, and pauses.", no_args_is_help=True)
@@ -86,7 +87,9 @@ def usage(
     names: Annotated[str | None, typer.Option(help="For exactly these names, separated by commas.")] = None,
     address: Annotated[str | None, typer.Option(help="For a client at this address.")] = None,
 ) -> None:
-    """Show how much is left. Nothing is used up by asking."""
+    """Show how much is left to an account, a set of names or a client. Nothing is used up by asking."""
+    if account is None and names is None and address is None:
+        raise ConfigurationError("Say of whom: --account, --names, --address, or several of them.")
     found = api.get("/limits/usage", account=account, names=names, address=address)
     if api.as_json:
         show_json(found)
