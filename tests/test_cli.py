@@ -7,15 +7,20 @@ import re
 import stat
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+import typer
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from typer.core import TyperGroup
+from typer.main import get_command
 
 from acme_ca import __version__
+from acme_ca.cli import app
 from tests.support import commands
 from tests.support.server import PASSWORD, command, environment, free_ports
 from tests.support.terminal import Terminal
@@ -49,6 +54,21 @@ def test_a_command_of_the_suite_that_takes_too_long_is_ended(tmp_path):
 def test_help_names_the_commands_and_the_settings(tmp_path):
     assert all(word in command(tmp_path, "--help").stdout for word in ("serve", "init", "ca", "version"))
     assert "ACME_CA_HTTPS_LISTEN" in command(tmp_path, "serve", "--help").stdout
+
+
+def test_every_command_but_serve_speaks_json():
+    silent = {name for name, options in options_of(get_command(app)) if "--json" not in options}
+    assert silent == {"serve"}, "its log is JSON"
+
+
+def options_of(group: TyperGroup, *above: str) -> Iterator[tuple[str, set[str]]]:
+    """The name of each command below `group`, and its options."""
+    for name in group.list_commands(typer.Context(group)):
+        found = group.get_command(typer.Context(group), name)
+        if isinstance(found, TyperGroup):
+            yield from options_of(found, *above, name)
+        else:
+            yield " ".join((*above, name)), {word for option in found.params for word in option.opts}
 
 
 def test_init_makes_keys_that_only_the_password_opens(tmp_path):

@@ -64,8 +64,11 @@ def test_import_takes_in_a_root_and_an_intermediate(operator, elsewhere, tmp_pat
         f"--root={elsewhere / 'root.pem'}",
         f"--intermediate={elsewhere / 'intermediate.pem'}",
         f"--intermediate-key={elsewhere / 'intermediate.plain'}",
+        "--json",
     )
-    assert "CN=Old Intermediate CA" in said
+    taken = {one["subject"]: one["id"] for one in json.loads(said)}
+    assert set(taken) == {"CN=Old Root CA,O=VCC", "CN=Old Intermediate CA,O=VCC"}
+    assert set(taken.values()) == {issuer["id"] for issuer in operator.issuers()}
     assert {(issuer["kind"], issuer["state"]) for issuer in operator.issuers()} == {
         ("root", "active"),
         ("intermediate", "active"),

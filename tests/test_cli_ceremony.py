@@ -1,6 +1,7 @@
 """`acme-ca ceremony`, run as a process: before people at a terminal, and as a rehearsal."""
 
 import hashlib
+import json
 import shutil
 import stat
 from datetime import UTC, datetime
@@ -233,8 +234,11 @@ def test_other_holders_take_over(rehearsed):
         file.write('\n[new_shares]\nDora = "dora.txt"\nAlice = "alice-2.txt"\nEve = "eve.txt"\n')
     words = ("--threshold", "3", "--holder", "Dora", "--holder", "Alice", "--holder", "Eve", *ANSWERS)
     old_key, transcripts = offline(rehearsed, "root.key"), len(list((rehearsed / "offline").iterdir()))
-    done = command(rehearsed, "ceremony", "reshare", "offline", *words)
+    done = command(rehearsed, "ceremony", "reshare", "offline", *words, "--json")
     assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["text"].encode() == (rehearsed / told["transcript"]).read_bytes()
+    assert told["sha256"] == hashlib.sha256(told["text"].encode()).hexdigest()
     assert stat.S_IMODE((rehearsed / "offline" / "root.key").stat().st_mode) == 0o600
     assert len(list((rehearsed / "offline").iterdir())) == transcripts + 1
     assert_refused(sign_crl(rehearsed), "the shares of this root?")

@@ -88,6 +88,15 @@ REFUSED = {
 }
 
 
+async def test_where_a_key_was_and_is_for_programs(made, hsm, run, tmp_path):
+    place = hsm.uri("intermediate-2", pin_source=f"file:{pin_file(tmp_path)}")
+    done = await asyncio.to_thread(run, "migrate", made.intermediate.id, place, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    moved = json.loads(done.stdout)
+    assert moved["from"] == "file:intermediate.key"
+    assert moved["to"].startswith("pkcs11:token=")
+
+
 @pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
 async def test_what_is_not_moved(made, run, database_url, case):
     issuer, uri, why = case

@@ -36,9 +36,11 @@ async def test_a_policy_is_set_asked_shown_and_taken_away(run):
         assert said[1] == "b.example: allowed"
         assert "suffix:secret.example of the server denies it" in " ".join(said)
         assert run("policy", "check", "b.example") == ["b.example: allowed"]
-        (shown,) = run("policy", "show", "--json")
+        (shown,) = run("policy", "list", "--json")
         assert (shown["scope"], shown["rules"]["deny"]) == ("server", ["suffix:secret.example"])
-        assert any("suffix:secret.example" in line for line in run("policy", "show"))
+        assert run("policy", "show", "server", "--json") == shown
+        for arguments in (("list",), ("show", "server")):
+            assert any("suffix:secret.example" in line for line in run("policy", *arguments))
         assert run("policy", "delete", "server", "--yes") == ["Deleted: server"]
         assert run("policy", "delete", "server", "--yes", fails=1) == ["acme-ca: Nobody keeps such a policy."]
         (sentence,) = run("policy", "set", "server", "--deny", "nonsense", "--yes", fails=1)
@@ -111,7 +113,7 @@ async def test_what_a_later_release_wrote_is_shown_as_such(run, database_url):
         await database.execute("""UPDATE eab_key SET restrictions = '{"moons": 2}'""")
 
     def after() -> None:
-        for arguments in (("policy", "show"), ("eab", "show", kid)):
+        for arguments in (("policy", "list"), ("policy", "show", "server"), ("eab", "show", kid)):
             assert "written by a later release" in " ".join(" ".join(run(*arguments)).split())
         said = " ".join(run("eab", "update", kid, "--allow", "suffix:a.example", fails=2))
         assert "--unrestricted replaces them all" in said, said

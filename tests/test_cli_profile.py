@@ -10,7 +10,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from acme_ca.ca import profiles
-from acme_ca.ca.profiles import BUILT_IN, OWN, SERVER, UnworkableProfile
+from acme_ca.ca.profiles import BUILT_IN, FOR_ITSELF, OWN, SERVER, UnworkableProfile
 from acme_ca.storage.database import Database
 from tests.support.server import command
 
@@ -69,7 +69,9 @@ async def test_the_list_tells_what_is_offered(run):
     assert found["server"]["built_in"]
     table = (await run("list")).stdout
     assert all(name in table for name in BUILT_IN)
-    assert table.count("the server's own") == len(OWN)
+    assert table.count("the server's own") == len(FOR_ITSELF)
+    (operator,) = [line for line in table.splitlines() if line.startswith(" operator ")]
+    assert "to administrators" in operator, "who may issue it with the profile's name"
 
 
 async def test_a_profile_is_saved_shown_and_saved_again(run, file):

@@ -34,7 +34,7 @@ class ProfileSummary(Model):
     created: AwareDatetime
     withdrawn: AwareDatetime | None
     own: bool
-    """For the server's own certificates alone."""
+    """The server keeps it and no client can order it: for its own certificates, or for its operators' (`operator`)."""
 
 
 class ProfileView(ProfileSummary):

@@ -327,6 +327,7 @@ def bring(
             help="Of the key files, where they are encrypted; without it the CA's own.",
         ),
     ] = "",
+    as_json: JsonOption = False,
     config_file: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
@@ -349,6 +350,9 @@ def bring(
     keep = partial(hierarchy.keep_key, settings)
     with datadir.alone(settings.data):  # a server that is being started may take away what it did not find
         taken = in_rotation(settings, lambda rotation: rotation.bring(brought, below, keep=keep), make=True)
+    if as_json:
+        show_json([{"id": issuer.id, **_facts(issuer)} for issuer in taken])
+        return
     for issuer in taken:
         console().print(description(f"{issuer.kind} ({issuer.state(datetime.now(UTC))})", issuer))
 

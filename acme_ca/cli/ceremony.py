@@ -27,7 +27,8 @@ from acme_ca.cli.ca import INTERMEDIATE_DAYS, DaysOption, ExcludeOption, PermitO
 from acme_ca.cli.cert import Reason
 from acme_ca.cli.crl import read_list
 from acme_ca.cli.holders import Holders, holders
-from acme_ca.cli.options import ConfigOption, console, load_settings, with_password
+from acme_ca.cli.options import ConfigOption, JsonOption, console, load_settings, with_password
+from acme_ca.cli.remote import show_json
 from acme_ca.cli.transcript import Transcript, fingerprint, new_place
 from acme_ca.config import ConfigurationError
 from acme_ca.core.crl import Entry, UnsignedCrl
@@ -93,6 +94,7 @@ def create_root(
     exclude: ExcludeOption = None,
     public_http_url: UrlOption = None,
     answers: AnswersOption = None,
+    as_json: JsonOption = False,
     config_file: ConfigOption = None,
 ) -> None:
     """Make a root whose key k of n shares open, its first CRL, and an intermediate.
@@ -125,7 +127,7 @@ def create_root(
                 made = _signed(root, request, constraints, settings.public_http_url, stage.transcript)
                 folder.write(draft / "intermediate.pem", _pem(made))
             _end(draft / TRANSCRIPT, stage.transcript)
-    _tell(directory / TRANSCRIPT, stage.transcript)
+    _tell(directory / TRANSCRIPT, stage.transcript, as_json=as_json)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,6 +224,7 @@ def sign_intermediate(
     exclude: ExcludeOption = None,
     public_http_url: UrlOption = None,
     answers: AnswersOption = None,
+    as_json: JsonOption = False,
     config_file: ConfigOption = None,
 ) -> None:
     """Sign the request of a server for an intermediate. Name constraints that it asks for are put in."""
@@ -230,7 +233,7 @@ def sign_intermediate(
         _check_new(out)
         request = _read_request(csr)
         constraints = _constraints(permit, exclude, request)
-        with _act(directory, "Signing an intermediate", answers) as act:
+        with _act(directory, "Signing an intermediate", answers, as_json=as_json) as act:
             made = _signed(
                 act.root,
                 request,
@@ -251,6 +254,7 @@ def cross_sign(
     days: DaysOption = INTERMEDIATE_DAYS,
     public_http_url: UrlOption = None,
     answers: AnswersOption = None,
+    as_json: JsonOption = False,
     config_file: ConfigOption = None,
 ) -> None:
     """Give a CA of another hierarchy a second certificate, below this root."""
@@ -258,7 +262,7 @@ def cross_sign(
     with _refusing():
         _check_new(out)
         original = hierarchy.read_certificate(certificate)
-        with _act(directory, "Cross-signing", answers) as act:
+        with _act(directory, "Cross-signing", answers, as_json=as_json) as act:
             made = certify.cross_sign(
                 original,
                 act.root,
@@ -291,13 +295,14 @@ def sign_crl(
         ),
     ] = None,
     answers: AnswersOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Sign the root's next CRL in place of root.crl, whose entries it keeps."""
     serials = [_serial(text) for text in revoke or ()]
     with _refusing():
         previous = ceremony.read_crl(directory)
         listed = read_list(list_file) if list_file else None
-        with _act(directory, "Signing the root's CRL", answers) as act:
+        with _act(directory, "Signing the root's CRL", answers, as_json=as_json) as act:
             crl = ceremony.next_crl(
                 act.root.certificate,
                 previous=previous,
@@ -317,12 +322,13 @@ def reshare(
     holder: HolderOption,
     threshold: ThresholdOption,
     answers: AnswersOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Give the root other holders: its key is wrapped anew. Shares and copies of root.key from before still go together."""
     with _refusing():
         sharing = _Sharing.among(holder, threshold)
         with (
-            _act(directory, "Resharing", answers) as act,
+            _act(directory, "Resharing", answers, as_json=as_json) as act,
             tempfile.TemporaryDirectory(prefix=".reshare.", dir=directory) as draft,
         ):
             ceremony.keep_root(Path(draft), act.root, sharing.secret)
@@ -344,7 +350,7 @@ class _Act:
 
 
 @contextlib.contextmanager
-def _act(directory: Path, title: str, answers: Path | None) -> Iterator[_Act]:
+def _act(directory: Path, title: str, answers: Path | None, *, as_json: bool) -> Iterator[_Act]:
     """The root, opened by its holders, for one act that its transcript tells of."""
     stage = _Stage(people=holders(answers), transcript=Transcript(title, clock=_now))
     certificate = ceremony.read_root(directory, now=_now())
@@ -357,7 +363,7 @@ def _act(directory: Path, title: str, answers: Path | None) -> Iterator[_Act]:
     yield _Act(root=root, stage=stage)
     path = new_place(directory, now=_now())
     _end(path, stage.transcript)
-    _tell(path, stage.transcript)
+    _tell(path, stage.transcript, as_json=as_json)
 
 
 # ---------------------------------------------------------------- parts
@@ -415,7 +421,10 @@ def _end(path: Path, transcript: Transcript) -> None:
     folder.write(path, transcript.text().encode())
 
 
-def _tell(path: Path, transcript: Transcript) -> None:
+def _tell(path: Path, transcript: Transcript, *, as_json: bool) -> None:
+    if as_json:
+        show_json({"transcript": str(path), "sha256": transcript.sha256(), "text": transcript.text()})
+        return
     out = console()
     out.print(transcript.text())
     out.print(f"Transcript: {path}")

@@ -20,6 +20,7 @@ from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import (
     ConfigOption,
     DataOption,
+    JsonOption,
     console,
     load_settings,
     with_password,
@@ -129,6 +130,7 @@ def sign_root(
         Path | None,
         typer.Option("--list", metavar="FILE", help="Of crl export-root; without it the database is asked."),
     ] = None,
+    as_json: JsonOption = False,
     config_file: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
@@ -143,6 +145,10 @@ def sign_root(
         raise ConfigurationError(f"The key is another's: it does not belong to {root_cert}.")
     unsigned = wanted.unsigned(root_ends=root.not_valid_after_utc, now=_now())
     _write(out, signing.sign(root, key, unsigned))
+    if as_json:
+        facts = {"issuer": unsigned.issuer, "number": unsigned.number, "revoked": len(unsigned.entries)}
+        show_json({"crl": str(out), **facts, "next_update": unsigned.next_update.isoformat()})
+        return
     console().print(f"CRL:         {out}, number {unsigned.number}, {len(unsigned.entries)} revoked")
     console().print(f"Next update: {unsigned.next_update:%Y-%m-%d %H:%M} UTC")
 
@@ -182,7 +188,8 @@ def read_list(path: Path) -> RootList:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(map(str, first["loc"]))
-        raise ConfigurationError(f"{path} is no list of crl export-root: {place}: {first['msg']}.") from None
+        what = first["msg"].removeprefix("Value error, ")
+        raise ConfigurationError(f"{path} is no list of crl export-root: {place}: {what}.") from None
 
 
 def _certificate(path: Path) -> x509.Certificate:

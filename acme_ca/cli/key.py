@@ -58,6 +58,7 @@ def migrate(
         str, typer.Argument(metavar="NEW_URI", help="Its new place: pkcs11:token=…;object=…?module-path=…")
     ],
     *,
+    as_json: JsonOption = False,
     config_file: ConfigOption = None,
     data: DataOption = None,
 ) -> None:
@@ -70,6 +71,9 @@ def migrate(
     old, new = in_rotation(
         settings, lambda rotation: rotation.move_key(issuer, new_uri, bring), with_keys=False
     )
+    if as_json:
+        typer.echo(json.dumps({"from": old, "to": new}))
+        return
     out = console()
     out.print(f"Was: {old}", soft_wrap=True)
     out.print(f"Is:  {new}", soft_wrap=True)

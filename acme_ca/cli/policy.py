@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -30,15 +31,27 @@ ScopeArgument = Annotated[
 ]
 
 
-@command(app, "show")
-def show(
-    api: Api, scope: Annotated[str | None, typer.Argument(metavar="[SCOPE]", help="Only this one.")] = None
-) -> None:
+@command(app, "list")
+def list_policies(api: Api) -> None:
     """Show the policies that operators keep, beside the settings POLICY__…, the profiles and the EAB keys."""
-    found = list(api.pages("/policies")) if scope is None else [api.get(f"/policies/{part(scope)}")]
+    found = list(api.pages("/policies"))
     if api.as_json:
         show_json(found)
         return
+    _show_table(found)
+
+
+@command(app, "show")
+def show(api: Api, scope: ScopeArgument) -> None:
+    """Show the policy of one scope."""
+    found = api.get(f"/policies/{part(scope)}")
+    if api.as_json:
+        show_json(found)
+        return
+    _show_table([found])
+
+
+def _show_table(found: Sequence[Mapping[str, Any]]) -> None:
     table = Table(box=None)
     for column in ("scope", "changed (UTC)"):
         table.add_column(column, no_wrap=True)

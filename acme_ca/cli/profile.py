@@ -149,7 +149,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _offered(profile: dict[str, Any]) -> str:
     if profile["own"]:
-        return "no, the server's own"
+        return "no, the server's own" if profile["name"] in profiles.FOR_ITSELF else "to administrators"
     return f"no, since {minute(profile['withdrawn'])}" if profile["withdrawn"] else "yes"
 
 

@@ -68,7 +68,9 @@ async def test_an_offline_root_signs_for_a_revoked_intermediate(
         offline = x509.load_der_x509_crl(signed.read_bytes())
         assert "Served from now on" in good(acme_ca("crl", "upload", signed))
         refused(acme_ca("crl", "upload", signed), "not above that of the last")
-        good(acme_ca("crl", "sign-root", *there))
+        facts = json.loads(good(acme_ca("crl", "sign-root", *there, "--json")))
+        assert (facts["crl"], facts["issuer"], facts["revoked"]) == (str(signed), root.id, 1)
+        assert facts["number"] == crl_number(x509.load_der_x509_crl(signed.read_bytes()))
         pem = tmp_path / "root.crl.pem"
         pem.write_bytes(x509.load_der_x509_crl(signed.read_bytes()).public_bytes(Encoding.PEM))
         good(acme_ca("crl", "upload", pem))
@@ -80,6 +82,10 @@ async def test_an_offline_root_signs_for_a_revoked_intermediate(
         assert [entry.serial_number for entry in offline] == [intermediate.certificate.serial_number]
 
     await asyncio.to_thread(act)
+
+
+def crl_number(crl: x509.CertificateRevocationList) -> int:
+    return crl.extensions.get_extension_for_class(x509.CRLNumber).value.crl_number
 
 
 async def test_what_sign_root_refuses(hierarchy, hierarchy_place, tmp_path, acme_ca, world):
@@ -94,6 +100,9 @@ async def test_what_sign_root_refuses(hierarchy, hierarchy_place, tmp_path, acme
         refused(sign(), "list.json cannot be read")
         listed.write_text("{}")
         refused(sign(), "no list of crl export-root: issuer: ")
+        ca = {"serial": "0" * 32, "subject": "x", "revoked": "2026-01-01T00:00:00Z", "reason": "boredom"}
+        listed.write_text(json.dumps({"issuer": "0" * 32, "above": 0, "days": 1, "revoked": [ca]}))
+        refused(sign(), "list of crl export-root: revoked.0.reason: it is no reason")
         good(acme_ca("crl", "export-root", hierarchy.root.id, "--out", listed))
         refused(sign(certificate="intermediate.pem"), "another root's")
         refused(sign(certificate="root.key"), "no certificate in PEM")
