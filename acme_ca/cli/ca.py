@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -125,6 +126,8 @@ def init(
     if as_json:
         facts = {name: {"id": issuer.id, **_facts(issuer)} for name, issuer in issuers.items()}
         show_json({**facts, "keys": str(place.absolute()), "token": token})
+        if token is None:
+            sys.stderr.write(f"acme-ca: {said}\n")
         return
     out = console()
     for name, issuer in issuers.items():

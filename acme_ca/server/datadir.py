@@ -121,31 +121,48 @@ class Filling:
         _check_empty(self._directory)
         _remove_wholly(self.draft)
         # The user whom PostgreSQL runs as passes through; what is in it is private by itself.
-        self.draft.mkdir(mode=0o711)
+        with written(self._directory):
+            self.draft.mkdir(mode=0o711)
         self._begun = True
         return self.draft
 
     def complete(self, said: str) -> None:
-        """All is there, durably."""
-        for place in self.draft.rglob("*"):
-            if place.is_dir() and "postgres" not in place.relative_to(self.draft).parts[:1]:
-                folder.sync(place)
-        folder.replace(self.draft / WHOLE, said.encode())
+        """All is there, durably. Raises ConfigurationError."""
+        with written(self._directory):
+            for place in self.draft.rglob("*"):
+                if place.is_dir() and DATABASE not in place.relative_to(self.draft).parts[:1]:
+                    folder.sync(place)
+            folder.replace(self.draft / WHOLE, said.encode())
+            folder.sync(self._directory)
 
     def finish(self) -> None:
-        """Put all in its place: the database last, for without the files beside it it would be taken for whole."""
-        made = [path for path in self.draft.iterdir() if path.name != WHOLE]
-        for path in sorted(made, key=lambda path: path.name == DATABASE):
-            path.rename(self._directory / path.name)
-        folder.sync(self._directory)
-        # At once: an empty draft without a word in it could not be told from one that was never whole.
-        ended = self.draft.rename(self._directory / ENDED)
-        folder.sync(self._directory)
+        """Put all in its place: the database last, for without the files beside it it would be taken for whole. Raises
+        ConfigurationError.
+        """
+        with written(self._directory):
+            made = [path for path in self.draft.iterdir() if path.name != WHOLE]
+            for path in sorted(made, key=lambda path: path.name == DATABASE):
+                path.rename(self._directory / path.name)
+            folder.sync(self._directory)
+            # At once: an empty draft without a word in it could not be told from one that was never whole.
+            ended = self.draft.rename(self._directory / ENDED)
+            folder.sync(self._directory)
         _remove(ended)
 
     def give_up(self) -> None:
         if self._begun and self.left() is None:
             _remove(self.draft)
+
+
+@contextlib.contextmanager
+def written(directory: Path) -> Iterator[None]:
+    """A disk that is full, or that fails, is a sentence. Raises ConfigurationError."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"{SETTING}: {directory} cannot be written: {_reason(error)}; put that right and restore again."
+        ) from None
 
 
 def _check_empty(directory: Path) -> None:

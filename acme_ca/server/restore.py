@@ -253,10 +253,11 @@ async def _each(pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
 
 def _lay_out(draft: Path, member: Member) -> None:
     place = draft.joinpath(*member.name.split("/")[1:])
-    if place.parent != draft:
-        place.parent.mkdir(mode=0o700, exist_ok=True)
-    folder.write(place, member.content)
-    place.chmod(member.mode)
+    with datadir.written(draft.parent):
+        if place.parent != draft:
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.write(place, member.content)
+        place.chmod(member.mode)
 
 
 # ---------------------------------------------------------------- what must be so

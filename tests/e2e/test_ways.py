@@ -207,3 +207,11 @@ def test_init_for_programs_is_json_with_the_token(tmp_path):
     assert {made[one]["kind"] for one in ("root", "intermediate")} == {"root", "intermediate"}
     assert (Path(made["keys"]) / "intermediate.key").exists()
     assert json.loads(command(tmp_path, "version", "--json").stdout)["version"]
+
+
+def test_init_tells_programs_too_why_there_is_no_token(tmp_path):
+    (tmp_path / "acme-ca.toml").write_text('database_url = "postgresql://127.0.0.1:1/none"\n')
+    done = command(tmp_path, "init", "--json", "--config", str(tmp_path / "acme-ca.toml"))
+    assert json.loads(done.stdout)["token"] is None
+    assert "ACME_CA_DATABASE_URL" in done.stderr
+    assert "acme-ca token create" in done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import resource
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -280,6 +281,18 @@ async def test_what_a_crash_left_is_cleared_away(content, elsewhere):
     (elsewhere.data / datadir.RESTORING / "ca" / "half.key").write_bytes(b"ha")
     await restored(elsewhere, content)
     assert not (elsewhere.data / "ca" / "half.key").exists()
+
+
+async def test_a_disk_that_is_full_is_a_sentence_and_nothing_is_left(content, elsewhere):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))
+    try:
+        with pytest.raises(ConfigurationError, match="cannot be written: file too large"):
+            await restored(elsewhere, content)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert await is_empty(elsewhere)
+    await restored(elsewhere, content)
 
 
 def test_nothing_else_begins_where_a_restore_was_interrupted(tmp_path):
