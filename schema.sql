@@ -411,6 +411,7 @@ CREATE INDEX certificate_recorded ON certificate (recorded, serial) INCLUDE (not
 CREATE INDEX certificate_end ON certificate (not_after, serial) INCLUDE (recorded, revoked, issuer_id, profile, service, account_id);
 CREATE INDEX certificate_issuer ON certificate (issuer_id, recorded, serial) INCLUDE (not_after, revoked, profile, service);
 CREATE INDEX certificate_issuer_end ON certificate (issuer_id, not_after, serial) INCLUDE (recorded, revoked, profile, service, account_id);
+CREATE INDEX certificate_profile ON certificate (profile, recorded, serial) INCLUDE (not_after, revoked, issuer_id, service);
 CREATE INDEX certificate_service ON certificate (service, recorded, serial) INCLUDE (not_after, revoked, issuer_id, profile) WHERE service IS NOT NULL;
 CREATE INDEX certificate_revoked ON certificate (recorded, serial)
     INCLUDE (not_after, revoked, reason, issuer_id, profile, service, account_id) WHERE revoked IS NOT NULL;

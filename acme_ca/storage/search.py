@@ -265,6 +265,7 @@ _OF_ACCOUNT = _Index(begins="account", tells=_TOLD | {"good", "account"})
 _OF_SERVICE = _Index(begins="service", tells=_TOLD | {"good"})
 _OF_ISSUER = _Index(begins="issuer", tells=_TOLD | {"good"})
 _OF_ISSUER_BY_END = replace(_OF_ISSUER, tells=_OF_ISSUER.tells | {"account"})
+_OF_PROFILE = _Index(begins="profile", tells=_TOLD | {"good"})
 _ALL_BY_RECORDED = _Index(tells=_TOLD | {"good"})
 _ALL_BY_END = _Index(tells=_TOLD | {"good", "account"})
 
@@ -277,7 +278,7 @@ def _by_recorded(*, descending: bool) -> _Key:
         replace(_ALL_BY_END, begins=begins, sorting=_END)
         for begins in ("ends until" if descending else "ends after", "issuer", "profile")
     ]
-    indexes = (_REVOKED, _OF_ACCOUNT, _OF_SERVICE, *by_end, _OF_ISSUER, _ALL_BY_RECORDED)
+    indexes = (_REVOKED, _OF_ACCOUNT, _OF_SERVICE, *by_end, _OF_PROFILE, _OF_ISSUER, _ALL_BY_RECORDED)
     return _Key(id="serial", column="recorded", indexes=indexes, descending=descending)
 
 
@@ -289,7 +290,8 @@ def _by_end(*, descending: bool) -> _Key:
     ]
     of_account = replace(_OF_ACCOUNT, sorting=frozenset({"account"}))
     of_service = replace(_OF_SERVICE, sorting=frozenset({"service"}))
-    indexes = (_REVOKED, of_account, of_service, *by_recorded, _OF_ISSUER_BY_END, _ALL_BY_END)
+    of_profile = replace(_OF_PROFILE, sorting=frozenset({"profile"}))
+    indexes = (_REVOKED, of_account, of_service, *by_recorded, of_profile, _OF_ISSUER_BY_END, _ALL_BY_END)
     return _Key(id="serial", column="not_after", indexes=indexes, descending=descending)
 
 
