@@ -115,11 +115,18 @@ def _is_signed(certificate: x509.Certificate, seal: Seal) -> bool:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Withdrawal:
     """`since`: from when on its seals prove nothing by themselves. `compromised`: nor do those before, whose times are
-    what somebody says; then `since` None means that nobody knows.
+    what somebody says; then `since` None means that nobody knows. `told`: when it was revoked.
     """
 
     since: datetime | None
+    told: datetime
     compromised: bool
+
+    def is_before(self, kept: Checkpoint) -> bool:
+        """Whether the key was lost when the checkpoint was made, which then may be of who has it: at the latest it was when
+        the key was revoked.
+        """
+        return self.told < kept.at if self.since is None else self.since <= kept.at
 
 
 async def withdrawals(database: Database, trust: Trust) -> dict[bytes, Withdrawal]:
@@ -155,9 +162,9 @@ def _der(certificate: x509.Certificate) -> bytes:
 
 def _withdrawn(told: Iterable[Revoked]) -> list[Withdrawal]:
     return [
-        Withdrawal(since=one.invalid_since, compromised=True)
+        Withdrawal(since=one.invalid_since, told=one.at, compromised=True)
         if one.reason in COMPROMISED
-        else Withdrawal(since=one.at, compromised=False)
+        else Withdrawal(since=one.at, told=one.at, compromised=False)
         for one in told
     ]
 
@@ -174,7 +181,11 @@ def _worst(all_: Sequence[Withdrawal]) -> Withdrawal | None:
     compromised = [one for one in all_ if one.compromised]
     if compromised:
         known = [one.since for one in compromised if one.since is not None]
-        return Withdrawal(since=min(known) if len(known) == len(compromised) else None, compromised=True)
+        return Withdrawal(
+            since=min(known) if len(known) == len(compromised) else None,
+            told=min(one.told for one in compromised),
+            compromised=True,
+        )
     return min(all_, key=lambda one: one.since or _NEVER, default=None)
 
 
@@ -196,7 +207,7 @@ class Doubts:
     def __init__(self, withdrawn: Mapping[bytes, Withdrawal], kept: Sequence[Checkpoint]) -> None:
         self._withdrawn = withdrawn
         self._lost = {
-            der: _Lost(since=one.since, runs=[], proved=_proved(one.since, kept))
+            der: _Lost(since=one.since, runs=[], proved=_proved(one, kept))
             for der, one in withdrawn.items()
             if one.compromised
         }
@@ -223,9 +234,8 @@ class Doubts:
                     yield begin, _sentence(last - begin, lost.since)
 
 
-def _proved(since: datetime | None, kept: Sequence[Checkpoint]) -> int:
-    """One that was fetched after the compromise may be of who has the key."""
-    return max((one.seal for one in kept if since is None or one.at < since), default=0)
+def _proved(lost: Withdrawal, kept: Sequence[Checkpoint]) -> int:
+    return max((one.seal for one in kept if not lost.is_before(one)), default=0)
 
 
 def _extend(runs: list[tuple[int, int]], number: int) -> None:

@@ -167,6 +167,17 @@ async def test_a_checkpoint_that_was_fetched_after_the_compromise_proves_nothing
     assert await trail.wrong(late, early) == [("seal.compromised", "audit_seal:3")]
 
 
+async def test_where_nobody_knows_since_when_a_checkpoint_of_after_the_revocation_proves_nothing(trail):
+    """The next key signs it, over whatever who had the last one made of the trail before."""
+    await seal_each_hour(trail, 2)
+    before = checkpoint(trail)
+    await revoke(trail, signer_in(trail.file), COMPROMISED)
+    await seal_each_hour(trail, 1)
+    after = checkpoint(trail)
+    assert await trail.wrong(after) == [("seal.compromised", "audit_seal:1")]
+    assert await trail.wrong(after, before) == []
+
+
 async def test_a_seal_of_another_key_before_the_compromise_proves_all_before_it(trail, tmp_path):
     """Two servers take turns; the key of one is lost."""
     other = trail.sealer(tmp_path / "other" / "signer.pem")
