@@ -61,6 +61,13 @@ def test_every_command_but_serve_speaks_json():
     assert silent == {"serve"}, "its log is JSON"
 
 
+def test_a_value_that_is_none_of_the_choices_is_told_in_plain_words(tmp_path):
+    done = command(tmp_path, "token", "create", "x", "--role", "king")
+    assert done.returncode == 2
+    said = " ".join(done.stderr.replace("│", " ").split())
+    assert "Invalid value for '--role': 'king' is not one of 'viewer', 'operator'," in said
+
+
 def options_of(group: TyperGroup, *above: str) -> Iterator[tuple[str, set[str]]]:
     """The name of each command below `group`, and its options."""
     for name in group.list_commands(typer.Context(group)):

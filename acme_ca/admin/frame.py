@@ -23,7 +23,7 @@ from pydantic_core import ErrorDetails
 
 from acme_ca.admin.access import Permission, Principal, Role
 from acme_ca.core.codes import Code
-from acme_ca.core.model import Actor
+from acme_ca.core.model import PRINTABLE, Actor
 from acme_ca.core.problems import ErrorType, Problem, malformed
 from acme_ca.http import PRINCIPAL, meet_expectation, read_body
 
@@ -309,6 +309,8 @@ def _told(error: ErrorDetails) -> tuple[str, str]:
     parts = (str(part) for part in error["loc"])
     where = ".".join(part for part in parts if _FIELD.fullmatch(part)) or "body"
     told = _PLAINER.get(error["type"]) or error["msg"].removeprefix("Value error, ")
+    if told.endswith(f"'{PRINTABLE}'"):
+        told = "It has characters that do not print"
     return where, told.rstrip(".") + "."
 
 

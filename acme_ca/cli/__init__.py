@@ -70,6 +70,14 @@ class Commands(TyperGroup):
         super().__init__(**attributes)
         self.commands = _Loading({**self.commands, **PARTS})
 
+    def invoke(self, ctx: Any) -> Any:
+        """In plain words: Typer has pydantic read options, and repeats what it says."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            error.message = error.message.removeprefix("Value error, ")
+            raise
+
 
 app = typer.Typer(
     name="acme-ca",
