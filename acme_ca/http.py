@@ -232,8 +232,9 @@ def _check_expectation(request: web.Request) -> None:
 def _of_http(refusal: web.HTTPException) -> Problem:
     """What aiohttp refuses before any endpoint sees it."""
     sentence = {
-        404: "There is nothing at this URL: the directory lists what there is.",
-        405: "This URL does not take this method; most ACME resources take signed POST requests only (RFC 8555 §6.3).",
+        404: "There is nothing at this URL: ACME's directory lists what there is, and /api/docs the admin API.",
+        405: "This URL does not take this method: the header Allow says which. Most ACME resources take signed POST requests "
+        "only (RFC 8555 §6.3).",
         413: f"The request's body is larger than {MAX_BODY} bytes.",
     }.get(refusal.status, "The request cannot be understood.")
     problem = malformed(sentence, status=max(refusal.status, 400))
