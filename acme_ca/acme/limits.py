@@ -16,6 +16,7 @@ from acme_ca.core.identifiers import Identifier
 from acme_ca.core.limits import Charge, Grouping, Limit, LimitKind, Requester
 from acme_ca.core.model import AccountId
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.refreshing import Refresh
 from acme_ca.storage import limits as store
 from acme_ca.storage.database import Database
 from acme_ca.storage.limits import Level, Override, Paused, Refused
@@ -80,6 +81,7 @@ class Limits:
         self._clock = clock
         self._live = {kind: _Live(limit) for kind, limit in rules.limits.items()}
         self._refusals: Counter[str] = Counter()
+        self.refresh = Refresh(self._look)
 
     async def tend(self) -> None:
         """Read the overrides again: an operator may have changed them meanwhile. And tell how many were refused: not each
@@ -95,7 +97,7 @@ class Limits:
             self._refusals += refused
             raise
 
-    async def refresh(self) -> None:
+    async def _look(self) -> None:
         live: dict[LimitKind, _Live] = {kind: _Live(limit) for kind, limit in self._rules.limits.items()}
         of_kinds: dict[LimitKind, dict[str, Override]] = {}
         for override in await store.overrides(self._database, now=self._clock()):

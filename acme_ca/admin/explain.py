@@ -101,6 +101,8 @@ async def explain(admin: Admin, call: Call) -> ExplanationView:
         call.check_may(Permission.EXPLAIN_DRY_RUN)
     if len(wish.names) > admin.preflight.most_names:
         raise invalid_field("names", f"An order may have {admin.preflight.most_names} of them at the most.")
+    for known in (admin.policies, admin.profiles, admin.issuers, admin.limits):
+        await known.refresh()  # another worker may have changed something a moment ago
     question = await _question(admin, call, wish)
     return _view(question, await admin.preflight.explain(question))
 

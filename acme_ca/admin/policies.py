@@ -92,6 +92,7 @@ async def check(admin: Admin, call: Call) -> Verdicts:
     question: Question = call.body
     if question.eab_key is not None and question.service is not None:
         raise invalid_field("service", "An EAB key has its service: give one of both.")
+    await admin.policies.refresh()  # another worker may have changed them a moment ago
     if question.eab_key is None:
         policy = AccountPolicy(names=admin.policies.of_service(question.service))
     else:

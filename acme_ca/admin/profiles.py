@@ -120,6 +120,7 @@ async def save(admin: Admin, call: Call) -> SavedProfile:
     profile = _read(call.body.profile)
     _check_not_own(profile.name)
     version = await store.save(admin.database, profile, built_in=False, actor=call.actor, now=admin.clock())
+    await admin.profiles.refresh()
     if version is not None:
         return SavedProfile(name=profile.name, version=version, saved=True)
     newest = (await _versions(admin, profile.name))[-1].ref
@@ -139,6 +140,7 @@ async def withdraw(admin: Admin, call: Call) -> ProfileSummary:
         )
     if not await store.withdraw(admin.database, name, actor=call.actor, now=admin.clock()):
         raise conflict(f"The profile {name} was withdrawn before.")
+    await admin.profiles.refresh()
     return await _newest(admin, name)
 
 
@@ -147,6 +149,7 @@ async def offer(admin: Admin, call: Call) -> ProfileSummary:
     await _versions(admin, name)
     if not await store.offer(admin.database, name, actor=call.actor, now=admin.clock()):
         raise conflict(f"The profile {name} is not withdrawn.")
+    await admin.profiles.refresh()
     return await _newest(admin, name)
 
 

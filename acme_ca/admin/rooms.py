@@ -12,6 +12,7 @@ from acme_ca.acme.urls import Urls
 from acme_ca.admin.approvals import Approvals
 from acme_ca.admin.frame import Route
 from acme_ca.ca.policies import Policies
+from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.rotation import Rotation
 from acme_ca.ca.served import Issuers
 from acme_ca.core.identifiers import Identifier
@@ -39,6 +40,7 @@ class Admin:
     revocation: Revocation
     bulk: BulkRevocation
     issuers: Issuers
+    profiles: Profiles
     urls: Urls
     public_http_url: str
     http01_port: int

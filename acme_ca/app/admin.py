@@ -51,6 +51,7 @@ def admin_rooms(shared: Shared, acme: Acme, everyone: Public) -> Admin:
         revocation=Revocation(database=shared.database, clock=utc_now),
         bulk=BulkRevocation(database=shared.database, clock=utc_now),
         issuers=shared.issuers,
+        profiles=shared.profiles,
         urls=shared.urls,
         public_http_url=shared.settings.public_http_url,
         http01_port=shared.settings.validation.http01_port,

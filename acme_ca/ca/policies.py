@@ -19,6 +19,7 @@ from acme_ca.core.names import NameRule
 from acme_ca.core.policy import Layer, NamePolicy, NameRules, Ruling
 from acme_ca.core.problems import ErrorType, Problem, compound
 from acme_ca.core.scopes import ApprovedScope
+from acme_ca.refreshing import Refresh
 from acme_ca.storage import eab, scopes
 from acme_ca.storage import policies as store
 from acme_ca.storage.database import Database
@@ -111,8 +112,9 @@ class Policies:
         self._composed: dict[EabKeyId | None, AccountPolicy] = {}
         self._scopes: Mapping[_Holder, Sequence[ApprovedScope]] = {}
         self._looked = clock()
+        self.refresh = Refresh(self._look)
 
-    async def refresh(self) -> None:
+    async def _look(self) -> None:
         now = self._clock()
         stored = await store.all_policies(self._database)
         changed = await eab.changed_since(self._database, min(self._looked, now) - CLOCKS_APART)

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from acme_ca.core import model
 from acme_ca.core.model import ExtendedKeyUsage, KeyAlgorithm, KeyUsage, Profile, ProfileRef
 from acme_ca.core.problems import ErrorType, Problem, malformed
+from acme_ca.refreshing import Refresh
 from acme_ca.storage import profiles as store
 from acme_ca.storage.database import Database
 
@@ -207,8 +208,9 @@ class Profiles:
         self._newest: dict[str, Profile] = {}
         self._offered: dict[str, Profile] = {}
         self._withdrawn: frozenset[str] = frozenset()
+        self.refresh = Refresh(self._look)
 
-    async def refresh(self) -> None:
+    async def _look(self) -> None:
         found = await store.versions(self._database)
         missing = [version.ref for version in found if version.ref not in self._versions]
         if missing:

@@ -23,6 +23,7 @@ from acme_ca.core import keys
 from acme_ca.core.model import IssuerId, IssuerKind
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import IssuerState
+from acme_ca.refreshing import Refresh
 from acme_ca.storage import issuers as store
 from acme_ca.storage.database import Database
 from acme_ca.storage.issuers import IssuerRecord
@@ -83,7 +84,7 @@ class Issuers:
         self._keys: dict[str, PrivateKey] = {}
         self._missing: dict[str, _Missing] = {}
         self._next_end = datetime.min.replace(tzinfo=UTC)
-        self._looking = asyncio.Lock()
+        self.refresh = Refresh(self._look)
 
     def __iter__(self) -> Iterator[Issuer]:
         """Oldest first, roots and cross-signed certificates among them."""
@@ -141,16 +142,15 @@ class Issuers:
             )
         return found
 
-    async def refresh(self) -> None:
-        """Look at the database again, and for keys that were out of reach."""
-        async with self._looking:
-            records = await store.all_issuers(self._database)
-            if records == self._records and not self._is_time_for_keys() and self._clock() < self._next_end:
-                return
-            await asyncio.to_thread(self._open_keys, records)
-            self._known = {issuer.id: issuer for issuer in self._with_chains(records)}
-            self._records = records
-            self._next_end = _next_end(records, self._clock())
+    async def _look(self) -> None:
+        """At the database, and for keys that were out of reach."""
+        records = await store.all_issuers(self._database)
+        if records == self._records and not self._is_time_for_keys() and self._clock() < self._next_end:
+            return
+        await asyncio.to_thread(self._open_keys, records)
+        self._known = {issuer.id: issuer for issuer in self._with_chains(records)}
+        self._records = records
+        self._next_end = _next_end(records, self._clock())
 
     # ------------------------------------------------------------ keys
 

@@ -1,0 +1,30 @@
+"""What a process remembers of the database, and how it looks again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+
+class Refresh:
+    """Reads something anew and remembers it, one reader at a time: two at once could leave behind what the older one had
+    read. When a call returns, a whole look that began after the call has ended: what was committed before is known. Calls
+    that wait for the same look share it.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[None]]) -> None:
+        """`read` is awaited, and remembers what it finds; what it raises reaches the call that it was awaited for."""
+        self._read = read
+        self._lock = asyncio.Lock()
+        self._begun = 0
+        self._ended = 0
+        """The number of the last look that was a whole one."""
+
+    async def __call__(self) -> None:
+        asked = self._begun
+        async with self._lock:
+            if self._ended > asked:
+                return
+            self._begun += 1
+            await self._read()
+            self._ended = self._begun
