@@ -121,7 +121,7 @@ CREATE TABLE eab_key (
     contact      text[]      NOT NULL DEFAULT '{}',
     max_accounts integer     CHECK (max_accounts > 0),   -- NULL: any number
     accounts     integer     NOT NULL DEFAULT 0 CHECK (accounts >= 0),
-    restrictions jsonb       NOT NULL DEFAULT '{}',      -- acme_ca.core.model.Restrictions, of all accounts made with it
+    restrictions jsonb       NOT NULL DEFAULT '{}',      -- acme_ca.core.eab.Restrictions, of all accounts made with it
     created      timestamptz NOT NULL,
     changed      timestamptz NOT NULL DEFAULT now(),
     approved     timestamptz,                            -- NULL: it waits for approval, and makes no accounts
@@ -283,7 +283,7 @@ CREATE TABLE issuer_request (
 CREATE TABLE profile (
     name         text        COLLATE "C" NOT NULL,
     version      integer     NOT NULL CHECK (version > 0),
-    body         jsonb       NOT NULL,                   -- acme_ca.core.model.Profile
+    body         jsonb       NOT NULL,                   -- acme_ca.core.profiles.Profile
     built_in     boolean     NOT NULL,                   -- saved by the server at its start; an operator's is never replaced
     created      timestamptz NOT NULL,
     withdrawn    timestamptz,                            -- of the newest version: new orders cannot ask for the profile

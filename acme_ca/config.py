@@ -37,9 +37,9 @@ from pydantic_settings import (
 )
 
 from acme_ca.core import identifiers
+from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.identifiers import Identifier, Network
 from acme_ca.core.limits import Grouping, Limit, LimitKind
-from acme_ca.core.model import ChallengeType
 from acme_ca.core.names import NameRuleText
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import Problem

@@ -7,7 +7,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from acme_ca.core.model import IssuerId, IssuerKind
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.states import IssuerState
 from acme_ca.storage import figures, issuers
 from acme_ca.storage.database import Database

@@ -16,8 +16,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from acme_ca import __version__
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.limits import LimitKind
-from acme_ca.core.model import IssuerKind
 from acme_ca.core.states import issuer_state
 from acme_ca.storage import figures as store
 from acme_ca.storage import issuers

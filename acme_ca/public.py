@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from acme_ca import __version__
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.served import Issuers
-from acme_ca.core.model import IssuerId, IssuerKind
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
 from acme_ca.expiry import WARNING

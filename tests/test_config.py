@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from acme_ca import config
 from acme_ca.config import ConfigurationError, Endpoint, Settings
-from acme_ca.core.model import ChallengeType
+from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.policy import NamePolicy
 
 

@@ -6,7 +6,10 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from acme_ca.core.model import SERVER, IssuerId, IssuerKind, RevocationReason
+from acme_ca.core.actors import SERVER
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.issuers import IssuerKind
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import IssuerState
 from acme_ca.expiry import Expiry, needs_successor
 from acme_ca.storage import issuers

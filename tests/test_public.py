@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 
 from acme_ca import __version__
-from acme_ca.core.model import IssuerKind
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.problems import ErrorType
 from acme_ca.expiry import WARNING
 from acme_ca.public import KEY_CHECK, Public

@@ -12,8 +12,9 @@ from acme_ca.acme.jws import Binding, Jwk
 from acme_ca.acme.limits import Limits
 from acme_ca.acme.urls import Urls
 from acme_ca.ca import policies
+from acme_ca.core.accounts import Account
 from acme_ca.core.codes import Code
-from acme_ca.core.model import Account, AccountId, EabKeyId
+from acme_ca.core.ids import AccountId, EabKeyId
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
 from acme_ca.core.states import AccountStatus
 from acme_ca.core.weakkeys import WeakKeys

@@ -12,8 +12,9 @@ from acme_ca.acme import jws
 from acme_ca.acme.jws import Jwk, Jws
 from acme_ca.acme.nonces import Nonces, bad_nonce
 from acme_ca.acme.urls import Urls
+from acme_ca.core.accounts import Account
 from acme_ca.core.codes import Code
-from acme_ca.core.model import Account, AccountId
+from acme_ca.core.ids import AccountId
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
 from acme_ca.core.states import AccountStatus
 from acme_ca.core.weakkeys import WeakKeys

@@ -18,19 +18,13 @@ from acme_ca.acme.limits import Limits
 from acme_ca.acme.urls import Urls
 from acme_ca.ca.policies import Policies
 from acme_ca.core import base64url
+from acme_ca.core.accounts import Account
+from acme_ca.core.challenges import Attempt, ChallengeType, Outcome, proving
 from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Identifier
+from acme_ca.core.ids import AccountId, AuthorizationId
 from acme_ca.core.limits import Requester
-from acme_ca.core.model import (
-    Account,
-    AccountId,
-    Attempt,
-    Authorization,
-    AuthorizationId,
-    ChallengeType,
-    Outcome,
-    proving,
-)
+from acme_ca.core.orders import Authorization
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.scopes import ApprovedScope
 from acme_ca.core.states import AuthorizationStatus

@@ -31,15 +31,11 @@ from acme_ca.acme.unpausing import Unpausing
 from acme_ca.acme.urls import Urls
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
-from acme_ca.core.model import (
-    Account,
-    AccountId,
-    Authorization,
-    AuthorizationId,
-    Certificate,
-    ChallengeType,
-    Order,
-)
+from acme_ca.core.accounts import Account
+from acme_ca.core.certificates import Certificate
+from acme_ca.core.challenges import ChallengeType
+from acme_ca.core.ids import AccountId, AuthorizationId
+from acme_ca.core.orders import Authorization, Order
 from acme_ca.core.problems import Problem, malformed, unauthorized
 from acme_ca.core.renewal import parse_cert_id
 from acme_ca.core.states import AuthorizationStatus, OrderStatus

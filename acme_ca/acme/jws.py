@@ -19,7 +19,7 @@ from josepy.errors import Error as JoseError
 from josepy.jwk import JWK, JWKEC, JWKRSA
 
 from acme_ca.core import base64url, keys
-from acme_ca.core.model import PublicKey
+from acme_ca.core.keys import PublicKey
 from acme_ca.core.problems import ErrorType, Problem, malformed
 
 _MEMBERS = {"protected", "payload", "signature"}

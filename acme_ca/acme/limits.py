@@ -13,8 +13,8 @@ from acme_ca.acme.unpausing import Unpausing
 from acme_ca.core import limits
 from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Identifier
+from acme_ca.core.ids import AccountId
 from acme_ca.core.limits import Charge, Grouping, Limit, LimitKind, Requester
-from acme_ca.core.model import AccountId
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.refreshing import Refresh
 from acme_ca.storage import limits as store

@@ -12,8 +12,10 @@ from typing import Any
 from acme_ca.acme.jws import parse_object
 from acme_ca.acme.urls import Urls
 from acme_ca.core import base64url, identifiers
+from acme_ca.core.accounts import Account
+from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import Account, Authorization, ChallengeType, Order
+from acme_ca.core.orders import Authorization, Order
 from acme_ca.core.problems import ErrorType, Problem, compound, malformed
 from acme_ca.core.renewal import CertId, SuggestedWindow, parse_cert_id
 from acme_ca.core.states import AuthorizationStatus, ChallengeStatus, OrderStatus

@@ -25,23 +25,18 @@ from acme_ca.ca.policies import AccountPolicy, Policies
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
 from acme_ca.core import csr, keys
+from acme_ca.core.accounts import Account
+from acme_ca.core.certificates import IssuanceRequest, LintedCertificate, RecordedCertificate
 from acme_ca.core.codes import Code
 from acme_ca.core.csr import CertificateRequest
 from acme_ca.core.identifiers import Identifier
+from acme_ca.core.ids import AccountId, OrderId
+from acme_ca.core.keys import PublicKey
 from acme_ca.core.limits import Charge, Requester
-from acme_ca.core.model import (
-    Account,
-    AccountId,
-    IssuanceRequest,
-    LintedCertificate,
-    Order,
-    OrderId,
-    Profile,
-    PublicKey,
-    RecordedCertificate,
-)
+from acme_ca.core.orders import Order
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem, compound
+from acme_ca.core.profiles import Profile
 from acme_ca.core.scopes import ApprovedScope
 from acme_ca.core.states import OrderStatus
 from acme_ca.core.weakkeys import WeakKeys

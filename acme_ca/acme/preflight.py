@@ -21,22 +21,17 @@ from acme_ca.acme.renewals import already_replaced
 from acme_ca.acme.urls import Urls
 from acme_ca.ca.policies import AccountPolicy
 from acme_ca.core import base64url, keys
+from acme_ca.core.accounts import Account
+from acme_ca.core.challenges import Attempt, ChallengeType, Outcome
 from acme_ca.core.codes import Code
 from acme_ca.core.csr import CertificateRequest
+from acme_ca.core.eab import EabKey, EabKeyState
 from acme_ca.core.identifiers import Identifier
+from acme_ca.core.ids import AuthorizationId
 from acme_ca.core.limits import OF_NAMES, OF_NETWORKS
-from acme_ca.core.model import (
-    Account,
-    Attempt,
-    AuthorizationId,
-    ChallengeType,
-    EabKey,
-    EabKeyState,
-    Outcome,
-    Profile,
-)
 from acme_ca.core.policy import Ruling
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.profiles import Profile
 from acme_ca.core.scopes import ApprovedScope
 from acme_ca.storage import keys as key_store
 from acme_ca.storage import limits, orders

@@ -11,8 +11,9 @@ from acme_ca.ca import issuers
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
 from acme_ca.core import renewal
+from acme_ca.core.certificates import Certificate
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import AccountId, Certificate, serial_text
+from acme_ca.core.ids import AccountId, serial_text
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
 from acme_ca.core.renewal import CertId, SuggestedWindow
 from acme_ca.core.revocation import HOLD

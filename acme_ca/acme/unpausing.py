@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from acme_ca.acme.authentication import check_standing
 from acme_ca.acme.urls import Urls
 from acme_ca.core import base64url
-from acme_ca.core.model import AccountId, Actor
+from acme_ca.core.actors import Actor
+from acme_ca.core.ids import AccountId
 from acme_ca.core.problems import Problem, malformed
 from acme_ca.storage import accounts
 from acme_ca.storage import limits as store

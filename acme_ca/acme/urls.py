@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from acme_ca.core.model import AccountId, AuthorizationId, ChallengeType, OrderId, Serial
+from acme_ca.core.challenges import ChallengeType
+from acme_ca.core.ids import AccountId, AuthorizationId, OrderId, Serial
 
 ID = r"[0-9a-f]{32}"
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from acme_ca.core.model import Actor
+from acme_ca.core.actors import Actor
 
 
 class Role(StrEnum):

@@ -12,7 +12,7 @@ from acme_ca.admin.accounts import AccountView, view
 from acme_ca.admin.frame import Call, Route
 from acme_ca.admin.lists import Word
 from acme_ca.admin.paging import Page, PageQuery
-from acme_ca.core.model import EabKeyId
+from acme_ca.core.ids import EabKeyId
 from acme_ca.core.states import AccountStatus
 from acme_ca.storage import search
 from acme_ca.storage.search import AccountFilter, AccountSort

@@ -9,8 +9,9 @@ from pydantic import AwareDatetime
 
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
-from acme_ca.core.model import AccountId, ShortText
+from acme_ca.core.ids import AccountId
 from acme_ca.core.states import AccountStatus
+from acme_ca.core.texts import ShortText
 from acme_ca.storage import accounts
 from acme_ca.storage.accounts import AccountRecord
 

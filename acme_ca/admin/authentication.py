@@ -17,8 +17,9 @@ from aiohttp import web
 from cryptography import x509
 
 from acme_ca.admin.access import Principal, Role
+from acme_ca.core.actors import MACHINE, SOCKET
 from acme_ca.core.codes import Code
-from acme_ca.core.model import MACHINE, SOCKET, serial_text
+from acme_ca.core.ids import serial_text
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.http import CLIENT
 from acme_ca.storage import certificates, tokens

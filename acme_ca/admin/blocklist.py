@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field, StringConstraints
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, not_found
 from acme_ca.admin.paging import Page, PageQuery, page, read_moment
-from acme_ca.core.model import ShortText
+from acme_ca.core.texts import ShortText
 from acme_ca.storage import certificates
 from acme_ca.storage import keys as store
 from acme_ca.storage.keys import BlockedKey

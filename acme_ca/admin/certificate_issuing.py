@@ -14,9 +14,9 @@ from acme_ca.admin.paging import invalid_field
 from acme_ca.ca.keystore import KeyKind, PrivateKey
 from acme_ca.core import csr
 from acme_ca.core.csr import CertificateRequest
-from acme_ca.core.model import ShortText
 from acme_ca.core.names import identifier_of
 from acme_ca.core.services import ServiceId, ServiceIdText
+from acme_ca.core.texts import ShortText
 from acme_ca.lifecycle.issuing import Issued, NewKey, Wish
 
 if TYPE_CHECKING:

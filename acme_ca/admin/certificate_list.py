@@ -14,7 +14,8 @@ from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.lists import Id, Name, Sha256, Word
 from acme_ca.admin.paging import Page, PageQuery, invalid_field
 from acme_ca.core.durations import Duration
-from acme_ca.core.model import AccountId, IssuerId, OrderId, ProfileRef
+from acme_ca.core.ids import AccountId, IssuerId, OrderId
+from acme_ca.core.profiles import ProfileRef
 from acme_ca.core.revocation import reason_name
 from acme_ca.core.states import CertificateState
 from acme_ca.storage import search

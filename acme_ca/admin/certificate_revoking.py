@@ -11,11 +11,12 @@ from acme_ca.admin.certificates import CertificateView, Name, SerialText, known,
 from acme_ca.admin.frame import Call, Model, Route, conflict
 from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import PRINTABLE, AccountId, EabKeyId, IssuerId, RevocationReason, Serial, ShortText
+from acme_ca.core.ids import AccountId, EabKeyId, IssuerId, Serial
 from acme_ca.core.names import identifier_of
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.core.revocation import HOLD, MAX_COMMENT, REASONS
+from acme_ca.core.revocation import HOLD, MAX_COMMENT, REASONS, RevocationReason
 from acme_ca.core.services import ServiceId
+from acme_ca.core.texts import PRINTABLE, ShortText
 from acme_ca.storage.bulk import Filter
 
 if TYPE_CHECKING:

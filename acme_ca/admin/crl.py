@@ -15,8 +15,9 @@ from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, not_found
 from acme_ca.admin.lists import Id
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, page_of
-from acme_ca.core.model import IssuerId, ShortText
+from acme_ca.core.ids import IssuerId
 from acme_ca.core.root_list import RootList
+from acme_ca.core.texts import ShortText
 from acme_ca.storage import crls, operations
 from acme_ca.storage.crls import Shard, ShardState
 

@@ -14,8 +14,9 @@ from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_key, page, read_moment
 from acme_ca.core import revocation
 from acme_ca.core.durations import Duration
-from acme_ca.core.model import UNRESTRICTED, EabKey, EabKeyState, Restrictions, ShortText
+from acme_ca.core.eab import UNRESTRICTED, EabKey, EabKeyState, Restrictions
 from acme_ca.core.revocation import REASONS
+from acme_ca.core.texts import ShortText
 from acme_ca.lifecycle.eab import no_such_key
 from acme_ca.storage import scopes
 from acme_ca.storage.eab import Filter

@@ -17,19 +17,14 @@ from acme_ca.admin.lists import Id, Name, Word, address_of, name_of
 from acme_ca.admin.paging import invalid_field
 from acme_ca.ca.policies import AccountPolicy
 from acme_ca.core import csr
-from acme_ca.core.model import (
-    Account,
-    AccountId,
-    EabKey,
-    ProfileRef,
-    Serial,
-    ShortText,
-    read_serial,
-    serial_text,
-)
+from acme_ca.core.accounts import Account
+from acme_ca.core.eab import EabKey
+from acme_ca.core.ids import AccountId, Serial, read_serial, serial_text
 from acme_ca.core.problems import Problem
+from acme_ca.core.profiles import ProfileRef
 from acme_ca.core.renewal import CertId, parse_cert_id
 from acme_ca.core.states import AccountStatus
+from acme_ca.core.texts import ShortText
 from acme_ca.storage import accounts, certificates, eab, services
 
 if TYPE_CHECKING:

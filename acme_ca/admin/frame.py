@@ -22,9 +22,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from acme_ca.admin.access import Permission, Principal, Role
+from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
-from acme_ca.core.model import PRINTABLE, Actor
 from acme_ca.core.problems import ErrorType, Problem, malformed
+from acme_ca.core.texts import PRINTABLE
 from acme_ca.http import PRINCIPAL, meet_expectation, read_body
 
 if TYPE_CHECKING:

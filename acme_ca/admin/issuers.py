@@ -23,12 +23,15 @@ from acme_ca.ca.issuers import Issuer, IssuerError
 from acme_ca.ca.keystore import KeyKind, KeyStoreError
 from acme_ca.ca.rotation import SHORTEST_PREFIX, NewIssuer, NewRoot
 from acme_ca.config import ConfigurationError
+from acme_ca.core.actors import SOCKET
 from acme_ca.core.codes import Code
 from acme_ca.core.der import Unreadable, strictly
+from acme_ca.core.ids import serial_text
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.keys import key_name
-from acme_ca.core.model import SOCKET, IssuerKind, ShortText, serial_text
 from acme_ca.core.revocation import REASONS
 from acme_ca.core.states import IssuerState
+from acme_ca.core.texts import ShortText
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin

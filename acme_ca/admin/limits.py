@@ -16,9 +16,10 @@ from acme_ca.admin.paging import Page, PageQuery, invalid_field, page, read_curs
 from acme_ca.core import limits
 from acme_ca.core.durations import Duration
 from acme_ca.core.identifiers import Identifier
+from acme_ca.core.ids import AccountId
 from acme_ca.core.limits import Limit, LimitKind, Requester
-from acme_ca.core.model import PRINTABLE, AccountId
 from acme_ca.core.problems import Problem
+from acme_ca.core.texts import PRINTABLE
 from acme_ca.storage import accounts, eab
 from acme_ca.storage import limits as store
 from acme_ca.storage.limits import Level, Override, Pause

@@ -11,7 +11,9 @@ from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, not_found
 from acme_ca.admin.lists import Id, Name, Word
 from acme_ca.admin.paging import Page, PageQuery
-from acme_ca.core.model import AccountId, AuthorizationId, ChallengeType, OrderId, ProfileRef
+from acme_ca.core.challenges import ChallengeType
+from acme_ca.core.ids import AccountId, AuthorizationId, OrderId
+from acme_ca.core.profiles import ProfileRef
 from acme_ca.core.states import AuthorizationStatus, ChallengeStatus, OrderStatus
 from acme_ca.storage import scopes, search, stories
 from acme_ca.storage.search import FoundOrder, OrderFilter, OrderSort

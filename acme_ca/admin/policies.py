@@ -13,10 +13,11 @@ from acme_ca.admin.paging import Page, PageQuery, invalid_field, page, read_curs
 from acme_ca.ca.policies import AccountPolicy
 from acme_ca.core import identifiers
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import EabKeyId, ShortText
+from acme_ca.core.ids import EabKeyId
 from acme_ca.core.policy import NameRules
 from acme_ca.core.problems import Problem
 from acme_ca.core.services import SERVICE_ID
+from acme_ca.core.texts import ShortText
 from acme_ca.storage import policies as store
 from acme_ca.storage.policies import StoredPolicy
 

@@ -11,7 +11,7 @@ from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, page_of
 from acme_ca.ca import profiles
 from acme_ca.ca.profiles import UnworkableProfile
-from acme_ca.core.model import Profile, ProfileRef
+from acme_ca.core.profiles import Profile, ProfileRef
 from acme_ca.storage import profiles as store
 from acme_ca.storage.profiles import ProfileVersion
 

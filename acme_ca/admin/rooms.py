@@ -15,8 +15,8 @@ from acme_ca.ca.policies import Policies
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.rotation import Rotation
 from acme_ca.ca.served import Issuers
+from acme_ca.core.actors import Actor
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import Actor
 from acme_ca.lifecycle.bulk import BulkRevocation
 from acme_ca.lifecycle.eab import EabKeys
 from acme_ca.lifecycle.issuing import Issuing

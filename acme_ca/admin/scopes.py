@@ -12,9 +12,10 @@ from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
 from acme_ca.admin.lists import Id
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, page, read_cursor
 from acme_ca.core.durations import Duration
-from acme_ca.core.model import AccountId, EabKeyId, ScopeId, ShortText
+from acme_ca.core.ids import AccountId, EabKeyId, ScopeId
 from acme_ca.core.names import NameRuleText
 from acme_ca.core.scopes import KINDS, ApprovedScope, ScopeState
+from acme_ca.core.texts import ShortText
 from acme_ca.storage import scopes
 
 if TYPE_CHECKING:

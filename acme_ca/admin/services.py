@@ -11,10 +11,11 @@ from pydantic import AwareDatetime, Field
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, page, read_cursor
+from acme_ca.core.eab import EabKey
 from acme_ca.core.identifiers import IdentifierType
-from acme_ca.core.model import EabKey, RevocationReason
 from acme_ca.core.names import identifier_of
 from acme_ca.core.problems import Problem
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.services import RegisteredService, Service, ServiceId, Tag
 from acme_ca.core.states import ServiceState
 from acme_ca.storage import services as store

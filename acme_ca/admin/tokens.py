@@ -12,10 +12,11 @@ from acme_ca.admin.authentication import new_token
 from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_key, page, read_moment
 from acme_ca.core import identifiers
+from acme_ca.core.actors import MACHINE
 from acme_ca.core.codes import Code
 from acme_ca.core.durations import Duration
-from acme_ca.core.model import MACHINE, ShortText
 from acme_ca.core.problems import Problem
+from acme_ca.core.texts import ShortText
 from acme_ca.storage import tokens as store
 from acme_ca.storage.tokens import Token
 

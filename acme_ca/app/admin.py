@@ -15,7 +15,7 @@ from acme_ca.app.shared import Shared
 from acme_ca.app.sources import new_id, utc_now
 from acme_ca.ca.rotation import Rotation
 from acme_ca.config import ConfigurationError
-from acme_ca.core.model import Actor
+from acme_ca.core.actors import Actor
 from acme_ca.lifecycle.bulk import BulkRevocation
 from acme_ca.lifecycle.eab import EabKeys
 from acme_ca.lifecycle.issuing import Issuing

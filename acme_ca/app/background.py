@@ -17,7 +17,7 @@ from acme_ca.audit.forwarding import Forwarding, Syslog, Target, Webhook, trusti
 from acme_ca.ca.responders import Responders
 from acme_ca.ca.served import Issuers
 from acme_ca.config import Settings
-from acme_ca.core.model import IssuerKind
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.expiry import Expiry
 from acme_ca.revocation.crl import Publisher
 from acme_ca.revocation.crl_files import CrlFiles

@@ -17,7 +17,8 @@ from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers, OpenKey, record_of
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.core.model import SERVER, Actor, IssuerKind
+from acme_ca.core.actors import SERVER, Actor
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
 from acme_ca.log import Logger

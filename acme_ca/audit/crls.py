@@ -20,7 +20,7 @@ from acme_ca.ca.issuers import Issuer
 from acme_ca.core import addresses
 from acme_ca.core.crl import REMOVE_FROM_CRL, Entry, Scope, unpack
 from acme_ca.core.der import Unreadable, strictly
-from acme_ca.core.model import Serial, serial_text
+from acme_ca.core.ids import Serial, serial_text
 from acme_ca.core.revocation import REASONS
 from acme_ca.storage.audit import ShardRecord, StoredCrl
 

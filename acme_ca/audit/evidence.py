@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Any, TypeVar
 
+from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.identifiers import Identifier, IdentifierType
-from acme_ca.core.model import AuthorizationId, ChallengeType, Profile
+from acme_ca.core.ids import AuthorizationId
 from acme_ca.core.names import NameRule
+from acme_ca.core.profiles import Profile
 from acme_ca.core.states import AuthorizationStatus, OrderStatus
 from acme_ca.storage.audit import AuthorizationRecord, CertificateRecord, OrderRecord
 

@@ -11,8 +11,9 @@ from typing import Self
 
 from acme_ca.ca.issuers import Issuer
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import IssuerId, Profile, ProfileRef
+from acme_ca.core.ids import IssuerId
 from acme_ca.core.policy import NamePolicy
+from acme_ca.core.profiles import Profile, ProfileRef
 
 
 class Severity(StrEnum):

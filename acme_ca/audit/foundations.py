@@ -16,7 +16,9 @@ from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.issuers import Issuer, IssuerKey
 from acme_ca.core import keys
 from acme_ca.core.der import Unreadable, strictly
-from acme_ca.core.model import IssuerId, IssuerKind, Profile, ProfileRef
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.issuers import IssuerKind
+from acme_ca.core.profiles import Profile, ProfileRef
 from acme_ca.storage.audit import EventRecord, StoredProfile
 from acme_ca.storage.issuers import IssuerRecord
 

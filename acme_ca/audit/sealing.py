@@ -23,7 +23,7 @@ from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyStoreError
 from acme_ca.ca.lint import LintError
 from acme_ca.ca.own import KeyAndCertificate, OwnCertificate, Unusable
-from acme_ca.core.model import serial_text
+from acme_ca.core.ids import serial_text
 from acme_ca.core.problems import Problem
 from acme_ca.storage import seals
 from acme_ca.storage.database import Database

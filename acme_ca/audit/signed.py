@@ -20,10 +20,13 @@ from acme_ca.audit.findings import Background
 from acme_ca.ca import issuers, lint
 from acme_ca.ca.issuers import Issuer
 from acme_ca.core import addresses, keys
+from acme_ca.core.certificates import IssuanceRequest, PreparedCertificate
 from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import IssuanceRequest, PreparedCertificate, Profile, PublicKey, serial_text
+from acme_ca.core.ids import serial_text
+from acme_ca.core.keys import PublicKey
 from acme_ca.core.policy import NamePolicy
+from acme_ca.core.profiles import Profile
 from acme_ca.storage.audit import CertificateRecord
 
 

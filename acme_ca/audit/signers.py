@@ -24,7 +24,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from acme_ca.audit.chain import Checkpoint
 from acme_ca.ca import chains, issuers
 from acme_ca.ca.leaf import AUDIT_SIGNING
-from acme_ca.core.model import RevocationReason, serial_text
+from acme_ca.core.ids import serial_text
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.storage import seals
 from acme_ca.storage.database import Database
 from acme_ca.storage.seals import Revoked, Seal

@@ -1,4 +1,4 @@
-"""Issuing: prepare → lint → record → sign (design, decision 7). The stages are types of `core.model`.
+"""Issuing: prepare → lint → record → sign (design, decision 7). The stages are types of `core.certificates`.
 
 The bytes to be signed are made once, by signing them with a throw-away key of the issuer's kind: that draft is what
 the linter reads, and its TBSCertificate is what the issuer signs, byte for byte.
@@ -21,14 +21,13 @@ from acme_ca.ca import issuers, keystore, leaf, profiles
 from acme_ca.ca.issuers import Issuer, SignatureHash
 from acme_ca.ca.keystore import KeyUnavailable, PrivateKey
 from acme_ca.core import der
-from acme_ca.core.model import (
+from acme_ca.core.certificates import (
     IssuanceRequest,
-    IssuerId,
     PreparedCertificate,
     RecordedCertificate,
     SignedCertificate,
-    serial_text,
 )
+from acme_ca.core.ids import IssuerId, serial_text
 from acme_ca.core.problems import ErrorType, Problem
 
 T = TypeVar("T")

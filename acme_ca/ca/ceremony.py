@@ -23,7 +23,8 @@ from acme_ca.ca.keystore import KeyKind, KeyStoreError
 from acme_ca.ca.shares import Share
 from acme_ca.core import crl, der
 from acme_ca.core.crl import Entry, Scope, UnsignedCrl
-from acme_ca.core.model import RevocationReason, Serial, serial_text
+from acme_ca.core.ids import Serial, serial_text
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.root_list import RootList
 
 ROOT_CERTIFICATE = "root.pem"

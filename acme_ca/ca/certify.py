@@ -19,7 +19,7 @@ from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.issuers import IssuerError, issuer_id, key_identifier, signature_hash
 from acme_ca.ca.keystore import PrivateKey
 from acme_ca.core import der, keys
-from acme_ca.core.model import PublicKey
+from acme_ca.core.keys import PublicKey
 
 ROOT_LIFETIME = timedelta(days=3652)
 INTERMEDIATE_LIFETIME = timedelta(days=1826)

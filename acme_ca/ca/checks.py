@@ -19,7 +19,7 @@ from acme_ca.ca import chains
 from acme_ca.ca.chains import Chain
 from acme_ca.ca.issuers import IssuerError, key_identifier
 from acme_ca.core import der, keys
-from acme_ca.core.model import PublicKey
+from acme_ca.core.keys import PublicKey
 
 MAX_LINKS = 10
 """Certificates that may be given together with one to install."""

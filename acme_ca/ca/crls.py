@@ -16,7 +16,8 @@ from acme_ca.ca.keystore import KeyUnavailable, PrivateKey
 from acme_ca.ca.served import OpenKey
 from acme_ca.core import revocation
 from acme_ca.core.crl import REMOVE_FROM_CRL, Entry, Scope, UnsignedCrl
-from acme_ca.core.model import IssuerId, RevocationReason
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.revocation import RevocationReason
 
 
 class CrlSigner:

@@ -16,7 +16,8 @@ from acme_ca.ca.chains import Chain
 from acme_ca.ca.keystore import PrivateKey
 from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import IssuerId, IssuerKind
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import IssuerState, issuer_state
 

@@ -13,13 +13,15 @@ from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
 
 from acme_ca.core import addresses, keys
+from acme_ca.core.certificates import IssuanceRequest
 from acme_ca.core.identifiers import Identifier, IdentifierType
-from acme_ca.core.model import ExtendedKeyUsage, IssuanceRequest, KeyUsage, Profile, PublicKey
+from acme_ca.core.keys import PublicKey
+from acme_ca.core.profiles import ExtendedKeyUsage, KeyUsage, Profile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from acme_ca.core.model import IssuerId
+    from acme_ca.core.ids import IssuerId
 
 Extension = x509.Extension[x509.ExtensionType]
 

@@ -20,16 +20,18 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID, N
 
 from acme_ca.ca import issuers, leaf, profiles
 from acme_ca.core import identifiers, keys
-from acme_ca.core.model import ExtendedKeyUsage, LintedCertificate, serial_text
+from acme_ca.core.certificates import LintedCertificate
+from acme_ca.core.ids import serial_text
 from acme_ca.core.problems import Problem
+from acme_ca.core.profiles import ExtendedKeyUsage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
     from acme_ca.ca.issuers import Issuer
+    from acme_ca.core.certificates import PreparedCertificate
     from acme_ca.core.identifiers import Identifier
-    from acme_ca.core.model import PreparedCertificate
     from acme_ca.core.policy import NamePolicy
 
     Rule = Callable[["_Reading"], Iterator[str]]

@@ -26,9 +26,11 @@ from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyKind, KeyUnavailable, PrivateKey
 from acme_ca.core import keys
+from acme_ca.core.certificates import IssuanceRequest
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import IssuanceRequest, Profile, serial_text
+from acme_ca.core.ids import serial_text
 from acme_ca.core.policy import NamePolicy
+from acme_ca.core.profiles import Profile
 from acme_ca.storage import certificates
 from acme_ca.storage.database import Database
 

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import BaseModel, ValidationError
 
+from acme_ca.core.accounts import Account
 from acme_ca.core.codes import Code
+from acme_ca.core.eab import UNRESTRICTED, Restrictions
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import UNRESTRICTED, Account, AccountId, EabKeyId, Restrictions
+from acme_ca.core.ids import AccountId, EabKeyId
 from acme_ca.core.names import NameRule
 from acme_ca.core.policy import Layer, NamePolicy, NameRules, Ruling
 from acme_ca.core.problems import ErrorType, Problem, compound

@@ -10,9 +10,10 @@ import structlog
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from acme_ca.core import model
-from acme_ca.core.model import ExtendedKeyUsage, KeyAlgorithm, KeyUsage, Profile, ProfileRef
+from acme_ca.core import actors
+from acme_ca.core.keys import KeyAlgorithm
 from acme_ca.core.problems import ErrorType, Problem, malformed
+from acme_ca.core.profiles import ExtendedKeyUsage, KeyUsage, Profile, ProfileRef
 from acme_ca.refreshing import Refresh
 from acme_ca.storage import profiles as store
 from acme_ca.storage.database import Database
@@ -190,7 +191,7 @@ _OF_KIND = {
 async def register(database: Database, *, now: datetime) -> None:
     """Make the built-in profiles known, once for all replicas. What an operator has changed stays as it is."""
     for profile in BUILT_IN.values():
-        await store.save(database, profile, built_in=True, actor=model.SERVER, now=now)
+        await store.save(database, profile, built_in=True, actor=actors.SERVER, now=now)
 
 
 # ---------------------------------------------------------------- the ones that this process knows

@@ -24,8 +24,10 @@ from acme_ca.ca.keystore import KeyKind, KeyStoreError, PrivateKey
 from acme_ca.ca.own import KeyAndCertificate, OwnCertificate, Unusable
 from acme_ca.ca.served import Issuers
 from acme_ca.core import keys
-from acme_ca.core.model import IssuerHashes, IssuerId, IssuerKind, Profile
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.issuers import IssuerHashes, IssuerKind
 from acme_ca.core.problems import Problem
+from acme_ca.core.profiles import Profile
 from acme_ca.log import Logger
 from acme_ca.storage.database import Database
 

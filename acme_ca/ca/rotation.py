@@ -21,7 +21,10 @@ from acme_ca.ca.issuers import Issuer, IssuerError
 from acme_ca.ca.keystore import KeyKind, PrivateKey
 from acme_ca.ca.served import Issuers, OpenKey, record_of
 from acme_ca.core import keys
-from acme_ca.core.model import Actor, IssuerId, IssuerKind, PublicKey
+from acme_ca.core.actors import Actor
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.issuers import IssuerKind
+from acme_ca.core.keys import PublicKey
 from acme_ca.core.problems import Problem
 from acme_ca.core.states import IssuerState
 from acme_ca.storage import issuers as store

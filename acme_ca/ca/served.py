@@ -20,7 +20,8 @@ from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyStoreError, KeyUnavailable, PrivateKey
 from acme_ca.core import keys
-from acme_ca.core.model import IssuerId, IssuerKind
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import IssuerState
 from acme_ca.refreshing import Refresh

@@ -27,7 +27,8 @@ from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, in_database, load_settings
 from acme_ca.cli.remote import Api, command, show_json
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.core.model import IssuerId, IssuerKind
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.server import datadir, hierarchy
 from acme_ca.storage import audit, issuers
 from acme_ca.storage.audit import Scope

@@ -47,8 +47,8 @@ from acme_ca.cli.remote import (
     show_json,
 )
 from acme_ca.config import ConfigurationError, Settings, ca_password
+from acme_ca.core.ids import serial_text
 from acme_ca.core.keys import key_name
-from acme_ca.core.model import serial_text
 from acme_ca.core.problems import Problem
 from acme_ca.server import datadir, hierarchy
 from acme_ca.server.hierarchy import KeyType

@@ -32,8 +32,8 @@ from acme_ca.cli.remote import show_json
 from acme_ca.cli.transcript import Transcript, fingerprint, new_place
 from acme_ca.config import ConfigurationError
 from acme_ca.core.crl import Entry, UnsignedCrl
-from acme_ca.core.model import RevocationReason, Serial, read_serial
-from acme_ca.core.revocation import REASONS, reason_name
+from acme_ca.core.ids import Serial, read_serial
+from acme_ca.core.revocation import REASONS, RevocationReason, reason_name
 from acme_ca.server.hierarchy import KeyType, new_password
 
 app = typer.Typer(

@@ -17,7 +17,7 @@ from acme_ca.ca.keystore import KeyKind
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import Api, Refused, YesOption, command, confirm, part, show_facts, show_json
 from acme_ca.config import ConfigurationError
-from acme_ca.core.model import Serial, read_serial
+from acme_ca.core.ids import Serial, read_serial
 
 app = typer.Typer(help="Certificates: issue, look, revoke, hold, have renewed.", no_args_is_help=True)
 

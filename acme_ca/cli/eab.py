@@ -21,7 +21,7 @@ from acme_ca.cli.remote import (
     show_json,
 )
 from acme_ca.config import ConfigurationError
-from acme_ca.core.model import EabKeyState
+from acme_ca.core.eab import EabKeyState
 from acme_ca.core.revocation import REASONS
 
 app = typer.Typer(help="Keys for external account binding.", no_args_is_help=True)

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from acme_ca import config, log
 from acme_ca.config import Settings
-from acme_ca.core.model import MACHINE, SOCKET, Actor
+from acme_ca.core.actors import MACHINE, SOCKET, Actor
 
 if TYPE_CHECKING:
     from acme_ca.storage.database import Database

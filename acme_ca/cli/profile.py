@@ -23,7 +23,7 @@ from acme_ca.cli.remote import (
     show_json,
 )
 from acme_ca.config import ConfigurationError
-from acme_ca.core.model import Profile
+from acme_ca.core.profiles import Profile
 
 app = typer.Typer(help="Profiles: what kinds of certificates there are.", no_args_is_help=True)
 

@@ -16,8 +16,8 @@ from cryptography.hazmat.primitives import hashes
 
 from acme_ca import __version__
 from acme_ca.ca.issuers import key_identifier
+from acme_ca.core.ids import serial_text
 from acme_ca.core.keys import key_name
-from acme_ca.core.model import serial_text
 from acme_ca.server.welcome import colon_hex
 
 

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum, auto
 from typing import NamedTuple
 
-from acme_ca.core.model import IssuerId, Serial, serial_text
+from acme_ca.core.ids import IssuerId, Serial, serial_text
 from acme_ca.core.revocation import HOLD
 
 REMOVE_FROM_CRL = 8

@@ -21,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from acme_ca.core import identifiers, keys
 from acme_ca.core.der import Unreadable, strictly
-from acme_ca.core.model import PublicKey
+from acme_ca.core.keys import PublicKey
 from acme_ca.core.problems import ErrorType, Problem
 
 if TYPE_CHECKING:

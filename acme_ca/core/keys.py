@@ -8,16 +8,29 @@ from __future__ import annotations
 
 import hashlib
 import math
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from acme_ca.core.model import KeyAlgorithm, Profile, PublicKey
 from acme_ca.core.problems import ErrorType, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Set as AbstractSet
+
+    from acme_ca.core.profiles import Profile
+
+PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+
+
+class KeyAlgorithm(StrEnum):
+    EC_P256 = "ec-p256"
+    EC_P384 = "ec-p384"
+    EC_P521 = "ec-p521"
+    RSA = "rsa"
+    ED25519 = "ed25519"
+
 
 MIN_RSA_BITS = 2048
 MAX_RSA_BITS = 8192

@@ -16,13 +16,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Self
 
 from acme_ca.core import durations, identifiers
+from acme_ca.core.eab import UNRESTRICTED, Restrictions
 from acme_ca.core.identifiers import Identifier, IdentifierType, is_below
-from acme_ca.core.model import UNRESTRICTED, Restrictions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from acme_ca.core.model import Account, AccountId, EabKeyId
+    from acme_ca.core.accounts import Account
+    from acme_ca.core.ids import AccountId, EabKeyId
 
 MAX_AMOUNT = 1_000_000
 SECOND = timedelta(seconds=1)

@@ -6,15 +6,30 @@ A revocation for good stays one, and its reason only ever becomes the gravest, k
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from cryptography import x509
 
-from acme_ca.core.model import RevocationReason
 from acme_ca.core.problems import ErrorType, Problem, malformed
 
 if TYPE_CHECKING:
     from datetime import datetime
+
+
+class RevocationReason(IntEnum):
+    """RFC 5280 §5.3.1, those that make sense for what this CA issues. A hold is the one that can be released."""
+
+    UNSPECIFIED = 0
+    KEY_COMPROMISE = 1
+    CA_COMPROMISE = 2
+    AFFILIATION_CHANGED = 3
+    SUPERSEDED = 4
+    CESSATION_OF_OPERATION = 5
+    CERTIFICATE_HOLD = 6
+    PRIVILEGE_WITHDRAWN = 9
+    AA_COMPROMISE = 10
+
 
 HOLD = RevocationReason.CERTIFICATE_HOLD
 KEY_COMPROMISE = RevocationReason.KEY_COMPROMISE

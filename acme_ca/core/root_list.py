@@ -9,7 +9,7 @@ from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
 
 from acme_ca.core import crl
 from acme_ca.core.crl import Entry, Scope, UnsignedCrl
-from acme_ca.core.model import IssuerId, Serial
+from acme_ca.core.ids import IssuerId, Serial
 from acme_ca.core.revocation import HOLD, REASONS
 
 

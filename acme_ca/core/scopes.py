@@ -9,7 +9,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import AccountId, EabKeyId, ScopeId
+from acme_ca.core.ids import AccountId, EabKeyId, ScopeId
 from acme_ca.core.names import NameRule, RuleKind
 
 KINDS = frozenset({RuleKind.EXACT, RuleKind.SUFFIX, RuleKind.WILDCARD})

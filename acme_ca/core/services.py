@@ -13,9 +13,9 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from acme_ca.core.model import PRINTABLE, ShortText
 from acme_ca.core.names import NameRule, identifier_of
 from acme_ca.core.states import SERVICE_TRANSITIONS, ServiceState
+from acme_ca.core.texts import PRINTABLE, ShortText
 
 ServiceId = NewType("ServiceId", str)
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from acme_ca.core import keys
-from acme_ca.core.model import PublicKey
+from acme_ca.core.keys import PublicKey
 from acme_ca.core.problems import ErrorType, Problem
 
 MODULUS_BYTES = 10

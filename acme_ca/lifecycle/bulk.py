@@ -6,9 +6,10 @@ from collections.abc import Callable
 from datetime import datetime
 
 from acme_ca.core import revocation
+from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
-from acme_ca.core.model import Actor, RevocationReason
 from acme_ca.core.problems import Problem, malformed
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.storage import bulk
 from acme_ca.storage.bulk import Filter, Selection
 from acme_ca.storage.database import Database

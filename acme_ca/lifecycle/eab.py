@@ -6,18 +6,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
+from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
-from acme_ca.core.model import (
-    UNRESTRICTED,
-    AccountId,
-    Actor,
-    EabKey,
-    EabKeyId,
-    EabKeyState,
-    Restrictions,
-    RevocationReason,
-)
+from acme_ca.core.eab import UNRESTRICTED, EabKey, EabKeyState, Restrictions
+from acme_ca.core.ids import AccountId, EabKeyId
 from acme_ca.core.problems import Problem, malformed
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import ServiceState
 from acme_ca.storage import eab, services
 from acme_ca.storage.database import Database

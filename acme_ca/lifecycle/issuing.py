@@ -23,21 +23,16 @@ from acme_ca.ca.policies import Policies, unreadable
 from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
 from acme_ca.core import csr, keys
+from acme_ca.core.actors import Actor
+from acme_ca.core.certificates import Certificate, IssuanceRequest, LintedCertificate
 from acme_ca.core.codes import Code
 from acme_ca.core.csr import CertificateRequest
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import (
-    Actor,
-    Certificate,
-    IssuanceRequest,
-    KeyAlgorithm,
-    LintedCertificate,
-    Profile,
-    PublicKey,
-    Serial,
-)
+from acme_ca.core.ids import Serial
+from acme_ca.core.keys import KeyAlgorithm, PublicKey
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem, compound, malformed
+from acme_ca.core.profiles import Profile
 from acme_ca.core.services import Service, ServiceId
 from acme_ca.core.states import ServiceState
 from acme_ca.core.weakkeys import WeakKeys

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
+from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
-from acme_ca.core.model import Actor, EabKey, EabKeyId, Restrictions
+from acme_ca.core.eab import EabKey, Restrictions
+from acme_ca.core.ids import EabKeyId
 from acme_ca.core.policy import NameRules
 from acme_ca.core.problems import Problem, malformed
 from acme_ca.core.services import RegisteredService, Service, ServiceId

@@ -20,8 +20,9 @@ from acme_ca.ca.crls import CrlSigner
 from acme_ca.ca.keystore import KeyStoreError
 from acme_ca.config import CrlSettings
 from acme_ca.core import addresses, crl
+from acme_ca.core.actors import SERVER
 from acme_ca.core.crl import Entry, History, Plan, UnsignedCrl
-from acme_ca.core.model import SERVER, IssuerId
+from acme_ca.core.ids import IssuerId
 from acme_ca.storage import crls
 from acme_ca.storage.crls import DueCrl, Listing, Shard, SignedCrl
 from acme_ca.storage.database import Database, DatabaseUnavailable

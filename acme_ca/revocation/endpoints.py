@@ -11,7 +11,7 @@ from urllib.parse import unquote_to_bytes
 
 from aiohttp import web
 
-from acme_ca.core.model import IssuerId
+from acme_ca.core.ids import IssuerId
 from acme_ca.core.problems import Problem
 from acme_ca.http import read_body
 from acme_ca.revocation.crl_files import CrlFile, CrlFiles

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from acme_ca.ca.responders import Desk, Responder, Responders
+from acme_ca.core.certificates import CertificateStatus
 from acme_ca.core.der import Unreadable
-from acme_ca.core.model import CertificateStatus
 from acme_ca.log import Logger
 from acme_ca.revocation import ocsp_messages as messages
 from acme_ca.revocation.ocsp_messages import OcspRequest, ResponseStatus, Status

@@ -12,15 +12,11 @@ from datetime import datetime
 from enum import Enum, IntEnum
 
 from acme_ca.core import der
+from acme_ca.core.certificates import CertificateStatus
 from acme_ca.core.der import Unreadable
-from acme_ca.core.model import (
-    CertificateStatus,
-    IssuerHashes,
-    IssuerId,
-    RevocationReason,
-    Serial,
-    serial_text,
-)
+from acme_ca.core.ids import IssuerId, Serial, serial_text
+from acme_ca.core.issuers import IssuerHashes
+from acme_ca.core.revocation import RevocationReason
 
 MAX_CERTIFICATES = 32
 """In one request. Clients of RFC 5019 §2.1.1 ask about one."""

@@ -9,20 +9,14 @@ from datetime import datetime
 from cryptography import x509
 
 from acme_ca.core import keys, revocation
+from acme_ca.core.actors import Actor
+from acme_ca.core.certificates import Certificate
 from acme_ca.core.codes import Code
 from acme_ca.core.der import Unreadable, strictly
-from acme_ca.core.model import (
-    AccountId,
-    Actor,
-    Certificate,
-    IssuerId,
-    PublicKey,
-    RevocationReason,
-    Serial,
-    serial_text,
-)
+from acme_ca.core.ids import AccountId, IssuerId, Serial, serial_text
+from acme_ca.core.keys import PublicKey
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
-from acme_ca.core.revocation import KEY_COMPROMISE, SUBSCRIBER_REASONS, reason_name
+from acme_ca.core.revocation import KEY_COMPROMISE, SUBSCRIBER_REASONS, RevocationReason, reason_name
 from acme_ca.storage import certificates, issuers, orders
 from acme_ca.storage.database import Database
 

@@ -10,10 +10,12 @@ from cryptography import x509
 
 from acme_ca.ca.issuers import IssuerKey
 from acme_ca.core import addresses, crl
+from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
 from acme_ca.core.crl import Base, Newest, Scope
 from acme_ca.core.der import Unreadable, strictly
-from acme_ca.core.model import Actor, IssuerId, IssuerKind, Serial, serial_text
+from acme_ca.core.ids import IssuerId, Serial, serial_text
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.problems import malformed
 from acme_ca.core.revocation import reason_name
 from acme_ca.core.root_list import RevokedCa, RootList

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from acme_ca.core.actors import SERVER
 from acme_ca.core.crl import ENTRY_SIZE
-from acme_ca.core.model import SERVER
 from acme_ca.storage import crls
 from acme_ca.storage.database import Database
 

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from acme_ca import __version__
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.core.model import Actor
+from acme_ca.core.actors import Actor
 from acme_ca.server import settings_file
 from acme_ca.server.archive import LIMIT, Member, Target, Writer
 from acme_ca.storage import copying

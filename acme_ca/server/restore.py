@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from acme_ca.ca import folder
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.core.model import Actor
+from acme_ca.core.actors import Actor
 from acme_ca.server import archive, backup, database, datadir
 from acme_ca.server.archive import DamagedBackup, Member, Source
 from acme_ca.server.backup import (

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import asyncpg
 
-from acme_ca.core.model import Account, AccountId, Actor, EabKeyId
+from acme_ca.core.accounts import Account
+from acme_ca.core.actors import Actor
+from acme_ca.core.ids import AccountId, EabKeyId
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.states import AccountStatus
 from acme_ca.storage import eab, keys, operations

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
-from acme_ca.core.model import MACHINE, Actor
+from acme_ca.core.actors import MACHINE, Actor
 from acme_ca.storage.database import Database, Row, from_json, to_json
 
 Decision = Literal["approved", "rejected"]

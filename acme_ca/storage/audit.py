@@ -13,16 +13,8 @@ from cryptography import x509
 
 from acme_ca.core.crl import Entry
 from acme_ca.core.crl import Scope as CrlScope
-from acme_ca.core.model import (
-    AccountId,
-    AuthorizationId,
-    IssuerId,
-    OrderId,
-    ProfileRef,
-    ScopeId,
-    Serial,
-    serial_text,
-)
+from acme_ca.core.ids import AccountId, AuthorizationId, IssuerId, OrderId, ScopeId, Serial, serial_text
+from acme_ca.core.profiles import ProfileRef
 from acme_ca.storage.crls import IS_EXPECTED, IS_FINISHED, is_signed_by, scope_of
 from acme_ca.storage.database import Database, Row, from_json
 from acme_ca.storage.issuers import COLUMNS, IssuerRecord, record_of

@@ -7,8 +7,10 @@ from datetime import datetime
 from typing import Any
 
 from acme_ca.core import revocation
+from acme_ca.core.actors import Actor
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import AccountId, Actor, EabKeyId, IssuerId, RevocationReason, Serial
+from acme_ca.core.ids import AccountId, EabKeyId, IssuerId, Serial
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.services import ServiceId
 from acme_ca.storage.database import Database, Row
 

@@ -6,19 +6,19 @@ from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 from acme_ca.core import revocation
-from acme_ca.core.identifiers import Identifier, search_words
-from acme_ca.core.model import (
-    Actor,
+from acme_ca.core.actors import Actor
+from acme_ca.core.certificates import (
     Certificate,
     CertificateStatus,
     LintedCertificate,
-    ProfileRef,
     RecordedCertificate,
-    RevocationReason,
-    Serial,
     SignedCertificate,
 )
+from acme_ca.core.identifiers import Identifier, search_words
+from acme_ca.core.ids import Serial
+from acme_ca.core.profiles import ProfileRef
 from acme_ca.core.renewal import SuggestedWindow
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.services import ServiceId
 from acme_ca.storage import keys
 from acme_ca.storage.database import Database, Row

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from acme_ca.core.model import Actor
+from acme_ca.core.actors import Actor
 from acme_ca.storage import database
 from acme_ca.storage.database import SchemaError, to_json
 

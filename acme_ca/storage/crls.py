@@ -10,8 +10,10 @@ from typing import NamedTuple
 
 from cryptography import x509
 
+from acme_ca.core.actors import Actor
 from acme_ca.core.crl import Base, Entry, Newest, Scope
-from acme_ca.core.model import Actor, IssuerId, IssuerKind, Serial, serial_text
+from acme_ca.core.ids import IssuerId, Serial, serial_text
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.storage.database import Database, Row, to_json
 
 

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
-from acme_ca.core.model import AccountId, Actor, EabKey, EabKeyId, EabKeyState, Restrictions, RevocationReason
+from acme_ca.core.eab import EabKey, EabKeyState, Restrictions
+from acme_ca.core.ids import AccountId, EabKeyId
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.storage.database import Database, Row, from_json, to_json
 
 if TYPE_CHECKING:

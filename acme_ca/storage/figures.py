@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from acme_ca.core.model import IssuerId
+from acme_ca.core.ids import IssuerId
 from acme_ca.storage.crls import IS_FINISHED
 from acme_ca.storage.database import Database
 from acme_ca.storage.limits import refusals_by_kind

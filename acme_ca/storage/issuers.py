@@ -8,7 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from acme_ca.core import revocation
-from acme_ca.core.model import Actor, IssuerId, IssuerKind, RevocationReason
+from acme_ca.core.actors import Actor
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.issuers import IssuerKind
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import ISSUER_TRANSITIONS, IssuerState
 from acme_ca.storage.database import Database, to_json
 

@@ -8,7 +8,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from acme_ca.core.model import AccountId, Actor
+from acme_ca.core.actors import Actor
+from acme_ca.core.ids import AccountId
 from acme_ca.storage.database import Database
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from acme_ca.core import limits
+from acme_ca.core.actors import Actor
 from acme_ca.core.identifiers import Identifier
+from acme_ca.core.ids import AccountId
 from acme_ca.core.limits import Charge, Limit, LimitKind
-from acme_ca.core.model import AccountId, Actor
 from acme_ca.storage.database import Database, Row
 
 FORGOTTEN_AFTER = timedelta(days=1)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
-from acme_ca.core.model import Actor
+from acme_ca.core.actors import Actor
 from acme_ca.storage.database import Database, to_json
 
 if TYPE_CHECKING:

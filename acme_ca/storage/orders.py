@@ -8,25 +8,14 @@ from datetime import datetime
 from enum import Enum, auto
 from typing import Any
 
+from acme_ca.core.certificates import LintedCertificate, RecordedCertificate
+from acme_ca.core.challenges import Attempt, ChallengeType, Outcome
 from acme_ca.core.identifiers import Identifier, search_words
+from acme_ca.core.ids import AccountId, AuthorizationId, IssuerId, OrderId, Serial
 from acme_ca.core.limits import Charge
-from acme_ca.core.model import (
-    AccountId,
-    Attempt,
-    Authorization,
-    AuthorizationId,
-    ChallengeType,
-    IssuerId,
-    LintedCertificate,
-    Order,
-    OrderId,
-    Outcome,
-    Profile,
-    ProfileRef,
-    RecordedCertificate,
-    Serial,
-)
+from acme_ca.core.orders import Authorization, Order
 from acme_ca.core.problems import ErrorType
+from acme_ca.core.profiles import Profile, ProfileRef
 from acme_ca.core.states import AuthorizationStatus, OrderStatus, authorization_status, order_status
 from acme_ca.storage import limits
 from acme_ca.storage.database import Database, Row, from_json, to_json

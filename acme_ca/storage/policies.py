@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from acme_ca.core.model import Actor
+from acme_ca.core.actors import Actor
 from acme_ca.core.policy import NameRules
 from acme_ca.storage.database import Database, from_json
 

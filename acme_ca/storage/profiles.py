@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from acme_ca.core.model import Actor, Profile, ProfileRef
+from acme_ca.core.actors import Actor
+from acme_ca.core.profiles import Profile, ProfileRef
 from acme_ca.storage.database import Database, from_json
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from acme_ca.core.model import AccountId, Actor, Certificate, Serial
+from acme_ca.core.actors import Actor
+from acme_ca.core.certificates import Certificate
+from acme_ca.core.ids import AccountId, Serial
 from acme_ca.core.renewal import SuggestedWindow
 from acme_ca.storage import certificates
 from acme_ca.storage.database import Database, Row

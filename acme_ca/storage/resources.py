@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from enum import Enum
 
-from acme_ca.core.model import Authorization, Certificate, Order
+from acme_ca.core.certificates import Certificate
+from acme_ca.core.orders import Authorization, Order
 from acme_ca.storage import certificates, orders
 from acme_ca.storage.database import Database, Row
 from acme_ca.storage.signers import READING, SIGNER_COLUMNS, Credential, Signer, signer_of

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from acme_ca.core.model import Actor, EabKeyId
+from acme_ca.core.actors import Actor
+from acme_ca.core.ids import EabKeyId
 from acme_ca.core.names import NameRule
 from acme_ca.core.scopes import ApprovedScope, ScopeState
 from acme_ca.storage.database import Database, Row

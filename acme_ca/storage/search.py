@@ -18,16 +18,10 @@ from typing import Any, Generic, TypeVar
 
 from acme_ca.core import revocation
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import (
-    AccountId,
-    EabKeyId,
-    IssuerId,
-    Order,
-    OrderId,
-    ProfileRef,
-    RevocationReason,
-    Serial,
-)
+from acme_ca.core.ids import AccountId, EabKeyId, IssuerId, OrderId, Serial
+from acme_ca.core.orders import Order
+from acme_ca.core.profiles import ProfileRef
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import AccountStatus, CertificateState, OrderStatus, certificate_state
 from acme_ca.storage.accounts import AccountRecord
 from acme_ca.storage.database import Database, Row, from_json

@@ -9,7 +9,9 @@ from datetime import datetime
 from pydantic import ValidationError
 
 from acme_ca.core import services
-from acme_ca.core.model import AccountId, Actor, EabKey, EabKeyId
+from acme_ca.core.actors import Actor
+from acme_ca.core.eab import EabKey
+from acme_ca.core.ids import AccountId, EabKeyId
 from acme_ca.core.services import RegisteredService, Service, ServiceId
 from acme_ca.core.states import ServiceState
 from acme_ca.storage import eab

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from acme_ca.core.model import Account, AccountId
+from acme_ca.core.accounts import Account
+from acme_ca.core.ids import AccountId
 from acme_ca.core.states import AccountStatus
 from acme_ca.storage.database import Database, Row, from_json
 

@@ -9,13 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from acme_ca.core.model import (
-    Authorization,
-    AuthorizationId,
-    ChallengeType,
-    Order,
-    OrderId,
-)
+from acme_ca.core.challenges import ChallengeType
+from acme_ca.core.ids import AuthorizationId, OrderId
+from acme_ca.core.orders import Authorization, Order
 from acme_ca.storage.database import Database, Row, from_json
 from acme_ca.storage.orders import (
     AUTHORIZATION_COLUMNS,

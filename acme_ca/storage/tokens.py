@@ -7,7 +7,7 @@ from datetime import datetime
 
 import asyncpg
 
-from acme_ca.core.model import Actor
+from acme_ca.core.actors import Actor
 from acme_ca.storage.database import Database, Row
 
 _COLUMNS = "t.id, t.name, t.secret_sha256, t.certificate_name, t.role, t.services, t.created, t.made_by, t.expires, t.revoked, t.last_used"

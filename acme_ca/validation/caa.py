@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pycares
 
-from acme_ca.core.model import Attempt, ChallengeType
+from acme_ca.core.challenges import Attempt, ChallengeType
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.validation.record import Refused
 from acme_ca.validation.resolver import Dns, RecordType

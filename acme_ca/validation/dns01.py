@@ -6,7 +6,7 @@ import base64
 import hashlib
 import hmac
 
-from acme_ca.core.model import Attempt
+from acme_ca.core.challenges import Attempt
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.validation.record import Unreachable
 from acme_ca.validation.resolver import Dns, RecordType

@@ -18,8 +18,8 @@ import h11
 
 from acme_ca import __version__
 from acme_ca.core import identifiers
+from acme_ca.core.challenges import Attempt
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import Attempt
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.validation.network import Connection, Network, address_of, reason
 from acme_ca.validation.record import Unreachable

@@ -9,9 +9,9 @@ import ssl
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 
+from acme_ca.core.challenges import Attempt
 from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.identifiers import Identifier, IdentifierType
-from acme_ca.core.model import Attempt
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.validation.network import Network, reason
 from acme_ca.validation.record import Unreachable

@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 from structlog.typing import FilteringBoundLogger
 
 from acme_ca.config import ValidationSettings
+from acme_ca.core.challenges import Attempt, ChallengeType, Outcome
 from acme_ca.core.identifiers import IdentifierType
-from acme_ca.core.model import Attempt, ChallengeType, Outcome
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.validation import caa, dns01, http01, tlsalpn01
 from acme_ca.validation.network import AddressRules, Network, is_localhost

@@ -8,9 +8,10 @@ import pytest_asyncio
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.core.codes import Code
-from acme_ca.core.model import Restrictions, RevocationReason
+from acme_ca.core.eab import Restrictions
 from acme_ca.core.policy import NameRules
 from acme_ca.core.problems import ErrorType
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.storage import eab, policies
 from acme_ca.storage.database import Database
 from tests.support.client import assert_problem, key_change, prove

@@ -13,9 +13,11 @@ from acme_ca.ca import certify
 from acme_ca.ca.certify import Parent
 from acme_ca.ca.constraints import NameConstraints
 from acme_ca.config import ConfigurationError
-from acme_ca.core.model import Actor, IssuerKind, RevocationReason
+from acme_ca.core.actors import Actor
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.problems import ErrorType
 from acme_ca.core.renewal import CertId
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.storage import issuers
 from acme_ca.storage.database import Database
 from tests.support.application import at_work

@@ -11,7 +11,8 @@ import pytest
 from acme_ca.acme.unpausing import Unpausing
 from acme_ca.acme.urls import Urls
 from acme_ca.core.codes import Code
-from acme_ca.core.model import AccountId, Restrictions
+from acme_ca.core.eab import Restrictions
+from acme_ca.core.ids import AccountId
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.renewal import CertId
 from acme_ca.log import redact

@@ -13,8 +13,11 @@ from hypothesis import strategies as st
 from acme_ca.acme import messages
 from acme_ca.acme.urls import Urls
 from acme_ca.core import identifiers
-from acme_ca.core.model import Account, Authorization, ChallengeType, Order, ProfileRef
+from acme_ca.core.accounts import Account
+from acme_ca.core.challenges import ChallengeType
+from acme_ca.core.orders import Authorization, Order
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.profiles import ProfileRef
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, OrderStatus
 from tests.support.problems import tried
 

@@ -12,8 +12,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from acme_ca.ca.profiles import BUILT_IN, SECOND, SERVER
 from acme_ca.config import ConfigurationError
-from acme_ca.core.model import Actor, Profile
+from acme_ca.core.actors import Actor
 from acme_ca.core.problems import ERROR_NAMESPACE, ErrorType
+from acme_ca.core.profiles import Profile
 from acme_ca.storage import profiles as store
 from acme_ca.storage.database import Database
 from tests.support.client import PATIENCE, Order, assert_problem, prove_by_dns

@@ -11,8 +11,10 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from acme_ca.core.model import Actor, RevocationReason, serial_text
+from acme_ca.core.actors import Actor
+from acme_ca.core.ids import serial_text
 from acme_ca.core.problems import ErrorType
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage.database import Database
 from tests.support.client import Account, Answer, Order, assert_problem, assert_refused, key_change

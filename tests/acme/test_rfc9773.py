@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from acme_ca.ca.profiles import SERVER
 from acme_ca.core import base64url
-from acme_ca.core.model import Actor, RevocationReason, serial_text
+from acme_ca.core.actors import Actor
+from acme_ca.core.ids import serial_text
 from acme_ca.core.problems import ErrorType
 from acme_ca.core.renewal import CertId, SuggestedWindow
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.storage import certificates, renewals
 from acme_ca.storage import profiles as profile_store
 from acme_ca.storage.database import Database

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from acme_ca.core import identifiers
 from acme_ca.core.codes import Code
-from acme_ca.core.model import ScopeId
+from acme_ca.core.ids import ScopeId
 from acme_ca.core.names import NameRule
 from acme_ca.core.problems import ErrorType
 from acme_ca.core.scopes import ApprovedScope, ScopeState

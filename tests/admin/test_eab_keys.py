@@ -8,8 +8,9 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.admin.access import Role
+from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
-from acme_ca.core.model import Actor, Restrictions
+from acme_ca.core.eab import Restrictions
 from acme_ca.core.problems import ErrorType
 from acme_ca.storage import eab
 from acme_ca.storage.database import Database

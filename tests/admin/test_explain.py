@@ -9,7 +9,7 @@ import pytest_asyncio
 from acme_ca.acme import preflight
 from acme_ca.admin.access import Role
 from acme_ca.core.codes import Code
-from acme_ca.core.model import Restrictions
+from acme_ca.core.eab import Restrictions
 from acme_ca.core.policy import NameRules
 from acme_ca.core.renewal import CertId
 from tests.support import issuing

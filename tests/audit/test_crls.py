@@ -17,8 +17,8 @@ from acme_ca.audit import check, crls
 from acme_ca.audit.findings import Findings, Severity
 from acme_ca.core import identifiers
 from acme_ca.core.crl import Entry, pack, unpack
-from acme_ca.core.model import RevocationReason
 from acme_ca.core.policy import NamePolicy
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.storage import issuers
 from acme_ca.storage.audit import Scope
 from acme_ca.storage.crls import Shard

@@ -8,9 +8,12 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.ca import profiles
-from acme_ca.core.model import Actor, ChallengeType, IssuerId, Outcome, RevocationReason
+from acme_ca.core.actors import Actor
+from acme_ca.core.challenges import ChallengeType, Outcome
+from acme_ca.core.ids import IssuerId
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.renewal import SuggestedWindow
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import IssuerState
 from acme_ca.storage import accounts, certificates, issuers, orders, renewals
 from acme_ca.storage import keys as key_store

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from acme_ca.audit import forwarding
 from acme_ca.audit.forwarding import Forwarding, Syslog, Webhook, signature_of, syslog_message
 from acme_ca.config import ConfigurationError, load
-from acme_ca.core.model import SERVER
+from acme_ca.core.actors import SERVER
 from acme_ca.storage import operations
 from acme_ca.storage.seals import AuditEvent
 from acme_ca.validation.network import AddressRules

@@ -17,7 +17,7 @@ from acme_ca.audit import check
 from acme_ca.audit.findings import Findings, Severity
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.core import identifiers
-from acme_ca.core.model import serial_text
+from acme_ca.core.ids import serial_text
 from acme_ca.core.policy import NamePolicy
 from acme_ca.storage.audit import Scope
 from acme_ca.storage.database import Database

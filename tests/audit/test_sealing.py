@@ -17,7 +17,7 @@ from acme_ca.audit import chain, sealing, signers, verify
 from acme_ca.audit.chain import Checkpoint
 from acme_ca.audit.signers import Trust
 from acme_ca.ca import profiles
-from acme_ca.core.model import SERVER
+from acme_ca.core.actors import SERVER
 from acme_ca.storage import issuers as issuer_store
 from acme_ca.storage import operations, seals
 from acme_ca.storage.database import Database

@@ -12,7 +12,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from acme_ca.audit import chain, sealing, verify
 from acme_ca.audit.chain import Checkpoint
 from acme_ca.ca.own import KeyAndCertificate
-from acme_ca.core.model import Actor, RevocationReason, serial_text
+from acme_ca.core.actors import Actor
+from acme_ca.core.ids import serial_text
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.storage import certificates, issuers, seals
 from tests.audit.test_sealing import trail
 from tests.support.issuing import NOW

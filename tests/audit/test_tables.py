@@ -8,7 +8,7 @@ import pytest
 
 from acme_ca.audit import evidence, foundations, signed
 from acme_ca.ca.profiles import SERVER
-from acme_ca.core.model import ChallengeType
+from acme_ca.core.challenges import ChallengeType
 from acme_ca.storage.audit import AuthorizationRecord
 from tests.audit.test_crls import CODES as CRL_CODES
 from tests.audit.test_rules import RESTS_ON, SIGNED_OTHERWISE, SPOILED

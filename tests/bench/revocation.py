@@ -33,8 +33,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509 import ocsp
 
 from acme_ca.config import CrlSettings
+from acme_ca.core.actors import Actor
 from acme_ca.core.crl import ENTRY_SIZE
-from acme_ca.core.model import Actor, RevocationReason, serial_text
+from acme_ca.core.ids import serial_text
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage import embedded
 from acme_ca.storage.database import Database

@@ -1,7 +1,8 @@
 """The certificates of the benchmark fit the schema, and CRLs and OCSP find them."""
 
 from acme_ca.core.crl import Scope
-from acme_ca.core.model import RevocationReason, serial_text
+from acme_ca.core.ids import serial_text
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.storage import certificates, crls, search
 from acme_ca.storage.crls import Shard
 from acme_ca.storage.search import CertificateFilter

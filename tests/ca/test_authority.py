@@ -16,9 +16,12 @@ from acme_ca.ca import lint, profiles
 from acme_ca.ca.authority import KEY_PAUSE, Authority
 from acme_ca.ca.keystore import KeyUnavailable
 from acme_ca.core import keys
-from acme_ca.core.model import IssuanceRequest, IssuerId, KeyAlgorithm, KeyUsage, Profile
+from acme_ca.core.certificates import IssuanceRequest
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.keys import KeyAlgorithm
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.profiles import KeyUsage, Profile
 from acme_ca.core.renewal import CertId, parse_cert_id
 from tests.support.issuing import EC_KEY, NOW, RSA_KEY, extensions_of, recorded, request
 from tests.support.keys import Store

@@ -15,7 +15,8 @@ from acme_ca.ca.issuers import IssuerError, issuer_id
 from acme_ca.ca.keystore import KeyKind
 from acme_ca.ca.shares import ShareError
 from acme_ca.core.crl import Entry
-from acme_ca.core.model import RevocationReason, serial_text
+from acme_ca.core.ids import serial_text
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.root_list import RevokedCa, RootList
 from tests.support.authorities import a_root, below
 from tests.support.issuing import NOW

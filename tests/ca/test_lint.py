@@ -17,8 +17,10 @@ from acme_ca.ca.authority import Authority
 from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.keystore import PrivateKey
-from acme_ca.core.model import IssuerId, LintedCertificate, PreparedCertificate, Profile
+from acme_ca.core.certificates import LintedCertificate, PreparedCertificate
+from acme_ca.core.ids import IssuerId
 from acme_ca.core.policy import NamePolicy
+from acme_ca.core.profiles import Profile
 from tests.support.issuing import (
     EC_KEY,
     NOW,

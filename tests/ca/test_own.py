@@ -14,7 +14,7 @@ from acme_ca.ca import profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.own import OwnCertificate
-from acme_ca.core.model import SERVER
+from acme_ca.core.actors import SERVER
 from acme_ca.storage import issuers as issuer_store
 from acme_ca.storage.database import Database
 from tests.support import issuing

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from acme_ca.ca import profiles
-from acme_ca.core.model import ExtendedKeyUsage
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.profiles import ExtendedKeyUsage
 from tests.support import issuing
 
 NOW = datetime(2030, 6, 1, 12, 0, 0, 123456, tzinfo=UTC)

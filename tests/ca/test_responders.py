@@ -16,7 +16,7 @@ from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.issuers import issuer as issuer_of
 from acme_ca.ca.responders import GRACE, _hashes
-from acme_ca.core.model import IssuerKind
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.storage.database import Database
 from tests.support.fixtures import new_hierarchy
 from tests.support.issuing import EC_KEY, NOW, subject

@@ -15,7 +15,9 @@ from acme_ca.ca.issuers import IssuerError
 from acme_ca.ca.keystore import KeyKind, KeyStoreError
 from acme_ca.ca.rotation import Brought, NewIssuer, Rotation
 from acme_ca.ca.served import Issuers
-from acme_ca.core.model import Actor, IssuerKind, RevocationReason
+from acme_ca.core.actors import Actor
+from acme_ca.core.issuers import IssuerKind
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import IssuerState
 from acme_ca.log import get
 from acme_ca.storage import issuers as store

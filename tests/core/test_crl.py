@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 
 from acme_ca.core import crl
 from acme_ca.core.crl import BACKDATING, EARLIEST, REMOVE_FROM_CRL, SECOND, Base, Entry, History, Newest, Plan
-from acme_ca.core.model import RevocationReason
-from acme_ca.core.revocation import HOLD, REASONS_AFTER
+from acme_ca.core.revocation import HOLD, REASONS_AFTER, RevocationReason
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)

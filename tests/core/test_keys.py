@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from acme_ca.ca import profiles
 from acme_ca.core import keys
-from acme_ca.core.model import KeyAlgorithm
+from acme_ca.core.keys import KeyAlgorithm
 from acme_ca.core.problems import ErrorType, Problem
 from tests.support.issuing import EC_KEY, RSA_KEY
 from tests.support.weakness import next_prime, roca_primes

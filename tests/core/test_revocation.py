@@ -5,9 +5,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from acme_ca.core import revocation
-from acme_ca.core.model import RevocationReason, read_serial
+from acme_ca.core.ids import read_serial
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.core.revocation import HOLD, KEY_COMPROMISE, REASONS, REASONS_AFTER, why_not
+from acme_ca.core.revocation import HOLD, KEY_COMPROMISE, REASONS, REASONS_AFTER, RevocationReason, why_not
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 FOR_GOOD = sorted(set(RevocationReason) - {HOLD, KEY_COMPROMISE})

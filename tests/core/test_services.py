@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from acme_ca.core.model import read_serial
+from acme_ca.core.ids import read_serial
 from acme_ca.core.services import Service, differences, origins
 from acme_ca.core.states import SERVICE_TRANSITIONS, ServiceState
 from tests.support.issuing import names

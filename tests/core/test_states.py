@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acme_ca.core.model import Authorization, ChallengeType
+from acme_ca.core.challenges import ChallengeType
+from acme_ca.core.orders import Authorization
 from acme_ca.core.states import (
     ACCOUNT_TRANSITIONS,
     AUTHORIZATION_TRANSITIONS,

@@ -9,7 +9,8 @@ import pytest
 
 from acme_ca.ca.profiles import BUILT_IN, read
 from acme_ca.config import Section, Settings, unknown_variables
-from acme_ca.core.model import ChallengeType, Profile
+from acme_ca.core.challenges import ChallengeType
+from acme_ca.core.profiles import Profile
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = sorted((ROOT / "docs").rglob("*.md"))

@@ -4,7 +4,9 @@ import asyncio
 
 import pytest
 
-from acme_ca.core.model import SERVER, EabKey, EabKeyId
+from acme_ca.core.actors import SERVER
+from acme_ca.core.eab import EabKey
+from acme_ca.core.ids import EabKeyId
 from acme_ca.core.problems import ErrorType
 from acme_ca.storage import eab
 from acme_ca.storage.database import Database

@@ -14,7 +14,7 @@ from acme_ca.ca import lint, profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.core import csr as requests
 from acme_ca.core import keys
-from acme_ca.core.model import IssuanceRequest
+from acme_ca.core.certificates import IssuanceRequest
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import ErrorType, Problem
 from tests.support.issuing import (

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.core import keys
-from acme_ca.core.model import Actor
+from acme_ca.core.actors import Actor
 from acme_ca.core.problems import ErrorType
 from acme_ca.storage import keys as key_store
 from acme_ca.storage.database import Database

@@ -13,8 +13,8 @@ from acme_ca.ca.authority import KEY_PAUSE
 from acme_ca.ca.keystore import KeyKind, generate
 from acme_ca.ca.served import KEY_RETRY
 from acme_ca.config import ConfigurationError
-from acme_ca.core.model import ExtendedKeyUsage, Profile
 from acme_ca.core.problems import ErrorType
+from acme_ca.core.profiles import ExtendedKeyUsage, Profile
 from tests.support.application import Keys, at_work
 from tests.support.client import Order, assert_problem
 from tests.support.fixtures import IN_SESSION_LOOP

@@ -10,9 +10,10 @@ from datetime import timedelta
 import pytest
 
 from acme_ca.core import identifiers
+from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
-from acme_ca.core.model import Actor, RevocationReason
 from acme_ca.core.problems import Problem
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.lifecycle.bulk import BulkRevocation
 from acme_ca.storage import bulk
 from acme_ca.storage.bulk import Filter

@@ -27,10 +27,13 @@ from acme_ca.ca.keystore import KeyKind, KeyUnavailable
 from acme_ca.ca.policies import Policies, scope_of_service
 from acme_ca.ca.profiles import SERVER
 from acme_ca.core import csr, identifiers, keys
+from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
-from acme_ca.core.model import Actor, Profile, RevocationReason, Serial
+from acme_ca.core.ids import Serial
 from acme_ca.core.policy import NamePolicy, NameRules
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.profiles import Profile
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.services import Service, ServiceId
 from acme_ca.core.states import ServiceState
 from acme_ca.core.weakkeys import WeakKeys

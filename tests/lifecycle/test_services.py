@@ -8,8 +8,8 @@ from datetime import timedelta
 
 import pytest
 
+from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
-from acme_ca.core.model import Actor
 from acme_ca.core.problems import Problem
 from acme_ca.core.services import Service
 from acme_ca.core.states import SERVICE_TRANSITIONS, ServiceState

@@ -20,8 +20,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from acme_ca.core.model import Actor, RevocationReason, serial_text
-from acme_ca.core.revocation import HOLD
+from acme_ca.core.actors import Actor
+from acme_ca.core.ids import serial_text
+from acme_ca.core.revocation import HOLD, RevocationReason
 from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage import embedded
 from acme_ca.storage.database import Database

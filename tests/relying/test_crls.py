@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from cryptography import x509
 
-from acme_ca.core.model import RevocationReason
+from acme_ca.core.revocation import RevocationReason
 from tests.support.lint import assert_no_errors, findings_in_crl
 from tests.support.relying import (
     Question,

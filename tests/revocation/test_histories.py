@@ -30,8 +30,8 @@ from hypothesis.stateful import (
 )
 
 from acme_ca.core.crl import History
-from acme_ca.core.model import RevocationReason, Serial
-from acme_ca.core.revocation import HOLD, REASONS_AFTER
+from acme_ca.core.ids import Serial
+from acme_ca.core.revocation import HOLD, REASONS_AFTER, RevocationReason
 from acme_ca.revocation.crl import Publisher
 from acme_ca.revocation.crl_files import CrlFiles
 from acme_ca.storage.crls import Shard

@@ -7,7 +7,8 @@ import structlog
 from cryptography.x509.ocsp import OCSPCertStatus, OCSPResponseStatus
 
 from acme_ca.ca import profiles
-from acme_ca.core.model import Actor, RevocationReason
+from acme_ca.core.actors import Actor
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.revocation.ocsp import Ocsp, OcspRules
 from acme_ca.storage import certificates, issuers
 from acme_ca.storage.database import Database

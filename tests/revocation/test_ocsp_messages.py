@@ -13,8 +13,10 @@ from cryptography.x509 import ocsp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from acme_ca.core.certificates import CertificateStatus
 from acme_ca.core.der import Unreadable
-from acme_ca.core.model import CertificateStatus, IssuerId, RevocationReason, serial_text
+from acme_ca.core.ids import IssuerId, serial_text
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.revocation import ocsp_messages as messages
 from acme_ca.revocation.ocsp_messages import GOOD, MAX_CERTIFICATES, UNKNOWN, CertStatus, Status
 from tests.support.issuing import EC_KEY, NOW, subject, tlv

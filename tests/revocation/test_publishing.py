@@ -16,8 +16,10 @@ from acme_ca.ca.crls import CrlSigner
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import issuer
 from acme_ca.ca.served import record_of
+from acme_ca.core.actors import Actor
 from acme_ca.core.crl import BACKDATING, ENTRY_SIZE
-from acme_ca.core.model import Actor, IssuerKind, RevocationReason
+from acme_ca.core.issuers import IssuerKind
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import IssuerState
 from acme_ca.revocation.crl import PAUSE, ROOT_PAUSE
 from acme_ca.storage import crls, issuers

@@ -16,7 +16,9 @@ from cryptography.x509 import ocsp
 from cryptography.x509.ocsp import OCSPCertStatus, OCSPResponseStatus
 
 from acme_ca.app.background import OCSP_RENEWAL_INTERVAL
-from acme_ca.core.model import Actor, RevocationReason, Serial, serial_text
+from acme_ca.core.actors import Actor
+from acme_ca.core.ids import Serial, serial_text
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.http import MAX_BODY
 from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage.database import Database

@@ -11,8 +11,11 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import ValidationError
 
 from acme_ca.ca import crls as signing
-from acme_ca.core.model import SERVER, Actor, IssuerKind, RevocationReason, serial_text
+from acme_ca.core.actors import SERVER, Actor
+from acme_ca.core.ids import serial_text
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.problems import Problem
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.root_list import RootList
 from acme_ca.revocation.freshness import PAUSE, Freshness
 from acme_ca.revocation.root_crl import MAX_AHEAD, RootCrls

@@ -9,9 +9,11 @@ import pytest_asyncio
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from acme_ca.core.actors import Actor
 from acme_ca.core.crl import History
-from acme_ca.core.model import Actor, RevocationReason, serial_text
+from acme_ca.core.ids import serial_text
 from acme_ca.core.problems import ErrorType
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.revocation.crl_files import CrlFiles
 from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage import crls

@@ -6,8 +6,9 @@ from datetime import timedelta
 import pytest
 import structlog
 
+from acme_ca.core.actors import SERVER, Actor
 from acme_ca.core.crl import ENTRY_SIZE
-from acme_ca.core.model import SERVER, Actor, RevocationReason
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import IssuerState
 from acme_ca.revocation.shards import SETTLED, SETTLED_AFTER_CLOSING, Shards
 from acme_ca.storage import crls, issuers

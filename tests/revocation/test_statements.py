@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from acme_ca.core.model import SERVER, Actor, RevocationReason
+from acme_ca.core.actors import SERVER, Actor
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.core.revocation import HOLD, KEY_COMPROMISE, REASONS_AFTER
+from acme_ca.core.revocation import HOLD, KEY_COMPROMISE, REASONS_AFTER, RevocationReason
 from acme_ca.revocation.revoke import Revocation
 from acme_ca.storage import certificates, issuers
 from tests.support import records

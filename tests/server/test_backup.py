@@ -16,7 +16,7 @@ import pytest
 from acme_ca.app import register
 from acme_ca.ca import profiles
 from acme_ca.config import ConfigurationError, Settings
-from acme_ca.core.model import Actor
+from acme_ca.core.actors import Actor
 from acme_ca.server import archive, backup, datadir, restore
 from acme_ca.server.archive import DamagedBackup, Member, Writer
 from acme_ca.server.backup import Format, Manifest, MemberLine

@@ -8,7 +8,8 @@ import pytest
 
 from acme_ca.ca import profiles
 from acme_ca.ca.profiles import BUILT_IN, SERVER
-from acme_ca.core.model import Actor, Profile, ProfileRef
+from acme_ca.core.actors import Actor
+from acme_ca.core.profiles import Profile, ProfileRef
 from acme_ca.storage import profiles as store
 from acme_ca.storage.database import Database
 from tests.support import records

@@ -4,7 +4,9 @@ from datetime import timedelta
 
 import pytest
 
-from acme_ca.core.model import SERVER, AccountId, Actor, EabKey, EabKeyId, Serial
+from acme_ca.core.actors import SERVER, Actor
+from acme_ca.core.eab import EabKey
+from acme_ca.core.ids import AccountId, EabKeyId, Serial
 from acme_ca.core.renewal import SuggestedWindow
 from acme_ca.storage import certificates, eab, renewals
 from tests.support import records

@@ -5,7 +5,7 @@ import asyncio
 import asyncpg
 import pytest
 
-from acme_ca.core.model import SERVER
+from acme_ca.core.actors import SERVER
 from acme_ca.storage import certificates, database, roles, seals
 from acme_ca.storage.database import Database
 from tests.support import records

@@ -9,8 +9,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from acme_ca.core import identifiers
+from acme_ca.core.actors import SERVER
 from acme_ca.core.identifiers import IdentifierType, is_below
-from acme_ca.core.model import SERVER, IssuerId, RevocationReason
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import CertificateState
 from acme_ca.storage import issuers, search
 from acme_ca.storage.search import CertificateFilter, CertificateSort

@@ -9,18 +9,13 @@ import asyncpg
 import pytest
 
 from acme_ca.ca.profiles import SERVER
-from acme_ca.core.model import (
-    AccountId,
-    Actor,
-    ChallengeType,
-    EabKey,
-    EabKeyId,
-    Order,
-    Outcome,
-    RevocationReason,
-    Serial,
-)
+from acme_ca.core.actors import Actor
+from acme_ca.core.challenges import ChallengeType, Outcome
+from acme_ca.core.eab import EabKey
+from acme_ca.core.ids import AccountId, EabKeyId, Serial
+from acme_ca.core.orders import Order
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, OrderStatus
 from acme_ca.storage import accounts, certificates, eab, keys, operations, orders, resources, signers
 from acme_ca.storage.database import Database

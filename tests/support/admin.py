@@ -12,8 +12,8 @@ from urllib.parse import urlencode
 
 from acme_ca.admin.access import Role
 from acme_ca.admin.authentication import new_token
+from acme_ca.core.actors import MACHINE, Actor
 from acme_ca.core.codes import Code
-from acme_ca.core.model import MACHINE, Actor
 from acme_ca.storage import tokens
 from acme_ca.storage.database import Database
 from acme_ca.storage.tokens import Token

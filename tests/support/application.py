@@ -30,7 +30,9 @@ from acme_ca.ca.issuers import Issuer, issuer
 from acme_ca.ca.keystore import KeyKind, KeyStoreError, KeyUnavailable, PrivateKey, generate
 from acme_ca.ca.served import record_of
 from acme_ca.config import Settings
-from acme_ca.core.model import Actor, IssuerId, IssuerKind
+from acme_ca.core.actors import Actor
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.states import IssuerState
 from acme_ca.server import weakkeys
 from acme_ca.storage import issuers

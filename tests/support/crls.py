@@ -18,8 +18,11 @@ from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.keystore import KeyStoreError, PrivateKey
 from acme_ca.ca.served import record_of
+from acme_ca.core.actors import SERVER, Actor
 from acme_ca.core.crl import History
-from acme_ca.core.model import SERVER, Actor, IssuerId, IssuerKind, RevocationReason, Serial, serial_text
+from acme_ca.core.ids import IssuerId, Serial, serial_text
+from acme_ca.core.issuers import IssuerKind
+from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import IssuerState
 from acme_ca.revocation.crl import CrlRules, Publisher
 from acme_ca.revocation.revoke import Revocation

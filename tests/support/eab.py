@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from acme_ca.core.model import UNRESTRICTED, AccountId, Actor, EabKey, EabKeyId, Restrictions
+from acme_ca.core.actors import Actor
+from acme_ca.core.eab import UNRESTRICTED, EabKey, Restrictions
+from acme_ca.core.ids import AccountId, EabKeyId
 from acme_ca.storage import accounts, eab
 from acme_ca.storage.database import Database
 from tests.support.jose import Key, compact, mac_jws

@@ -14,15 +14,11 @@ from cryptography.x509.oid import NameOID
 from acme_ca.ca import profiles
 from acme_ca.ca.keystore import PrivateKey
 from acme_ca.core import identifiers
+from acme_ca.core.certificates import IssuanceRequest, PreparedCertificate, RecordedCertificate
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import (
-    IssuanceRequest,
-    IssuerId,
-    PreparedCertificate,
-    Profile,
-    PublicKey,
-    RecordedCertificate,
-)
+from acme_ca.core.ids import IssuerId
+from acme_ca.core.keys import PublicKey
+from acme_ca.core.profiles import Profile
 
 NOW = datetime.now(UTC)
 EC_KEY = ec.generate_private_key(ec.SECP256R1())

@@ -15,29 +15,21 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from acme_ca.ca import profiles
 from acme_ca.ca.profiles import SERVER
 from acme_ca.core import identifiers
-from acme_ca.core.identifiers import Identifier
-from acme_ca.core.model import (
-    Account,
-    AccountId,
-    Actor,
-    Attempt,
-    Authorization,
-    AuthorizationId,
-    ChallengeType,
+from acme_ca.core.accounts import Account
+from acme_ca.core.actors import Actor
+from acme_ca.core.certificates import (
     IssuanceRequest,
-    IssuerId,
-    IssuerKind,
     LintedCertificate,
-    Order,
-    OrderId,
-    Outcome,
     PreparedCertificate,
-    Profile,
     RecordedCertificate,
-    Serial,
     SignedCertificate,
-    serial_text,
 )
+from acme_ca.core.challenges import Attempt, ChallengeType, Outcome
+from acme_ca.core.identifiers import Identifier
+from acme_ca.core.ids import AccountId, AuthorizationId, IssuerId, OrderId, Serial, serial_text
+from acme_ca.core.issuers import IssuerKind
+from acme_ca.core.orders import Authorization, Order
+from acme_ca.core.profiles import Profile
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, IssuerState, OrderStatus
 from acme_ca.storage import accounts, certificates, issuers, operations, orders
 from acme_ca.storage.database import Database

@@ -16,7 +16,8 @@ from acme_ca.ca.authority import Authority
 from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.profiles import BUILT_IN
 from acme_ca.ca.responders import Responders
-from acme_ca.core.model import SERVER, IssuerId
+from acme_ca.core.actors import SERVER
+from acme_ca.core.ids import IssuerId
 from acme_ca.storage import issuers as issuer_store
 from acme_ca.storage.database import Database
 from tests.support.issuing import NOW

@@ -19,7 +19,7 @@ from acme_ca.ca import profiles
 from acme_ca.ca.authority import Authority
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.own import OwnCertificate
-from acme_ca.core.model import Actor
+from acme_ca.core.actors import Actor
 from acme_ca.storage import operations
 from acme_ca.storage.database import Database
 from tests.support.issuing import NOW

@@ -12,7 +12,8 @@ import structlog
 
 from acme_ca.config import ValidationSettings
 from acme_ca.core import identifiers
-from acme_ca.core.model import Attempt, AuthorizationId, ChallengeType, Outcome
+from acme_ca.core.challenges import Attempt, ChallengeType, Outcome
+from acme_ca.core.ids import AuthorizationId
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.validation.validator import Validator
 from tests.support.dns import DnsServer

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from acme_ca.core import identifiers
-from acme_ca.core.model import ChallengeType
+from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.problems import ErrorType
 from acme_ca.validation.caa import CaaRecord, CaaRules, IssueValue, forbidden, parse_issue
 from acme_ca.validation.dns01 import expected_text

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from acme_ca.core import identifiers
-from acme_ca.core.model import ChallengeType
+from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.problems import ErrorType
 from acme_ca.validation.dns01 import expected_text
 from tests.support.dns import DROP, GARBAGE, NODATA, NXDOMAIN, REFUSED, SERVFAIL, DnsServer

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from acme_ca.core import identifiers
+from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.identifiers import Identifier, IdentifierType
-from acme_ca.core.model import ChallengeType
 from acme_ca.core.problems import ErrorType
 from tests.support.dns import DROP, GARBAGE, NODATA, NXDOMAIN, REFUSED, SERVFAIL, DnsServer
 from tests.support.responders import HttpResponder

@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acme_ca.core import identifiers
-from acme_ca.core.model import ChallengeType
+from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.problems import ErrorType
 from acme_ca.validation.tlsalpn01 import flaw, server_name
 from tests.support.responders import (

@@ -13,7 +13,7 @@ import pytest
 import uvloop
 
 from acme_ca.core import identifiers
-from acme_ca.core.model import ChallengeType
+from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.problems import ErrorType
 from tests.support.dns import DROP, SERVFAIL
 from tests.support.responders import AlpnResponder, HttpResponder, SilentServer, challenge_certificate

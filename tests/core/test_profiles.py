@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from acme_ca.ca.profiles import BUILT_IN, SERVER
+from acme_ca.core.challenges import ChallengeType, proving
 from acme_ca.core.codes import Code
-from acme_ca.core.model import ChallengeType, KeyAlgorithm, KeyUsage, Profile, proving
+from acme_ca.core.keys import KeyAlgorithm
 from acme_ca.core.problems import ErrorType
+from acme_ca.core.profiles import KeyUsage, Profile
 from tests.support.issuing import names
 
 
