@@ -406,7 +406,7 @@ CREATE TABLE certificate (
 CREATE INDEX certificate_account ON certificate (account_id, recorded, serial) INCLUDE (not_after, revoked, issuer_id, profile, service);
 -- What CRLs are made of.
 CREATE INDEX certificate_status ON certificate (issuer_id, shard, not_after) WHERE status_changed IS NOT NULL;
--- The orders of lists, and of the audit. Most filters are answered from these alone (acme_ca/storage/search.py).
+-- The orders of lists, and of the audit. Most filters are answered from these alone (acme_ca/storage/certificate_list.py).
 CREATE INDEX certificate_recorded ON certificate (recorded, serial) INCLUDE (not_after, revoked, issuer_id, profile, service);
 CREATE INDEX certificate_end ON certificate (not_after, serial) INCLUDE (recorded, revoked, issuer_id, profile, service, account_id);
 CREATE INDEX certificate_issuer ON certificate (issuer_id, recorded, serial) INCLUDE (not_after, revoked, profile, service);

@@ -14,8 +14,8 @@ from acme_ca.admin.lists import Word
 from acme_ca.admin.paging import Page, PageQuery
 from acme_ca.core.ids import EabKeyId
 from acme_ca.core.states import AccountStatus
-from acme_ca.storage import search
-from acme_ca.storage.search import AccountFilter, AccountSort
+from acme_ca.storage import account_list
+from acme_ca.storage.account_list import AccountFilter, AccountSort
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
@@ -39,7 +39,7 @@ class AccountQuery(PageQuery):
 async def find(admin: Admin, call: Call) -> Page[AccountView]:
     query: AccountQuery = call.query
     contact = query.contact
-    found = await search.accounts(
+    found = await account_list.find(
         admin.database,
         AccountFilter(
             status=query.status,

@@ -18,8 +18,8 @@ from acme_ca.core.ids import AccountId, IssuerId, OrderId
 from acme_ca.core.profiles import ProfileRef
 from acme_ca.core.revocation import reason_name
 from acme_ca.core.states import CertificateState
-from acme_ca.storage import search
-from acme_ca.storage.search import CertificateFilter, CertificateSort, FoundCertificate
+from acme_ca.storage import certificate_list
+from acme_ca.storage.certificate_list import CertificateFilter, CertificateSort, FoundCertificate
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
@@ -79,7 +79,7 @@ async def find(admin: Admin, call: Call) -> Page[ListedCertificate]:
     query: CertificateQuery = call.query
     now = admin.clock()
     wanted, sort = _filter(admin, call, query), _sort(query)
-    found = await search.certificates(
+    found = await certificate_list.find(
         admin.database,
         wanted,
         now=now,

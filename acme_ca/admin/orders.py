@@ -15,8 +15,8 @@ from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.ids import AccountId, AuthorizationId, OrderId
 from acme_ca.core.profiles import ProfileRef
 from acme_ca.core.states import AuthorizationStatus, ChallengeStatus, OrderStatus
-from acme_ca.storage import scopes, search, stories
-from acme_ca.storage.search import FoundOrder, OrderFilter, OrderSort
+from acme_ca.storage import order_list, scopes, stories
+from acme_ca.storage.order_list import FoundOrder, OrderFilter, OrderSort
 from acme_ca.storage.stories import AuthorizationStory, Event, OrderStory, Validation
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ class OrderStoryView(OrderView):
 
 async def find(admin: Admin, call: Call) -> Page[OrderView]:
     query: OrderQuery = call.query
-    found = await search.orders(
+    found = await order_list.find(
         admin.database,
         OrderFilter(
             status=query.status,

@@ -11,7 +11,7 @@ from acme_ca.cli.lists import show_list
 from acme_ca.cli.order import MostOption
 from acme_ca.cli.remote import Api, command, minute, show_json
 from acme_ca.core.states import CertificateState
-from acme_ca.storage.search import CertificateSort
+from acme_ca.storage.certificate_list import CertificateSort
 
 app = cert.app
 

@@ -3,9 +3,9 @@
 from acme_ca.core.crl import Scope
 from acme_ca.core.ids import serial_text
 from acme_ca.core.revocation import RevocationReason
-from acme_ca.storage import certificates, crls, search
+from acme_ca.storage import certificate_list, certificates, crls
+from acme_ca.storage.certificate_list import CertificateFilter
 from acme_ca.storage.crls import Shard
-from acme_ca.storage.search import CertificateFilter
 from tests.bench import search as search_bench
 from tests.bench.revocation import make_rows, serial_of
 from tests.support.records import ISSUER, NOW, stocked
@@ -34,10 +34,10 @@ async def test_the_certificates_of_the_search_fit_the_schema_and_are_found(datab
         indexes = await database.fetchval(INDEXES)
         await search_bench.make_rows(database_url, 200)
         assert await database.fetchval(INDEXES) == indexes
-        found = await search.certificates(
+        found = await certificate_list.find(
             database, CertificateFilter(below="lab.example.org"), now=NOW, limit=10
         )
         assert [one.identifiers[0].value for one in found.items] == ["box2.lab.example.org"]
         assert (
-            await search.certificates(database, CertificateFilter(text="host77"), now=NOW, limit=10)
+            await certificate_list.find(database, CertificateFilter(text="host77"), now=NOW, limit=10)
         ).items

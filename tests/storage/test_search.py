@@ -14,8 +14,8 @@ from acme_ca.core.identifiers import IdentifierType, is_below
 from acme_ca.core.ids import IssuerId
 from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import CertificateState
-from acme_ca.storage import issuers, search
-from acme_ca.storage.search import CertificateFilter, CertificateSort
+from acme_ca.storage import certificate_list, issuers, search
+from acme_ca.storage.certificate_list import CertificateFilter, CertificateSort
 from tests.support import records
 from tests.support.records import DAY, ISSUER, NOW
 
@@ -114,7 +114,7 @@ def has_word(row, names, word):
         any(beginning.startswith(word) for name in names for beginning in beginnings(name))
         or word == row["service"]
         or (
-            len(digits) >= search.SERIAL_BEGINNING
+            len(digits) >= certificate_list.SERIAL_BEGINNING
             and digits.isalnum()
             and digits.isascii()
             and row["serial"].startswith(digits)
@@ -133,7 +133,7 @@ async def everything(database, wanted, *, limit=1000, sort=CertificateSort.RECOR
     """Through all pages."""
     found, after = [], None
     while True:
-        page = await search.certificates(database, wanted, now=NOW, limit=limit, sort=sort, after=after)
+        page = await certificate_list.find(database, wanted, now=NOW, limit=limit, sort=sort, after=after)
         assert len(page.items) <= limit
         found += page.items
         if page.end is None:
@@ -181,7 +181,7 @@ WAYS = {
 def go(monkeypatch, way):
     """One of the ways that a search can go: all find the same."""
     for name, value in WAYS[way].items():
-        monkeypatch.setattr(search, name, value)
+        monkeypatch.setattr(certificate_list if name == "MEANINGS" else search, name, value)
 
 
 @pytest.mark.parametrize("wanted", CONDITIONS, ids=lambda wanted: str(wanted)[:60])
@@ -246,7 +246,7 @@ async def test_pages_neither_lose_nor_repeat_rows_while_rows_are_added(stocked):
     there = in_order([row for row in rows if fits(row, wanted)], sort)
     found, after = [], None
     while True:
-        page = await search.certificates(database, wanted, now=NOW, limit=3, sort=sort, after=after)
+        page = await certificate_list.find(database, wanted, now=NOW, limit=3, sort=sort, after=after)
         found += [one.serial for one in page.items]
         if (after := page.end) is None:
             break
