@@ -15,6 +15,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
+from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Network
 from acme_ca.core.problems import ErrorType, Problem, malformed
 from acme_ca.storage.database import DatabaseUnavailable
@@ -89,7 +90,8 @@ async def read_body(request: web.Request, *, most: int = MAX_BODY) -> bytes:
     it is too large.
     """
     if "Content-Encoding" in request.headers:
-        raise malformed("The request's body must be sent as it is, without a Content-Encoding.", status=415)
+        detail = "The request's body must be sent as it is, without a Content-Encoding."
+        raise malformed(detail, status=415, code=Code.MEDIA_TYPE_WRONG)
     try:
         if most != MAX_BODY:
             request = request.clone(client_max_size=most)
@@ -98,9 +100,11 @@ async def read_body(request: web.Request, *, most: int = MAX_BODY) -> bytes:
         async with asyncio.timeout(BODY_TIMEOUT):
             return await request.read()
     except TimeoutError:
-        raise malformed("The request's body did not arrive in time: send it again.", status=408) from None
+        detail = "The request's body did not arrive in time: send it again."
+        raise malformed(detail, status=408, code=Code.BODY_INCOMPLETE) from None
     except web.RequestPayloadError:
-        raise malformed("The request's body is broken off, or not what its header says.") from None
+        detail = "The request's body is broken off, or not what its header says."
+        raise malformed(detail, code=Code.BODY_INCOMPLETE) from None
 
 
 class ProblemProtocol(web.RequestHandler):
@@ -116,7 +120,7 @@ class ProblemProtocol(web.RequestHandler):
         message: str | None = None,  # noqa: ARG002  it may repeat what a stranger sent
     ) -> web.StreamResponse:
         detail = "This is not an HTTP/1.1 request that can be understood, or a part of it is too long."
-        response = problem_response(malformed(detail, status=status))
+        response = problem_response(malformed(detail, status=status, code=Code.NOT_HTTP))
         response.headers["Server"] = SERVER
         response.force_close()
         return response
@@ -226,20 +230,35 @@ async def _answer(
 
 def _check_expectation(request: web.Request) -> None:
     if request.headers.get("Expect", CONTINUE).lower() != CONTINUE:
-        raise malformed('The only expectation that is met is "100-continue" (RFC 9110 §10.1.1).', status=417)
+        raise malformed(
+            'The only expectation that is met is "100-continue" (RFC 9110 §10.1.1).',
+            status=417,
+            code=Code.EXPECTATION_FAILED,
+        )
 
 
 def _of_http(refusal: web.HTTPException) -> Problem:
     """What aiohttp refuses before any endpoint sees it."""
-    sentence = {
-        404: "There is nothing at this URL: ACME's directory lists what there is, and /api/docs the admin API.",
-        405: "This URL does not take this method: the header Allow says which. Most ACME resources take signed POST requests "
-        "only (RFC 8555 §6.3).",
-        413: f"The request's body is larger than {MAX_BODY} bytes.",
-    }.get(refusal.status, "The request cannot be understood.")
-    problem = malformed(sentence, status=max(refusal.status, 400))
+    sentence, code = _REFUSED.get(refusal.status, ("The request cannot be understood.", None))
+    problem = malformed(sentence, status=max(refusal.status, 400), code=code)
     problem.headers = {"Allow": refusal.headers["Allow"]} if "Allow" in refusal.headers else {}
     return problem
+
+
+_REFUSED: Mapping[int, tuple[str, Code]] = {
+    404: (
+        "There is nothing at this URL: ACME's directory lists what there is, and /api/docs the admin API.",
+        Code.URL_UNKNOWN,
+    ),
+    405: (
+        (
+            "This URL does not take this method: the header Allow says which. "
+            "Most ACME resources take signed POST requests only (RFC 8555 §6.3)."
+        ),
+        Code.METHOD_NOT_ALLOWED,
+    ),
+    413: (f"The request's body is larger than {MAX_BODY} bytes.", Code.BODY_TOO_LARGE),
+}
 
 
 def _unavailable(request_id: str) -> Problem:

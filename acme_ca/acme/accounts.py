@@ -173,6 +173,7 @@ class Accounts:
                 ErrorType.MALFORMED,
                 "The new key is the key of an account already: make a fresh one.",
                 status=409,
+                code=Code.EXISTS,
                 headers={"Location": self._urls.account(holder)},
             )
         return Account(

@@ -253,7 +253,8 @@ def check_standing(account: Account) -> None:
 
 def not_found() -> Problem:
     """The answer to who asks for what is not there, or not theirs."""
-    return malformed("There is no such resource, or it is another account's.", status=404)
+    detail = "There is no such resource, or it is another account's."
+    return malformed(detail, status=404, code=Code.NOT_FOUND)
 
 
 def _no_account() -> Problem:

@@ -34,6 +34,7 @@ from acme_ca.ca.served import Issuers
 from acme_ca.core.accounts import Account
 from acme_ca.core.certificates import Certificate
 from acme_ca.core.challenges import ChallengeType
+from acme_ca.core.codes import Code
 from acme_ca.core.ids import AccountId, AuthorizationId
 from acme_ca.core.orders import Authorization, Order
 from acme_ca.core.problems import Problem, malformed, unauthorized
@@ -116,7 +117,9 @@ async def orders(acme: Acme, request: AccountRequest, parameters: Parameters) ->
     size, after = acme.orders_page, parameters["after"]
     if after and not urls.is_id(after):
         raise malformed(
-            "This page of the orders list does not exist: begin with the account's orders URL.", status=404
+            "This page of the orders list does not exist: begin with the account's orders URL.",
+            status=404,
+            code=Code.NOT_FOUND,
         )
     ids = await order_store.order_ids(
         acme.database, request.account.id, after=after, limit=size + 1, now=acme.clock()
@@ -188,11 +191,14 @@ async def _chain(acme: Acme, request: AccountRequest, wanted: int) -> web.Respon
     _must_be_post_as_get(request)
     found = _own(request, Certificate)
     if found.der is None:
-        raise malformed("This certificate is not signed yet: poll its order.", status=404)
+        raise malformed(
+            "This certificate is not signed yet: poll its order.", status=404, code=Code.NOT_FOUND
+        )
     issuer = await acme.issuers.find(found.issuer)
     chains = (issuer.chain_pem, *issuer.alternates_pem)
     if wanted >= len(chains):
-        raise malformed("There is no such chain: see the links of the certificate's own URL.", status=404)
+        detail = "There is no such chain: see the links of the certificate's own URL."
+        raise malformed(detail, status=404, code=Code.NOT_FOUND)
     others = [acme.urls.certificate(found.serial, other) for other in range(len(chains)) if other != wanted]
     headers = CIMultiDict(("Link", f'<{url}>;rel="alternate"') for url in others)
     return web.Response(
@@ -232,7 +238,7 @@ async def challenge(acme: Acme, request: AccountRequest, parameters: Parameters)
         await _answered(acme, request, parameters, kind) if request.payload else _own(request, Authorization)
     )
     if kind not in found.offered and kind is not found.decisive:
-        raise malformed("This authorization has no such challenge.", status=404)
+        raise malformed("This authorization has no such challenge.", status=404, code=Code.NOT_FOUND)
     return json_response(
         messages.challenge_object(found, kind, acme.urls),
         headers=_while_processing(found),
@@ -368,7 +374,8 @@ def add_routes(application: web.Application, acme: Acme) -> None:
 def _signed(acme: Acme, route: Route) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
         if request.content_type != JOSE:
-            raise malformed(f"The request's Content-Type must be {JOSE} (RFC 8555 §6.2).", status=415)
+            detail = f"The request's Content-Type must be {JOSE} (RFC 8555 §6.2)."
+            raise malformed(detail, status=415, code=Code.MEDIA_TYPE_WRONG)
         # A query is taken apart only where there is one: that costs as much as the route.
         after = request.query.get("after", "") if "?" in request.raw_path else ""
         parameters = {"after": after, **request.match_info}

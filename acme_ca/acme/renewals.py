@@ -12,6 +12,7 @@ from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
 from acme_ca.core import renewal
 from acme_ca.core.certificates import Certificate
+from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import AccountId, serial_text
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
@@ -115,7 +116,8 @@ class Renewals:
 
 
 def _not_issued() -> Problem:
-    return malformed("This CA has issued no certificate of this identifier (RFC 9773 §4.1).", status=404)
+    detail = "This CA has issued no certificate of this identifier (RFC 9773 §4.1)."
+    return malformed(detail, status=404, code=Code.NOT_FOUND)
 
 
 def already_replaced() -> Problem:

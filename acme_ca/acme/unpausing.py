@@ -12,6 +12,7 @@ from acme_ca.acme.authentication import check_standing
 from acme_ca.acme.urls import Urls
 from acme_ca.core import base64url
 from acme_ca.core.actors import Actor
+from acme_ca.core.codes import Code
 from acme_ca.core.ids import AccountId
 from acme_ca.core.problems import Problem, malformed
 from acme_ca.storage import accounts
@@ -108,4 +109,5 @@ def _no_link() -> Problem:
     return malformed(
         "This link was not made by this CA, or is too old: order again, and the answer has a fresh one.",
         status=404,
+        code=Code.NOT_FOUND,
     )

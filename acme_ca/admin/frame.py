@@ -245,13 +245,14 @@ async def _body(request: web.Request, route: Route) -> bytes:
     try:
         body = await read_body(request, most=route.max_body)
     except web.HTTPRequestEntityTooLarge:
-        raise malformed(f"The body is larger than {route.max_body} bytes.", status=413) from None
+        detail = f"The body is larger than {route.max_body} bytes."
+        raise malformed(detail, status=413, code=Code.BODY_TOO_LARGE) from None
     if route.body is None:
         if body:
             raise _invalid([("body", "This route takes no body.")])
         return b""
     if body and request.content_type != JSON:
-        raise malformed(f"The body must be {JSON}.", status=HTTPStatus.UNSUPPORTED_MEDIA_TYPE)
+        raise malformed(f"The body must be {JSON}.", status=415, code=Code.MEDIA_TYPE_WRONG)
     return body
 
 

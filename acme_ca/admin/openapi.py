@@ -13,6 +13,7 @@ from acme_ca import __version__
 from acme_ca.admin.access import ROLES
 from acme_ca.admin.approvals import ApprovalView
 from acme_ca.admin.frame import JSON, PREFIXES, Model, Route
+from acme_ca.core.codes import Code
 from acme_ca.http import PROBLEM_JSON
 
 REFERENCE = "#/components/schemas/{model}"
@@ -43,11 +44,11 @@ _REFUSALS: Mapping[int, str] = {
     400: "A field is wrong: `errors` names each.",
     401: "No credential, or a wrong one.",
     403: "The role does not allow this.",
-    404: "There is no such thing.",
-    408: "The body did not arrive in time.",
+    404: f"There is no such thing: `{Code.NOT_FOUND}`.",
+    408: f"The body did not arrive in time: `{Code.BODY_INCOMPLETE}`.",
     409: "It is in a state in which this cannot be done.",
-    413: "The body is too large.",
-    415: "The body is no JSON.",
+    413: f"The body is too large: `{Code.BODY_TOO_LARGE}`.",
+    415: f"The body is not sent as JSON: `{Code.MEDIA_TYPE_WRONG}`.",
     429: "Too many wrong credentials, or a limit: `Retry-After` says how long to wait, in seconds.",
     500: "Something went wrong in the server; its log tells more.",
     503: "The database, or a key, is out of reach: `Retry-After` says when to try again, in seconds.",

@@ -22,6 +22,23 @@ class Code(StrEnum):
         member.explanation = explanation
         return member
 
+    # -------------------------------------------------------- of requests as such
+    URL_UNKNOWN = "url-unknown", "There is nothing at this URL: it is misspelt, or of another server."
+    METHOD_NOT_ALLOWED = (
+        "method-not-allowed",
+        "The URL does not take this method; the header Allow says which.",
+    )
+    NOT_HTTP = "not-http", "It is no request that can be understood, or a part of its head is too long."
+    MEDIA_TYPE_WRONG = (
+        "media-type-wrong",
+        "The body is of another Content-Type than the URL takes, or packed by a Content-Encoding.",
+    )
+    BODY_TOO_LARGE = "body-too-large", "The body is larger than the URL takes."
+    BODY_INCOMPLETE = "body-incomplete", "The body did not arrive, not in time or not in full: send it again."
+    EXPECTATION_FAILED = "expectation-failed", "The header Expect asks for more than 100-continue."
+    NOT_FOUND = "not-found", "There is no such thing, or it is another's."
+    CONFLICT = "conflict", "The thing is in a state in which this cannot be done."
+
     # -------------------------------------------------------- of requests to the admin API
     CREDENTIALS_MISSING = "credentials-missing", "The request has neither a token nor a client certificate."
     CREDENTIALS_WRONG = "credentials-wrong", "The token or certificate is unknown, revoked or expired."
@@ -33,8 +50,6 @@ class Code(StrEnum):
     FORBIDDEN = "forbidden", "The role, or the services that it is for, do not allow this."
     FIELD_INVALID = "field-invalid", "A field is missing, unknown or of a wrong kind; `errors` names each."
     NOT_JSON = "not-json", "The body is no JSON object."
-    NOT_FOUND = "not-found", "There is no such thing."
-    CONFLICT = "conflict", "The thing is in a state in which this cannot be done."
     SERVICE_NOT_APPROVED = "service-not-approved", "The service waits for approval, or is retired."
     ALREADY_REVOKED = "already-revoked", "The certificate is revoked, or on hold, already."
     EXISTS = "exists", "There is one with this name already."

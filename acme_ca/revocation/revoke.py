@@ -71,7 +71,9 @@ class Revocation:
         """Raises Problem (`malformed`, 404)."""
         certificate = await certificates.find(self._database, serial)
         if certificate is None:
-            raise malformed("There is no certificate with this serial number.", status=404)
+            raise malformed(
+                "There is no certificate with this serial number.", status=404, code=Code.NOT_FOUND
+            )
         return certificate
 
     async def take_back(
@@ -105,7 +107,8 @@ class Revocation:
         revocation.check_circumstances(invalid_since=None, comment=comment, now=now)
         if not await certificates.release(self._database, serial, actor=by, comment=comment, now=now):
             await self.find(serial)
-            raise malformed("This certificate is not on hold: there is nothing to release.", status=409)
+            detail = "This certificate is not on hold: there is nothing to release."
+            raise malformed(detail, status=409, code=Code.CONFLICT)
 
     async def revoke_issuer(self, issuer: IssuerId, *, by: Actor, reason: RevocationReason) -> None:
         """Take a CA certificate back: the CRL of the CA that signed it lists it. It signs status only from then on.
@@ -137,7 +140,9 @@ class Revocation:
         certificate = await certificates.find(self._database, serial_text(_parse(der).serial_number))
         if certificate is None or certificate.der != der:
             raise malformed(
-                "This certificate was not issued by this CA, or not in exactly these bytes.", status=404
+                "This certificate was not issued by this CA, or not in exactly these bytes.",
+                status=404,
+                code=Code.NOT_FOUND,
             )
         return certificate
 

@@ -10,6 +10,7 @@ from aiohttp.web_request import BaseRequest
 
 from acme_ca.acme.endpoints import ROUTES
 from acme_ca.acme.urls import ID
+from acme_ca.core.codes import Code
 from acme_ca.core.problems import ErrorType
 from tests.support.client import Answer, assert_problem, assert_refused
 from tests.support.fixtures import IN_SESSION_LOOP
@@ -532,13 +533,14 @@ async def test_6_7_an_unknown_url_is_a_404_problem(ca, account, method, path):
 async def test_6_7_an_unknown_url_beside_acme_is_a_404_problem(ca):
     for client in (ca.client, ca.plain):
         answer = await client.request("GET", client.public_url + "/nothing-here")
-        assert_problem(answer, MALFORMED, status=404)
+        assert assert_problem(answer, MALFORMED, status=404)["code"] == Code.URL_UNKNOWN
         assert "Replay-Nonce" not in answer.headers
 
 
 async def test_6_7_what_does_not_exist_is_404(ca, account):
     for path in ("order/", "authz/", "cert/"):
-        assert_problem(await account.read(ca.client.url(path + "0" * 32)), MALFORMED, status=404)
+        missing = assert_problem(await account.read(ca.client.url(path + "0" * 32)), MALFORMED, status=404)
+        assert missing["code"] == Code.NOT_FOUND
     for path in (f"order/{'0' * 32}/finalize", f"chall/{'0' * 32}/http-01"):
         assert_problem(await account.post(ca.client.url(path), {}), MALFORMED, status=404)
 

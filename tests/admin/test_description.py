@@ -6,6 +6,8 @@ import pytest
 
 from acme_ca.admin.openapi import document
 from acme_ca.admin.routes import ROUTES
+from acme_ca.core.codes import Code
+from tests.support.admin import assert_refused
 from tests.support.fixtures import IN_SESSION_LOOP
 
 pytestmark = IN_SESSION_LOOP
@@ -46,4 +48,5 @@ async def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(ca):
 
 @pytest.mark.parametrize("path", ["/api", "/api/", "/api/v1", "/api/v2/tokens", "/api/tokens/", "/api/docs/"])
 async def test_what_is_not_there_is_404(ca, path):
-    assert (await ca.client.request("GET", ca.client.public_url + path)).status == 404
+    answer = await ca.client.request("GET", ca.client.public_url + path)
+    assert_refused(answer, Code.URL_UNKNOWN, status=404)

@@ -145,12 +145,12 @@ async def test_a_time_is_written_as_one(administrator, time):
 async def test_a_body_that_is_too_large_or_of_another_kind_is_refused(administrator):
     for size in (70_000, 1 << 20):
         answer = await administrator.ask("POST", "/tokens", b" " * size)
-        assert_refused(answer, "malformed", "65536 bytes", status=413)
+        assert_refused(answer, Code.BODY_TOO_LARGE, "65536 bytes", status=413)
     for kind in ("application/x-www-form-urlencoded", "text/plain", "application/jsonl", ""):
         answer = await administrator.ask("POST", "/tokens", b"{}", headers={"Content-Type": kind})
-        assert_refused(answer, "malformed", "application/json", status=415)
+        assert_refused(answer, Code.MEDIA_TYPE_WRONG, "application/json", status=415)
     packed = await administrator.ask("POST", "/tokens", b"{}", headers={"Content-Encoding": "gzip"})
-    assert_refused(packed, "malformed", "Content-Encoding", status=415)
+    assert_refused(packed, Code.MEDIA_TYPE_WRONG, "Content-Encoding", status=415)
     for method, path in (("GET", "/tokens"), ("DELETE", "/services/x"), ("GET", "/ca/bundle")):
         answer = await administrator.ask(method, path, {})
         assert_refused(answer, Code.FIELD_INVALID, "takes no body", status=400, field="body")
@@ -158,10 +158,11 @@ async def test_a_body_that_is_too_large_or_of_another_kind_is_refused(administra
 
 async def test_no_route_and_no_such_method_are_problems_too(administrator):
     answer = await administrator.ask("DELETE", "/tokens")
-    assert_refused(answer, "malformed", "method", status=405)
+    assert_refused(answer, Code.METHOD_NOT_ALLOWED, "method", status=405)
     assert set(answer.headers["Allow"].split(",")) == {"GET", "POST"}
     for method, path in (("GET", "/nonesuch"), ("POST", "/tokens/0/1/2/3"), ("GET", "/tokens/")):
-        assert_refused(await administrator.ask(method, path), "malformed", "nothing at this URL", status=404)
+        answer = await administrator.ask(method, path)
+        assert_refused(answer, Code.URL_UNKNOWN, "nothing at this URL", status=404)
 
 
 async def test_what_is_no_json_is_told_in_plain_words(administrator):

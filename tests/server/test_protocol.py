@@ -60,7 +60,7 @@ async def test_what_is_no_http_is_answered_with_a_problem_document(address, sent
     assert status == b"400"
     assert fields["Content-Type"] == http.PROBLEM_JSON
     assert fields["Server"] == "acme-ca"
-    assert body["type"] == "urn:ietf:params:acme:error:malformed"
+    assert (body["type"], body["code"]) == ("urn:ietf:params:acme:error:malformed", "not-http")
     assert "aaaa" not in body["detail"], "nothing is echoed"
 
 
@@ -69,7 +69,7 @@ async def test_a_body_that_does_not_come_is_waited_for_a_bounded_time(address, m
     half = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf"
     status, _, body = await answer(address, half)
     assert status == b"408"
-    assert body["status"] == 408
+    assert (body["status"], body["code"]) == (408, "body-incomplete")
 
 
 async def test_a_coded_body_is_not_even_decoded(address, caplog):
@@ -77,6 +77,6 @@ async def test_a_coded_body_is_not_even_decoded(address, caplog):
     body = b"this is no gzip"
     head = f"POST / HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: {len(body)}\r\n\r\n"
     status, _, problem = await answer(address, head.encode() + body)
-    assert (status, problem["status"]) == (b"415", 415)
+    assert (status, problem["status"], problem["code"]) == (b"415", 415, "media-type-wrong")
     await asyncio.sleep(0)
     assert not [record for record in caplog.records if record.levelname == "ERROR"]

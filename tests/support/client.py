@@ -26,6 +26,7 @@ from cryptography import x509
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from acme_ca.core.codes import Code
 from acme_ca.core.problems import ERROR_NAMESPACE, ErrorType
 from tests.support.dns import DnsServer
 from tests.support.issuing import csr as make_csr
@@ -334,12 +335,24 @@ def payload_bytes(payload: Any) -> bytes:
     return payload if isinstance(payload, bytes) else compact(payload)
 
 
+CODES = {
+    404: [Code.NOT_FOUND, Code.URL_UNKNOWN],
+    405: [Code.METHOD_NOT_ALLOWED],
+    408: [Code.BODY_INCOMPLETE],
+    413: [Code.BODY_TOO_LARGE],
+    415: [Code.MEDIA_TYPE_WRONG],
+    417: [Code.EXPECTATION_FAILED],
+}
+"""Those of refusals whose HTTP status alone says why, whatever was asked for."""
+
+
 def assert_problem(answer: Answer, kind: ErrorType, *words: str, status: int | None = None) -> dict[str, Any]:
     """A problem document of this type (RFC 7807, RFC 8555 §6.7) with a sentence for a person; the document."""
     assert answer.error == kind, (answer.status, answer.body)
     assert status is None or answer.status == status, answer
     problem: dict[str, Any] = answer.json
     assert problem["status"] == answer.status
+    assert problem["code"] in CODES.get(answer.status, [problem["code"]]), problem
     assert re.fullmatch(r".+\.", problem["detail"]), problem
     assert "identifier" not in problem, "only subproblems have it (RFC 8555 §6.7.1)"
     assert all(word in problem["detail"] for word in words), problem
