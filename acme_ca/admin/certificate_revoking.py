@@ -14,7 +14,7 @@ from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import AccountId, EabKeyId, IssuerId, Serial
 from acme_ca.core.names import identifier_of
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.core.revocation import HOLD, MAX_COMMENT, REASONS, RevocationReason
+from acme_ca.core.revocation import HOLD, MAX_COMMENT, REASONS, FinalReason, RevocationReason
 from acme_ca.core.services import ServiceId
 from acme_ca.core.texts import PRINTABLE, ShortText
 from acme_ca.storage.bulk import Filter
@@ -23,20 +23,10 @@ if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
 
 Comment = Annotated[str, Field(max_length=MAX_COMMENT, pattern=PRINTABLE)]
-ReasonName = Literal[
-    "unspecified",
-    "keyCompromise",
-    "cACompromise",
-    "affiliationChanged",
-    "superseded",
-    "cessationOfOperation",
-    "privilegeWithdrawn",
-    "aACompromise",
-]
 
 
 class Revocation(Model):
-    reason: ReasonName = "unspecified"
+    reason: FinalReason = "unspecified"
     """RFC 5280 §5.3.1. With keyCompromise its key is refused from then on."""
     comment: Comment | None = None
     """Why: one line for operators."""
@@ -71,7 +61,7 @@ class BulkWish(Model):
     key_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
     issued_from: AwareDatetime | None = None
     issued_before: AwareDatetime | None = None
-    reason: ReasonName | Literal["certificateHold"] = "unspecified"
+    reason: FinalReason | Literal["certificateHold"] = "unspecified"
     comment: Comment | None = None
     """Why: one line for operators."""
     dry_run: bool = True

@@ -12,10 +12,9 @@ from pydantic import AwareDatetime, Field
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_key, page, read_moment
-from acme_ca.core import revocation
 from acme_ca.core.durations import Duration
 from acme_ca.core.eab import UNRESTRICTED, EabKey, EabKeyState, Restrictions
-from acme_ca.core.revocation import REASONS
+from acme_ca.core.revocation import REASONS, FinalReason
 from acme_ca.core.texts import ShortText
 from acme_ca.lifecycle.eab import no_such_key
 from acme_ca.storage import scopes
@@ -109,8 +108,8 @@ class EndedEabKey(Model):
 
 
 class CertificatesEnd(Model):
-    reason: Annotated[str, Field(max_length=40)]
-    """By its name in RFC 5280 §5.3.1, as `privilegeWithdrawn`."""
+    reason: FinalReason
+    """RFC 5280 §5.3.1."""
     comment: ShortText
     """Kept with each certificate."""
 
@@ -200,17 +199,11 @@ async def revoke(admin: Admin, call: Call) -> EndedEabKey:
 
 async def revoke_certificates(admin: Admin, call: Call) -> EndedCertificates:
     wish: CertificatesEnd = call.body
-    reason = REASONS.get(wish.reason)
-    if reason is None or reason is revocation.HOLD:
-        raise invalid_field("reason", f"It must be one of {', '.join(sorted(set(REASONS) - {_HOLD}))}.")
     key = await _theirs(admin, call)
     gone = await admin.eab_keys.revoke_certificates(
-        key.id, reason=reason, comment=wish.comment, actor=call.actor
+        key.id, reason=REASONS[wish.reason], comment=wish.comment, actor=call.actor
     )
     return EndedCertificates(revoked=gone)
-
-
-_HOLD = revocation.reason_name(revocation.HOLD)
 
 
 async def _theirs(admin: Admin, call: Call) -> EabKey:

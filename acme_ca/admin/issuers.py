@@ -29,7 +29,7 @@ from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.ids import serial_text
 from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.keys import key_name
-from acme_ca.core.revocation import REASONS
+from acme_ca.core.revocation import REASONS, FinalReason
 from acme_ca.core.states import IssuerState
 from acme_ca.core.texts import ShortText
 
@@ -45,16 +45,6 @@ INTERMEDIATE_DAYS = certify.INTERMEDIATE_LIFETIME.days
 Pem = Annotated[str, StringConstraints(max_length=MAX_PEM)]
 Days = Annotated[int, Field(ge=1, le=LONGEST_DAYS)]
 Name = Annotated[str, StringConstraints(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
-CaReason = Literal[
-    "unspecified",
-    "keyCompromise",
-    "cACompromise",
-    "affiliationChanged",
-    "superseded",
-    "cessationOfOperation",
-    "privilegeWithdrawn",
-    "aACompromise",
-]
 
 
 class IssuerView(Model):
@@ -157,7 +147,7 @@ class WishForCross(Model):
 
 
 class WishForRevocation(Model):
-    reason: CaReason
+    reason: FinalReason
     """Of RFC 5280 §5.3.1."""
 
 

@@ -23,7 +23,7 @@ from acme_ca.ca.issuers import Issuer, IssuerError
 from acme_ca.ca.keystore import KeyKind, KeyStoreError, PrivateKey
 from acme_ca.ca.rotation import Brought, Rotation
 from acme_ca.ca.served import Issuers
-from acme_ca.cli.cert import Reason
+from acme_ca.cli.cert import ReasonOption
 from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import (
     ConfigOption,
@@ -395,7 +395,7 @@ def revoke(
     api: Api,
     issuer: IssuerArgument,
     *,
-    reason: Annotated[Reason, typer.Option(help="The reason of RFC 5280 §5.3.1.")],
+    reason: ReasonOption,
     yes: YesOption = False,
 ) -> None:
     """Take a CA certificate back: the CRL of the CA above lists it, and it is retired. Activate a successor first."""

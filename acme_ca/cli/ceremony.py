@@ -24,7 +24,7 @@ from acme_ca.ca.issuers import IssuerError
 from acme_ca.ca.keystore import KeyStoreError
 from acme_ca.ca.shares import Share, ShareError
 from acme_ca.cli.ca import INTERMEDIATE_DAYS, DaysOption, ExcludeOption, PermitOption
-from acme_ca.cli.cert import Reason
+from acme_ca.cli.cert import ReasonOption
 from acme_ca.cli.crl import read_list
 from acme_ca.cli.holders import Holders, holders
 from acme_ca.cli.options import ConfigOption, JsonOption, console, load_settings, with_password
@@ -284,7 +284,7 @@ def sign_crl(
             metavar="SERIAL", help="A certificate of the root to be revoked, hexadecimal. Repeatable."
         ),
     ] = None,
-    reason: Annotated[Reason, typer.Option(help="The reason of RFC 5280 §5.3.1.")] = "unspecified",
+    reason: ReasonOption = "unspecified",
     days: Annotated[
         int | None, typer.Option(min=1, help="Until the next one; without it as the list says, or a year.")
     ] = None,

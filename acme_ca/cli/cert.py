@@ -8,7 +8,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
@@ -18,6 +18,7 @@ from acme_ca.cli.options import console
 from acme_ca.cli.remote import Api, Refused, YesOption, command, confirm, part, show_facts, show_json
 from acme_ca.config import ConfigurationError
 from acme_ca.core.ids import Serial, read_serial
+from acme_ca.core.revocation import FinalReason
 
 app = typer.Typer(help="Certificates: issue, look, revoke, hold, have renewed.", no_args_is_help=True)
 
@@ -27,16 +28,7 @@ SerialArgument = Annotated[
     str, typer.Argument(metavar="SERIAL", help="The serial number, hexadecimal; colons are welcome.")
 ]
 CommentOption = Annotated[str | None, typer.Option(help="Why: a note for operators.")]
-Reason = Literal[
-    "unspecified",
-    "keyCompromise",
-    "cACompromise",
-    "affiliationChanged",
-    "superseded",
-    "cessationOfOperation",
-    "privilegeWithdrawn",
-    "aACompromise",
-]
+ReasonOption = Annotated[FinalReason, typer.Option(help="The reason of RFC 5280 §5.3.1.")]
 CsrOption = Annotated[
     Path | None, typer.Option("--csr", metavar="FILE", help="A PKCS #10 request, PEM or DER.")
 ]
@@ -192,7 +184,7 @@ def revoke(
     api: Api,
     serial: SerialArgument,
     *,
-    reason: Annotated[Reason, typer.Option(help="The reason of RFC 5280 §5.3.1.")] = "unspecified",
+    reason: ReasonOption = "unspecified",
     comment: CommentOption = None,
     invalid_since: Annotated[
         datetime | None,
@@ -261,7 +253,7 @@ def revoke_many(
     issued_before: Annotated[
         datetime | None, typer.Option(formats=TIMES, help="Issued before that (UTC).")
     ] = None,
-    reason: Annotated[Reason, typer.Option(help="The reason of RFC 5280 §5.3.1.")] = "unspecified",
+    reason: ReasonOption = "unspecified",
     comment: CommentOption = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be done.")] = False,
     yes: YesOption = False,

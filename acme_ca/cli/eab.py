@@ -22,7 +22,7 @@ from acme_ca.cli.remote import (
 )
 from acme_ca.config import ConfigurationError
 from acme_ca.core.eab import EabKeyState
-from acme_ca.core.revocation import REASONS
+from acme_ca.core.revocation import FinalReason
 
 app = typer.Typer(help="Keys for external account binding.", no_args_is_help=True)
 
@@ -203,10 +203,8 @@ def revoke(
     *,
     reason: ReasonOption = "revoked by an operator",
     revoke_certificates: Annotated[
-        str | None,
-        typer.Option(
-            metavar="REASON", help=f"Also take back its accounts' certificates: {', '.join(sorted(REASONS))}."
-        ),
+        FinalReason | None,
+        typer.Option(help="Also take back its accounts' certificates, for this reason of RFC 5280 §5.3.1."),
     ] = None,
     yes: YesOption = False,
 ) -> None:

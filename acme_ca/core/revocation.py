@@ -7,7 +7,7 @@ A revocation for good stays one, and its reason only ever becomes the gravest, k
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from cryptography import x509
 
@@ -29,6 +29,19 @@ class RevocationReason(IntEnum):
     CERTIFICATE_HOLD = 6
     PRIVILEGE_WITHDRAWN = 9
     AA_COMPROMISE = 10
+
+
+FinalReason = Literal[
+    "unspecified",
+    "keyCompromise",
+    "cACompromise",
+    "affiliationChanged",
+    "superseded",
+    "cessationOfOperation",
+    "privilegeWithdrawn",
+    "aACompromise",
+]
+"""The RFC's names of those that end a certificate for good."""
 
 
 HOLD = RevocationReason.CERTIFICATE_HOLD

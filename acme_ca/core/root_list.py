@@ -5,18 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from acme_ca.core import crl
 from acme_ca.core.crl import Entry, Scope, UnsignedCrl
 from acme_ca.core.ids import IssuerId, Serial
-from acme_ca.core.revocation import HOLD, REASONS
-
-
-def _a_reason(name: str) -> str:
-    if name not in REASONS or REASONS[name] is HOLD:
-        raise ValueError("it is no reason for the revocation of a CA certificate")
-    return name
+from acme_ca.core.revocation import REASONS, FinalReason
 
 
 class RevokedCa(BaseModel):
@@ -26,7 +20,7 @@ class RevokedCa(BaseModel):
     subject: str
     """For those who read it."""
     revoked: AwareDatetime
-    reason: Annotated[str, AfterValidator(_a_reason)]
+    reason: FinalReason
 
     @property
     def entry(self) -> Entry:

@@ -1,13 +1,22 @@
 """Which reason may follow which: RFC 5280 §5.3.1, and the rule that a revocation for good stays one."""
 
 from datetime import UTC, datetime, timedelta
+from typing import get_args
 
 import pytest
 
 from acme_ca.core import revocation
 from acme_ca.core.ids import read_serial
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.core.revocation import HOLD, KEY_COMPROMISE, REASONS, REASONS_AFTER, RevocationReason, why_not
+from acme_ca.core.revocation import (
+    HOLD,
+    KEY_COMPROMISE,
+    REASONS,
+    REASONS_AFTER,
+    FinalReason,
+    RevocationReason,
+    why_not,
+)
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 FOR_GOOD = sorted(set(RevocationReason) - {HOLD, KEY_COMPROMISE})
@@ -54,6 +63,10 @@ def test_the_reasons_have_the_names_of_the_rfc():
         "privilegeWithdrawn": 9,
         "aACompromise": 10,
     }
+
+
+def test_all_but_a_hold_are_final():
+    assert {REASONS[name] for name in get_args(FinalReason)} == set(RevocationReason) - {HOLD}
 
 
 @pytest.mark.parametrize(
