@@ -28,7 +28,7 @@ from acme_ca.core.orders import Authorization
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.scopes import ApprovedScope
 from acme_ca.core.states import AuthorizationStatus
-from acme_ca.storage import orders
+from acme_ca.storage import authorizations
 from acme_ca.storage.database import Database, DatabaseUnavailable
 from acme_ca.storage.signers import Credential, Signer
 from acme_ca.validation.validator import Validator
@@ -161,7 +161,7 @@ class Authorizations:
             scope=self._policies.scope_for(account, identifier),
         )
         charges = self._limits.of_authorization(Requester.of(account, client, policy.restrictions))
-        made = await orders.create_authorization(self._database, authorization, charges=charges, now=now)
+        made = await authorizations.create(self._database, authorization, charges=charges, now=now)
         if not isinstance(made, Authorization):
             raise self._limits.problem(made, account=account.id)
         return made
@@ -172,7 +172,7 @@ class Authorizations:
         self, authorization: Authorization, payload: Mapping[str, Any], *, client: str
     ) -> Authorization:
         """Deactivation (RFC 8555 §7.5.2); anything else changes nothing."""
-        if messages.wants_deactivation(payload) and await orders.deactivate_authorization(
+        if messages.wants_deactivation(payload) and await authorizations.deactivate(
             self._database, authorization.id, client=client, now=self._clock()
         ):
             return replace(authorization, status=AuthorizationStatus.DEACTIVATED)
@@ -187,13 +187,13 @@ class Authorizations:
         when it takes longer. What is known of the signer is still to be confirmed.
         """
         now = self._clock()
-        signer, found, begun = await orders.answer(
+        signer, found, begun = await authorizations.answer(
             self._database, credential, authorization, kind, due=now + self._rules.attempt, now=now
         )
         if found is None or not begun:
             return signer, found
         task = self._start(
-            orders.OpenAttempt(
+            authorizations.OpenAttempt(
                 authorization_id=found.id,
                 account_id=credential.account,
                 identifier=found.identifier,
@@ -209,7 +209,7 @@ class Authorizations:
 
     # ------------------------------------------------------------ validations under way
 
-    def _start(self, opened: orders.OpenAttempt) -> asyncio.Task[_Settlement | None]:
+    def _start(self, opened: authorizations.OpenAttempt) -> asyncio.Task[_Settlement | None]:
         attempt = Attempt(
             authorization_id=opened.authorization_id,
             identifier=opened.identifier,
@@ -244,7 +244,7 @@ class Authorizations:
         # However late it is used again, it outlives the order that uses it.
         valid_until = now + self._rules.lifetime + self._rules.reuse
         try:
-            settled = await orders.settle(
+            settled = await authorizations.settle(
                 self._database,
                 attempt,
                 outcome,
@@ -272,7 +272,7 @@ class Authorizations:
         """After a wait: the time for the attempt begins now, unless somebody else has ended it."""
         now = self._clock()
         with contextlib.suppress(DatabaseUnavailable):
-            return await orders.renew_attempt(
+            return await authorizations.renew_attempt(
                 self._database, attempt.authorization_id, due=now + self._rules.attempt, now=now
             )
         return False
@@ -281,7 +281,9 @@ class Authorizations:
         """Make the attempts again whose process died. Returns how many."""
         now = self._clock()
         due = now + self._rules.attempt
-        open_attempts = await orders.take_over_attempts(self._database, due=due, limit=SWEEP_BATCH, now=now)
+        open_attempts = await authorizations.take_over_attempts(
+            self._database, due=due, limit=SWEEP_BATCH, now=now
+        )
         for attempt in open_attempts:
             if attempt.authorization_id not in self._under_way:
                 self._start(attempt)
@@ -297,7 +299,7 @@ class Authorizations:
             task.cancel()
         left = [authorization for authorization, task in tasks.items() if task in unfinished]
         with contextlib.suppress(DatabaseUnavailable):  # then they fall due by themselves, only later
-            await orders.put_back_attempts(self._database, left, now=self._clock())
+            await authorizations.put_back_attempts(self._database, left, now=self._clock())
 
 
 def _settled(authorization: Authorization, settlement: _Settlement | None) -> Authorization:

@@ -121,7 +121,7 @@ async def orders(acme: Acme, request: AccountRequest, parameters: Parameters) ->
             status=404,
             code=Code.NOT_FOUND,
         )
-    ids = await order_store.order_ids(
+    ids = await order_store.living_ids(
         acme.database, request.account.id, after=after, limit=size + 1, now=acme.clock()
     )
     links = [(acme.urls.orders(request.account.id, ids[size - 1]), "next")] if len(ids) > size else []

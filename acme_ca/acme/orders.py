@@ -156,7 +156,7 @@ class Orders:
             )
             for identifier, scope in wanted.scopes.items()
         ]
-        signer, made = await orders.create_order(
+        signer, made = await orders.create(
             self._database,
             credential,
             order,

@@ -33,8 +33,8 @@ from acme_ca.core.policy import Ruling
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.profiles import Profile
 from acme_ca.core.scopes import ApprovedScope
+from acme_ca.storage import authorizations, limits, orders
 from acme_ca.storage import keys as key_store
-from acme_ca.storage import limits, orders
 from acme_ca.storage.database import Database
 from acme_ca.storage.limits import Refused
 from acme_ca.validation.dns01 import Unpublished
@@ -256,7 +256,7 @@ class Preflight:
     # ------------------------------------------------------------ what its validations would meet
 
     async def _look_around(self, question: Question, wanted: Wanted, trial: Trial) -> None:
-        held = await orders.reusable(
+        held = await authorizations.reusable(
             self._database,
             wanted.account.id,
             wanted.wish.identifiers,

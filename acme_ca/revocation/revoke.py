@@ -17,7 +17,7 @@ from acme_ca.core.ids import AccountId, IssuerId, Serial, serial_text
 from acme_ca.core.keys import PublicKey
 from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
 from acme_ca.core.revocation import KEY_COMPROMISE, SUBSCRIBER_REASONS, RevocationReason, reason_name
-from acme_ca.storage import certificates, issuers, orders
+from acme_ca.storage import authorizations, certificates, issuers
 from acme_ca.storage.database import Database
 
 
@@ -154,7 +154,7 @@ class Revocation:
                     "The key in \"jwk\" is not the certificate's: sign with the certificate's own key or an account."
                 )
             return Actor(f"key:{keys.spki_sha256(by.key).hex()}", by.source)
-        if certificate.account_id != by.account and not await orders.holds_all(
+        if certificate.account_id != by.account and not await authorizations.holds_all(
             self._database, by.account, certificate.identifiers, now=self._clock()
         ):
             raise unauthorized(

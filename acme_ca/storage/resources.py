@@ -7,7 +7,7 @@ from enum import Enum
 
 from acme_ca.core.certificates import Certificate
 from acme_ca.core.orders import Authorization, Order
-from acme_ca.storage import certificates, orders
+from acme_ca.storage import authorizations, certificates, orders
 from acme_ca.storage.database import Database, Row
 from acme_ca.storage.signers import READING, SIGNER_COLUMNS, Credential, Signer, signer_of
 
@@ -17,9 +17,11 @@ OwnedResource = Order | Authorization | Certificate
 class Resource(Enum):
     """The kinds of things; each is found only when it belongs to the signer."""
 
-    ORDER = f"{orders.ORDER_COLUMNS} FROM signer a LEFT JOIN ({orders.ORDER_SOURCE}) o ON o.id = $5 AND o.account_id = a.id"
+    ORDER = (
+        f"{orders.COLUMNS} FROM signer a LEFT JOIN ({orders.SOURCE}) o ON o.id = $5 AND o.account_id = a.id"
+    )
     AUTHORIZATION = (
-        f"{orders.AUTHORIZATION_COLUMNS} FROM signer a LEFT JOIN authz z ON z.id = $5 AND z.account_id = a.id"
+        f"{authorizations.COLUMNS} FROM signer a LEFT JOIN authz z ON z.id = $5 AND z.account_id = a.id"
     )
     CERTIFICATE = f"{certificates.COLUMNS} FROM signer a LEFT JOIN certificate c ON c.serial = $5 AND c.account_id = a.id"
 
@@ -45,7 +47,7 @@ def _resource(row: Row, resource: Resource | None, now: datetime) -> OwnedResour
     if resource is Resource.ORDER:
         return orders.order_of(row, now) if row["order_id"] is not None else None
     if resource is Resource.AUTHORIZATION:
-        return orders.authorization_of(row, now) if row["authz_id"] is not None else None
+        return authorizations.authorization_of(row, now) if row["authz_id"] is not None else None
     if resource is Resource.CERTIFICATE:
         return certificates.certificate_of(row) if row["serial"] is not None else None
     return None

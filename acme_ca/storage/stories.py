@@ -12,14 +12,8 @@ from typing import Any
 from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.ids import AuthorizationId, OrderId
 from acme_ca.core.orders import Authorization, Order
+from acme_ca.storage import authorizations, orders
 from acme_ca.storage.database import Database, Row, from_json
-from acme_ca.storage.orders import (
-    AUTHORIZATION_COLUMNS,
-    ORDER_COLUMNS,
-    ORDER_SOURCE,
-    authorization_of,
-    order_of,
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,13 +67,13 @@ _SERVICE = (
 
 async def order(database: Database, id_: OrderId, *, now: datetime) -> OrderStory | None:
     row = await database.fetchrow(
-        f"""SELECT {ORDER_COLUMNS}, o.created, {_SERVICE.format("o.account_id")}
-            FROM (SELECT * FROM ({ORDER_SOURCE}) s WHERE s.id = $1) o""",
+        f"""SELECT {orders.COLUMNS}, o.created, {_SERVICE.format("o.account_id")}
+            FROM (SELECT * FROM ({orders.SOURCE}) s WHERE s.id = $1) o""",
         id_,
     )
     if row is None:
         return None
-    found = order_of(row, now)
+    found = orders.order_of(row, now)
     told = await _authorizations(database, found.authorizations, now)
     objects = [
         f"order:{found.id}",
@@ -105,7 +99,7 @@ async def _authorizations(
     database: Database, ids: Sequence[AuthorizationId], now: datetime
 ) -> dict[AuthorizationId, AuthorizationStory]:
     rows = await database.fetch(
-        f"""SELECT {AUTHORIZATION_COLUMNS}, z.created, {_SERVICE.format("z.account_id")}
+        f"""SELECT {authorizations.COLUMNS}, z.created, {_SERVICE.format("z.account_id")}
             FROM authz z WHERE z.id = ANY ($1)""",
         list(ids),
     )
@@ -115,7 +109,7 @@ async def _authorizations(
     )
     return {
         row["authz_id"]: AuthorizationStory(
-            authorization=authorization_of(row, now),
+            authorization=authorizations.authorization_of(row, now),
             created=row["created"],
             service=row["service"],
             validations=tuple(_validation(one) for one in validations if one["authz_id"] == row["authz_id"]),

@@ -15,7 +15,7 @@ from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.renewal import SuggestedWindow
 from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import IssuerState
-from acme_ca.storage import accounts, certificates, issuers, orders, renewals
+from acme_ca.storage import accounts, authorizations, certificates, issuers, renewals
 from acme_ca.storage import keys as key_store
 from acme_ca.storage import profiles as profile_store
 from tests.support import records
@@ -135,9 +135,11 @@ async def test_what_merely_expired_is_not_told_of(database):
     failed = Outcome(problem=Problem(ErrorType.CONNECTION, "Nobody is there."))
     attempt, until = records.attempt(authorization, "a.example"), NOW + timedelta(days=7)
     late = NOW + timedelta(days=400)
-    assert not await orders.settle(database, attempt, failed, valid_until=until, now=late)
+    assert not await authorizations.settle(database, attempt, failed, valid_until=until, now=late)
     assert (await last(database))[0] != "authorization.failed"
-    assert await orders.settle(database, attempt, failed, valid_until=until, client="192.0.2.7", now=NOW)
+    assert await authorizations.settle(
+        database, attempt, failed, valid_until=until, client="192.0.2.7", now=NOW
+    )
     assert (await last(database))[:3] == ("authorization.failed", f"account:{owner.id}", "192.0.2.7")
 
 

@@ -17,7 +17,17 @@ from acme_ca.core.orders import Order
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, OrderStatus
-from acme_ca.storage import accounts, certificates, eab, keys, operations, orders, resources, signers
+from acme_ca.storage import (
+    accounts,
+    authorizations,
+    certificates,
+    eab,
+    keys,
+    operations,
+    orders,
+    resources,
+    signers,
+)
 from acme_ca.storage.database import Database
 from acme_ca.storage.keys import Objection
 from acme_ca.storage.orders import Unordered
@@ -74,7 +84,7 @@ async def test_of_parallel_acts_with_one_nonce_exactly_one_is_done(database, own
     async def act(number):
         other = replace(order, id=f"{number:032x}")
         proposals = [records.proposal(owner.id, "b.example")]
-        return await orders.create_order(
+        return await orders.create(
             database, credential, other, proposals, profile=SERVER, now=NOW, reusable_since=NOW
         )
 
@@ -106,10 +116,12 @@ async def test_no_act_unless_the_signer_may(database, owner, spoilt):
     if spoilt == "unknown account":
         credential = replace(credential, account=AccountId("0" * 32))
     authorization, kind = order.authorizations[0], ChallengeType.HTTP_01
-    _, _, begun = await orders.answer(database, credential, authorization, kind, due=NOW + DAY, now=NOW)
+    _, _, begun = await authorizations.answer(
+        database, credential, authorization, kind, due=NOW + DAY, now=NOW
+    )
     assert not begun
     proposals = [records.proposal(owner.id, "b.example")]
-    _, made = await orders.create_order(
+    _, made = await orders.create(
         database,
         replace(credential),
         replace(order, id="f" * 32),
@@ -393,7 +405,7 @@ async def test_one_failed_authorization_ends_the_order(database, owner):
     await records.validate(database, owner, order, outcome=REFUSED)
     read = await read_order(database, owner, order.id)
     assert read.status is OrderStatus.INVALID
-    assert await orders.order_ids(database, owner.id, after="", limit=9, now=NOW) == []
+    assert await orders.living_ids(database, owner.id, after="", limit=9, now=NOW) == []
 
 
 async def test_another_account_does_not_find_the_order(database, owner):
@@ -424,8 +436,8 @@ async def test_two_orders_for_the_same_names_are_two(database, owner):
 
 async def test_orders_are_listed_in_pages(database, owner):
     made = sorted([(await records.order(database, owner, f"{n}.example")).id for n in range(5)])
-    first = await orders.order_ids(database, owner.id, after="", limit=3, now=NOW)
-    rest = await orders.order_ids(database, owner.id, after=first[-1], limit=3, now=NOW)
+    first = await orders.living_ids(database, owner.id, after="", limit=3, now=NOW)
+    rest = await orders.living_ids(database, owner.id, after=first[-1], limit=3, now=NOW)
     assert first + rest == made
 
 
@@ -449,7 +461,9 @@ async def test_a_settled_challenge_is_not_settled_again(database, owner):
     order = await records.order(database, owner, "a.example")
     await records.validate(database, owner, order, outcome=REFUSED)
     attempt = records.attempt(order.authorizations[0], "a.example", ChallengeType.DNS_01)
-    assert not await orders.settle(database, attempt, Outcome(problem=None), valid_until=NOW + DAY, now=NOW)
+    assert not await authorizations.settle(
+        database, attempt, Outcome(problem=None), valid_until=NOW + DAY, now=NOW
+    )
     assert await database.fetchval("SELECT status FROM authz") == AuthorizationStatus.INVALID
     assert not await records.answer(
         database, owner, order.authorizations[0], ChallengeType.DNS_01, due=NOW + DAY, now=NOW
@@ -461,9 +475,11 @@ async def test_a_deactivated_authorization_does_not_come_back(database, owner):
     order = await records.order(database, owner, "a.example")
     authorization = order.authorizations[0]
     assert await records.answer(database, owner, authorization, ChallengeType.DNS_01, due=NOW + DAY, now=NOW)
-    assert await orders.deactivate_authorization(database, authorization, client="192.0.2.1", now=NOW)
+    assert await authorizations.deactivate(database, authorization, client="192.0.2.1", now=NOW)
     attempt = records.attempt(authorization, "a.example", ChallengeType.DNS_01)
-    assert not await orders.settle(database, attempt, Outcome(problem=None), valid_until=NOW + DAY, now=NOW)
+    assert not await authorizations.settle(
+        database, attempt, Outcome(problem=None), valid_until=NOW + DAY, now=NOW
+    )
     assert (await read_order(database, owner, order.id)).status is OrderStatus.INVALID
 
 
@@ -474,12 +490,12 @@ async def test_an_attempt_whose_process_died_is_taken_over_once(database, owner)
     )
     later = NOW + DAY / 24
     taken = await asyncio.gather(
-        *(orders.take_over_attempts(database, due=later + DAY, limit=10, now=later) for _ in range(5))
+        *(authorizations.take_over_attempts(database, due=later + DAY, limit=10, now=later) for _ in range(5))
     )
     assert sorted(len(found) for found in taken) == [0, 0, 0, 0, 1]
     assert next(found for found in taken if found)[0].thumbprint == owner.thumbprint
-    await orders.put_back_attempts(database, order.authorizations, now=later)
-    assert len(await orders.take_over_attempts(database, due=later + DAY, limit=10, now=later)) == 1
+    await authorizations.put_back_attempts(database, order.authorizations, now=later)
+    assert len(await authorizations.take_over_attempts(database, due=later + DAY, limit=10, now=later)) == 1
 
 
 # ---------------------------------------------------------------- finalize
@@ -521,7 +537,7 @@ async def test_no_claim_unless_all_is_in_order(database, owner, draft, spoilt):
     if spoilt != "pending":
         await records.validate(database, owner, order)
     if spoilt == "deactivated":
-        await orders.deactivate_authorization(database, order.authorizations[1], client="192.0.2.1", now=NOW)
+        await authorizations.deactivate(database, order.authorizations[1], client="192.0.2.1", now=NOW)
     if spoilt == "account ended":
         await accounts.update(
             database, owner.id, contact=None, status=AccountStatus.DEACTIVATED, client="192.0.2.1", now=NOW
@@ -734,4 +750,4 @@ async def test_a_wildcard_is_never_offered_http_01(database, owner):
     spoilt = records.proposal(owner.id, "*.a.example")
     object.__setattr__(spoilt, "offered", (ChallengeType.HTTP_01,))
     with pytest.raises(asyncpg.CheckViolationError):
-        await orders.create_authorization(database, spoilt, now=NOW)
+        await authorizations.create(database, spoilt, now=NOW)

@@ -31,7 +31,7 @@ from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.orders import Authorization, Order
 from acme_ca.core.profiles import Profile
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, IssuerState, OrderStatus
-from acme_ca.storage import accounts, certificates, issuers, operations, orders
+from acme_ca.storage import accounts, authorizations, certificates, issuers, operations, orders
 from acme_ca.storage.database import Database
 from acme_ca.storage.issuers import IssuerRecord
 from acme_ca.storage.signers import Credential, SpentNonce
@@ -117,7 +117,7 @@ async def order(
     now: datetime = NOW,
 ) -> Order:
     proposals = [proposal(owner.id, name) for name in names]
-    _, made = await orders.create_order(
+    _, made = await orders.create(
         database,
         credential(owner),
         Order(
@@ -164,7 +164,9 @@ async def answer(
     now: datetime = NOW,
 ) -> bool:
     """Whether an attempt has begun."""
-    _, _, begun = await orders.answer(database, credential(owner), authorization, kind, due=due, now=now)
+    _, _, begun = await authorizations.answer(
+        database, credential(owner), authorization, kind, due=due, now=now
+    )
     return begun
 
 
@@ -175,7 +177,7 @@ async def validate(
     for authorization, identifier in zip(owned.authorizations, owned.identifiers, strict=True):
         kind = ChallengeType.DNS_01
         assert await answer(database, owner, authorization, kind, due=now + DAY, now=now)
-        settled = await orders.settle(
+        settled = await authorizations.settle(
             database,
             attempt(authorization, identifier.value, kind),
             outcome,
