@@ -99,6 +99,30 @@ def test_no_share_is_left_on_the_screen_or_in_the_folder(tmp_path):
         assert not any(has_words_of(note.words, content.decode("latin-1")) for content in kept)
 
 
+def test_a_program_reads_the_transcript_while_people_are_at_the_terminal(tmp_path):
+    """`acme-ca ceremony create-root … --json | jq`."""
+    people = People()
+    with (tmp_path / "out").open("wb") as out:
+        terminal = Terminal.of_command(tmp_path, *CREATE, "--root-only", "--json", stdout=out)
+        status, _ = people.create_root(terminal, *NAMES, password=None)
+    assert status == 0
+    told = json.loads((tmp_path / "out").read_text())
+    assert told["text"].encode() == offline(tmp_path, "transcript.txt")
+    with (tmp_path / "out").open("wb") as out:
+        terminal = Terminal.of_command(tmp_path, "ceremony", "sign-crl", "offline", "--json", stdout=out)
+        status, _ = people.open_root(terminal, "Carol", "Alice")
+    assert status == 0
+    assert "Carol gave share 3 of set" in json.loads((tmp_path / "out").read_text())["text"]
+
+
+def test_shares_are_shown_to_people_and_not_to_a_file(tmp_path):
+    with (tmp_path / "log").open("wb") as log:
+        terminal = Terminal.of_command(tmp_path, *CREATE, "--root-only", stderr=log)
+        assert terminal.end() == (2, "")
+    assert "needs a terminal" in (tmp_path / "log").read_text()
+    assert not (tmp_path / "offline").exists()
+
+
 def has_words_of(words: list[str], text: str) -> bool:
     """Three in a row: the first four are the same for all holders, and tell nothing."""
     return any(" ".join(words[at : at + 3]) in text for at in range(4, len(words) - 2))

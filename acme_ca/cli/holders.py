@@ -37,7 +37,7 @@ def holders(answers: Path | None) -> Holders:
     """Raises ConfigurationError when there is neither a file of answers nor a terminal."""
     if answers is not None:
         return Files(answers)
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise ConfigurationError("A ceremony needs a terminal for the holders, or --answers for a rehearsal.")
     return Terminal()
 
@@ -46,6 +46,10 @@ def holders(answers: Path | None) -> Holders:
 
 
 class Terminal:
+    """The holders are talked to by standard error, which is no file: shares are shown there. Standard output is free for
+    the transcript, and whatever reads that.
+    """
+
     rehearsal = False
 
     def hand_out(self, holder: str, share: Share, fingerprint: str) -> Share:
@@ -132,8 +136,8 @@ def _ask(question: str) -> str:
 
 
 def _say(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
+    sys.stderr.write(text)
+    sys.stderr.flush()
 
 
 # ---------------------------------------------------------------- files

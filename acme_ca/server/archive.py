@@ -146,25 +146,74 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
                 yield file
                 file.flush()
                 os.fsync(file.fileno())
-                _check_alone(file, draft, path)
-                folder.move(draft, path)
+                _publish(file, draft, path)
             except BaseException:
                 if _is_ours(file, draft):
                     draft.unlink()
                 raise
+    except FileExistsError:
+        raise _overtaken(path) from None
     except OSError as error:
         raise _unwritable(error) from None
 
 
-def _check_alone(file: BinaryIO, draft: Path, path: Path) -> None:
-    if not _is_ours(file, draft) or os.path.lexists(path):
-        raise ConfigurationError(f"Another backup {path} was begun meanwhile, and this one is thrown away.")
+def _publish(file: BinaryIO, draft: Path, path: Path) -> None:
+    """Raises FileExistsError when another one has the name meanwhile, ConfigurationError when it took the draft's."""
+    if not _linked(file, draft, path):
+        _reserved(file, draft, path)
+    folder.sync(path.parent)
 
 
-def _is_ours(file: BinaryIO, draft: Path) -> bool:
+def _linked(file: BinaryIO, draft: Path, path: Path) -> bool:
+    """Whether the open file, whatever its draft's name stands for by now, has got its name: a link takes nobody's place.
+    False: not every file system has links, nor every system /proc.
+    """
+    try:
+        with _opened(Path("/proc/self/fd")) as descriptors:
+            os.link(str(file.fileno()), path, src_dir_fd=descriptors, follow_symlinks=True)
+    except FileExistsError:
+        raise
+    except OSError:
+        if _is_ours(file, draft):
+            return False
+        raise _overtaken(path) from None  # a file that has no name any more gets none
+    if _is_ours(file, draft):
+        draft.unlink()
+    return True
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _reserved(file: BinaryIO, draft: Path, path: Path) -> None:
+    """By a file of that name, empty for a moment, in whose place the draft goes: others that begin now give way to it."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    ours = False
+    try:
+        if _is_ours(file, draft):
+            draft.replace(path)
+        ours = _is_ours(file, path)
+    finally:
+        if not ours:
+            path.unlink(missing_ok=True)
+    if not ours:
+        raise _overtaken(path)
+
+
+def _overtaken(path: Path) -> ConfigurationError:
+    return ConfigurationError(f"Another backup {path} was made meanwhile, and this one is thrown away.")
+
+
+def _is_ours(file: BinaryIO, name: Path) -> bool:
     """And not what another one has put in its place, which is not whole."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), os.lstat(draft))
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(name))
     except FileNotFoundError:
         return False
 

@@ -1,10 +1,13 @@
 """The file of a backup: what is written is read again, and by `tar` as well; what nobody here writes is refused."""
 
+import errno
 import io
 import os
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 from hypothesis import given
@@ -14,6 +17,7 @@ from acme_ca.config import ConfigurationError
 from acme_ca.server import archive
 from acme_ca.server.archive import LIMIT, DamagedBackup, Member, Writer
 
+AT_ONCE, ROUNDS = 4, 150
 MEMBERS = [
     Member(name="format.json", mode=0o600, content=b"{}"),
     Member(name="data/ca/root.key", mode=0o600, content=os.urandom(1000)),
@@ -143,51 +147,145 @@ def test_a_disk_that_is_full_is_a_sentence():
 # ---------------------------------------------------------------- the file itself
 
 
-def test_a_new_file_has_its_name_when_it_is_whole(tmp_path):
-    path = tmp_path / "backup.tar"
+@pytest.fixture(params=["links", "no links"])
+def disk(request, tmp_path, monkeypatch):
+    """A folder on a file system that has links, or (as FAT) none."""
+
+    def no_link(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    if request.param == "no links":
+        monkeypatch.setattr(os, "link", no_link)
+    return tmp_path
+
+
+def test_a_new_file_has_its_name_when_it_is_whole(disk):
+    path = disk / "backup.tar"
     with archive.new_file(path) as file:
         file.write(b"content")
         assert not path.exists()
     assert path.read_bytes() == b"content"
     assert path.stat().st_mode & 0o777 == 0o600
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(disk.iterdir()) == [path]
 
 
-def test_what_fails_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), archive.new_file(tmp_path / "backup.tar"):
+def test_what_fails_leaves_nothing(disk):
+    with pytest.raises(KeyboardInterrupt), archive.new_file(disk / "backup.tar"):
         raise KeyboardInterrupt
-    assert list(tmp_path.iterdir()) == []
+    assert list(disk.iterdir()) == []
 
 
-def test_what_a_crash_left_is_replaced(tmp_path):
-    (tmp_path / ".backup.tar.partial").write_bytes(b"half of one")
-    with archive.new_file(tmp_path / "backup.tar") as file:
+def test_what_a_crash_left_is_replaced(disk):
+    (disk / ".backup.tar.partial").write_bytes(b"half of one")
+    with archive.new_file(disk / "backup.tar") as file:
         file.write(b"whole")
-    assert [path.name for path in tmp_path.iterdir()] == ["backup.tar"]
+    assert [path.name for path in disk.iterdir()] == ["backup.tar"]
 
 
-def test_of_two_at_once_none_gives_its_name_to_half_of_the_other(tmp_path):
-    path = tmp_path / "backup.tar"
+def test_of_two_at_once_none_gives_its_name_to_half_of_the_other(disk):
+    path = disk / "backup.tar"
     first, second = ExitStack(), ExitStack()
     first.enter_context(archive.new_file(path)).write(b"the first")
     other = second.enter_context(archive.new_file(path))
     other.write(b"the sec")
-    with pytest.raises(ConfigurationError, match="begun meanwhile"):
+    with pytest.raises(ConfigurationError, match="made meanwhile"):
         first.close()
     assert not path.exists()
     other.write(b"ond")
     second.close()
     assert path.read_bytes() == b"the second"
-    assert list(tmp_path.iterdir()) == [path]
+    assert list(disk.iterdir()) == [path]
 
 
-def test_no_file_is_replaced(tmp_path):
-    (tmp_path / "backup.tar").write_bytes(b"yesterday's")
-    with pytest.raises(ConfigurationError, match="left as it is"), archive.new_file(tmp_path / "backup.tar"):
+def test_what_has_come_there_meanwhile_is_left_as_it_is(disk):
+    path = disk / "backup.tar"
+    late = ExitStack()
+    late.enter_context(archive.new_file(path)).write(b"late")
+    path.write_bytes(b"another's")
+    with pytest.raises(ConfigurationError, match="made meanwhile"):
+        late.close()
+    assert path.read_bytes() == b"another's"
+    assert list(disk.iterdir()) == [path]
+
+
+def another_file(path: Path) -> list[Path]:
+    """Of somebody who does not replace what is there either; what has got its name."""
+    try:
+        with path.open("xb") as file:
+            file.write(b"another's")
+    except FileExistsError:
+        return []
+    return [path]
+
+
+def another_draft(path: Path) -> list[Path]:
+    """Of a backup that goes on for a while."""
+    draft = path.with_name(f".{path.name}.partial")
+    draft.unlink(missing_ok=True)
+    draft.write_bytes(b"half of another's")
+    return []
+
+
+@pytest.mark.parametrize("come", [another_file, another_draft])
+@pytest.mark.parametrize(("where", "call"), [(os, "link"), (Path, "replace")])
+def test_what_comes_at_the_last_moment_is_not_replaced_and_half_of_it_gets_no_name(
+    disk, monkeypatch, where, call, come
+):
+    path, real = disk / "backup.tar", getattr(where, call)
+
+    came = []
+
+    def late(*arguments: object, **named: object) -> object:
+        came.extend(come(path))
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(where, call, late)
+    told = True
+    try:
+        with archive.new_file(path) as file:
+            file.write(b"ours")
+    except ConfigurationError:
+        told = False
+    found = sorted(file.read_bytes() for file in disk.iterdir())
+    assert (b"ours" in found) == told
+    if path.exists():
+        assert path.read_bytes() == (b"ours" if told else b"another's")
+    assert not came or b"another's" in found, "what somebody else has put there stays"
+
+
+def test_of_many_at_once_whoever_is_told_that_it_is_done_has_it_there(disk):
+    """Each round in threads that begin and end together; what is there is whole, and of the one that was told so."""
+    path, starting = disk / "backup.tar", Barrier(AT_ONCE)
+
+    def back_up(content: bytes) -> bytes | None:
+        starting.wait()
+        try:
+            with archive.new_file(path) as file:
+                file.write(content)
+        except ConfigurationError:
+            return None
+        return content
+
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        for _ in range(ROUNDS):
+            told = [
+                content
+                for content in threads.map(back_up, (b"%d" % one for one in range(AT_ONCE)))
+                if content
+            ]
+            assert len(told) <= 1
+            assert [path.read_bytes()] == told if told else not path.exists()
+            path.unlink(missing_ok=True)
+            assert list(disk.iterdir()) == []
+
+
+def test_no_file_is_replaced(disk):
+    (disk / "backup.tar").write_bytes(b"yesterday's")
+    with pytest.raises(ConfigurationError, match="left as it is"), archive.new_file(disk / "backup.tar"):
         raise AssertionError
-    assert (tmp_path / "backup.tar").read_bytes() == b"yesterday's"
+    assert (disk / "backup.tar").read_bytes() == b"yesterday's"
 
 
-def test_a_place_that_is_not_there_is_a_sentence(tmp_path):
-    with pytest.raises(ConfigurationError, match="No such file"), archive.new_file(tmp_path / "no" / "b.tar"):
+def test_a_place_that_is_not_there_is_a_sentence(disk):
+    with pytest.raises(ConfigurationError, match="No such file"), archive.new_file(disk / "no" / "b.tar"):
         raise AssertionError

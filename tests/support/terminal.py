@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Self
+from typing import IO, Self
 
 from tests.support.server import environment, free_ports
 
@@ -24,8 +24,15 @@ PATIENCE = 60.0
 
 class Terminal:
     def __init__(
-        self, words: Sequence[str], *, variables: Mapping[str, str], place: Path | None = None
+        self,
+        words: Sequence[str],
+        *,
+        variables: Mapping[str, str],
+        place: Path | None = None,
+        stdout: IO[bytes] | None = None,
+        stderr: IO[bytes] | None = None,
     ) -> None:
+        """`stdout`, `stderr`: where that goes instead of to the terminal."""
         self._ours, theirs = pty.openpty()
         termios.tcsetwinsize(theirs, (24, 80))
         self._said = b""
@@ -34,18 +41,26 @@ class Terminal:
             env=dict(variables),
             cwd=place,
             stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
+            stdout=stdout or theirs,
+            stderr=stderr or theirs,
             start_new_session=True,
             preexec_fn=_take_terminal,  # noqa: PLW1509  single-threaded here
         )
         os.close(theirs)
 
     @classmethod
-    def of_command(cls, place: Path, *arguments: str, **settings: str) -> Self:
+    def of_command(
+        cls,
+        place: Path,
+        *arguments: str,
+        stdout: IO[bytes] | None = None,
+        stderr: IO[bytes] | None = None,
+        **settings: str,
+    ) -> Self:
         """`acme-ca` with the environment of a server at `place`, without the password of its keys."""
         variables = environment(place, free_ports(5), settings, without=("CA_PASSWORD",))
-        return cls([sys.executable, "-m", "acme_ca", *arguments], variables=variables, place=place)
+        words = [sys.executable, "-m", "acme_ca", *arguments]
+        return cls(words, variables=variables, place=place, stdout=stdout, stderr=stderr)
 
     def answer(self, question: str, secret: str) -> None:
         """Type what is not to be seen, once the program has turned the echo off: what came before that is thrown away."""
