@@ -16,12 +16,6 @@ WINDOW = SuggestedWindow(start=NOW, end=NOW + 2 * DAY)
 WHY = "https://ca.test/incident"
 
 
-@pytest.fixture
-async def database(database_url):
-    async with records.stocked(database_url) as opened:
-        yield opened
-
-
 async def move(database, *serials, window=WINDOW, why=WHY):
     return await renewals.move_windows(
         database, serials, window, explanation_url=why, actor=Actor("operator"), now=NOW

@@ -29,16 +29,19 @@ from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import AccountId, AuthorizationId, IssuerId, OrderId, Serial, serial_text
 from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.orders import Authorization, Order
+from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.profiles import Profile
 from acme_ca.core.states import AccountStatus, AuthorizationStatus, IssuerState, OrderStatus
-from acme_ca.storage import accounts, authorizations, certificates, issuers, operations, orders
+from acme_ca.storage import accounts, authorizations, certificates, issuers, operations, orders, resources
 from acme_ca.storage.database import Database
 from acme_ca.storage.issuers import IssuerRecord
+from acme_ca.storage.resources import OwnedResource, Resource
 from acme_ca.storage.signers import Credential, SpentNonce
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
 PROVED = Outcome(problem=None)
+REFUSED = Outcome(problem=Problem(ErrorType.CONNECTION, "refused"), record=({"asked": "x"},))
 EPOCH = 7
 ISSUER = IssuerId("1" * 32)
 
@@ -141,6 +144,16 @@ async def order(
     return made
 
 
+async def read_order(
+    database: Database, owner: Account, order_id: str, now: datetime = NOW
+) -> OwnedResource | None:
+    """As the owner sees it; None: it is not theirs."""
+    _, found = await resources.read(
+        database, credential(owner), resource=Resource.ORDER, resource_id=order_id, now=now
+    )
+    return found
+
+
 def attempt(
     authorization: AuthorizationId, name: str, kind: ChallengeType = ChallengeType.HTTP_01
 ) -> Attempt:
@@ -208,14 +221,27 @@ def linted(owned: Order, draft: x509.Certificate) -> LintedCertificate:
     return LintedCertificate(prepared)
 
 
-async def claim(database: Database, owned: Order, draft: x509.Certificate) -> RecordedCertificate:
+async def claim(
+    database: Database, owned: Order, draft: x509.Certificate, *, spki_sha256: bytes | None = None
+) -> RecordedCertificate:
     """Record a certificate for a ready order: it is `processing` now."""
     certificate = linted(owned, draft)
-    recorded = await orders.claim_and_record(
-        database, owned, certificate, spki_sha256=certificate.prepared.serial.encode(), now=NOW
-    )
+    key = certificate.prepared.serial.encode() if spki_sha256 is None else spki_sha256
+    recorded = await orders.claim_and_record(database, owned, certificate, spki_sha256=key, now=NOW)
     assert recorded is not None
     return recorded
+
+
+async def claim_with(database: Database, owner: Account, draft: x509.Certificate, key: bytes) -> Serial:
+    """The serial number of a certificate with that key."""
+    made = await order(database, owner, "claimed.example")
+    await validate(database, owner, made)
+    return (await claim(database, made, draft, spki_sha256=key)).serial
+
+
+async def compromise(database: Database, owner: Account, draft: x509.Certificate, key: bytes) -> None:
+    serial = await claim_with(database, owner, draft, key)
+    assert await certificates.revoke(database, serial, reason=1, actor=Actor("operator"), now=NOW)
 
 
 async def issue(database: Database, owned: Order, draft: x509.Certificate) -> Serial:
