@@ -33,6 +33,8 @@ CRL_INTERVAL = 1.0
 """Seconds at most from a revocation to its CRL, and again until every worker serves that."""
 OCSP_RENEWAL_INTERVAL = 5.0
 """Seconds until an issuer that is new has an OCSP responder, or a responder whose file is lost another."""
+OWN_CERTIFICATE_INTERVAL = 10.0
+"""Seconds until the server's own certificate is replaced when it was revoked; the listeners show it WATCH_INTERVAL later."""
 ISSUERS_INTERVAL = 2.0
 """Seconds until every worker has noticed that an operator activated or retired an issuer."""
 PROFILES_INTERVAL = 2.0
@@ -84,7 +86,7 @@ def background(
         ),
         Loop(
             name="own-certificate",
-            interval=300,
+            interval=OWN_CERTIFICATE_INTERVAL,
             work=partial(renew, own.server(), shared.log),
             lease=f"own-certificate {node}",
         ),

@@ -18,8 +18,11 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
+from acme_ca.app.background import OWN_CERTIFICATE_INTERVAL
+from acme_ca.server.tls import WATCH_INTERVAL
 from acme_ca.storage.database import SCHEMA_VERSION
 from tests.support.server import PASSWORD, Server, command, free_ports, running
+from tests.support.tls import served_serial
 
 
 def get(server: Server, path: str) -> bytes:
@@ -84,6 +87,20 @@ def test_a_killed_worker_is_replaced_and_clients_hardly_notice(tmp_path):
         workers[0].kill()
         for _ in range(10):  # some of them wait in the dead worker's backlog for its successor
             assert get(server, "/acme/directory")
+
+
+async def test_its_own_certificate_is_replaced_when_it_was_revoked(tmp_path):
+    """While it serves, and at every worker. What an attacker who had the key could show is known as revoked."""
+    with running(tmp_path) as server:
+        stolen = await served_serial(server.https_port)
+        server.operate("cert", "revoke", f"{stolen:x}", "--reason", "keyCompromise", "--yes")
+        deadline = time.monotonic() + OWN_CERTIFICATE_INTERVAL + WATCH_INTERVAL + 10
+        while {await served_serial(server.https_port) for _ in range(8)} & {stolen}:
+            assert time.monotonic() < deadline, server.log()
+            await asyncio.sleep(0.2)
+        assert json.loads(get(server, "/acme/directory"))["newNonce"].startswith(server.base)
+        kept = x509.load_pem_x509_certificate((server.data / "tls" / "server.pem").read_bytes())
+        assert await served_serial(server.https_port) == kept.serial_number
 
 
 def test_a_dead_database_ends_the_server(tmp_path):
