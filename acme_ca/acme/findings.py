@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -80,9 +80,14 @@ class Trial:
         step: str,
         judge: Callable[[], object],
         names: Collection[Identifier],
-        rulings: Callable[[Identifier], list[Ruling]],
+        rulings: Callable[[Identifier], list[Ruling]] = lambda _: [],
+        *,
+        good: Callable[[Identifier, list[Ruling]], str] | None = None,
     ) -> None:
-        """`judge` refuses some or all of the names, or none; each finding tells whose rules say what of its name."""
+        """`judge` refuses some or all of the names, or none; each finding tells whose rules say what of its name, and in
+        words that `good` has for those that are not refused.
+        """
+        good = good or _allowed
         refused: list[Problem] = []
         try:
             judge()
@@ -91,17 +96,19 @@ class Trial:
         for name in names:
             if not any(one.identifier in {None, name} for one in refused):
                 said = rulings(name)
-                self.say(step, Verdict.OK, _allowed(name, said), name=name, facts=_rules(said))
+                self.say(step, Verdict.OK, good(name, said), name=name, facts=_rules(said))
 
     def refuse(
         self,
         step: str,
         problem: Problem,
         rulings: Callable[[Identifier], list[Ruling]] = lambda _: [],
+        *,
+        each: Sequence[Problem] = (),
     ) -> list[Problem]:
-        """Returns the refusals that the problem consists of."""
+        """Returns the refusals that the problem consists of: `each`, where newOrder says them in one sentence."""
         self.first = self.first or problem
-        refused = list(problem.subproblems or [problem])
+        refused = list(each or problem.subproblems or [problem])
         for one in refused:
             said = [] if one.identifier is None else rulings(one.identifier)
             self.findings.append(refusal(step, one, facts=_rules(said)))

@@ -19,6 +19,7 @@ from acme_ca.acme.messages import NewOrder
 from acme_ca.acme.orders import Orders, Step, Wanted, not_entitled
 from acme_ca.acme.renewals import already_replaced
 from acme_ca.acme.urls import Urls
+from acme_ca.ca.issuers import Issuer
 from acme_ca.ca.policies import AccountPolicy
 from acme_ca.core import base64url, keys
 from acme_ca.core.accounts import Account
@@ -40,7 +41,6 @@ from acme_ca.storage.limits import Refused
 from acme_ca.validation.dns01 import Unpublished
 from acme_ca.validation.validator import Look, Validator
 
-MOST_PAUSES = 1000
 AT_ONCE = 16
 """Names that one process looks up at once, for all who want to know."""
 LOOK_WITHIN = 60.0
@@ -140,6 +140,8 @@ class Preflight:
                 trial.judge_names(step, judge, names, wanted.policy.rulings)
             elif step is Step.PROFILE and wanted.profile.has_names:
                 trial.judge_names(step, judge, names, partial(_of_profile, wanted.profile))
+            elif step is Step.ISSUER and wanted.issuer.constraints:
+                trial.judge_names(step, judge, names, good=partial(_said_issuer, wanted.issuer))
             else:
                 trial.judge(step, judge, _GOOD[step].format(wanted))
         renews = await self._judge_replaced(question, wanted, trial)
@@ -148,8 +150,9 @@ class Preflight:
         await self._judge_pauses(wanted, trial)
         entitled = f"The profile {wanted.profile.name} is for the account."
         trial.judge(Step.PROFILE, lambda: _check_entitled(question, wanted), entitled)
-        await self._judge_limits(question, wanted, renews, trial)
-        await self._judge_claim(wanted, trial)
+        await self._judge_limits(question, wanted, renews or (), trial)
+        if renews is not None:
+            await self._judge_claim(wanted, trial)
         if question.csr is not None:
             await self._judge_csr(question.csr, wanted, trial)
 
@@ -172,23 +175,22 @@ class Preflight:
 
     async def _judge_replaced(
         self, question: Question, wanted: Wanted, trial: Trial
-    ) -> tuple[Identifier, ...]:
-        """The names whose renewal is due."""
+    ) -> tuple[Identifier, ...] | None:
+        """The names whose renewal is due; None: no certificate is asked to be replaced, or it may not be."""
         if wanted.wish.replaces is None:
-            return ()
+            return None
         key = question.eab_key
         service = None if wanted.account.id or key is None else key.service
         try:
             renews = await self._orders.judge_replaced(wanted.wish, account=wanted.account, service=service)
         except Problem as problem:
             trial.refuse("replaces", problem)
-            return ()
+            return None
         trial.say("replaces", Verdict.OK, _said_replaced(wanted.wish, renews))
         return renews
 
     async def _judge_claim(self, wanted: Wanted, trial: Trial) -> None:
-        cert_id = wanted.wish.replaces
-        if cert_id is not None and await orders.is_replaced(self._database, str(cert_id), now=wanted.now):
+        if await orders.is_replaced(self._database, str(wanted.wish.replaces), now=wanted.now):
             trial.refuse("replaces", already_replaced())
 
     def _judge_challenges(self, wanted: Wanted, name: Identifier, trial: Trial) -> None:
@@ -215,12 +217,15 @@ class Preflight:
         account = wanted.account.id
         if not account:
             return
-        paused = await limits.pauses(self._database, limit=MOST_PAUSES, account=account)
-        names = [pause.identifier for pause in paused if pause.identifier in wanted.scopes]
-        if names:
-            trial.refuse("pauses", _paused(names))
-        else:
+        paused = await limits.paused_among(self._database, account, wanted.scopes)
+        if not paused:
             trial.say("pauses", Verdict.OK, "The account is not paused for any of the names.")
+            return
+        names = [name for name in wanted.scopes if name in paused]
+        trial.refuse("pauses", _paused(names), each=[_paused([name], identifier=name) for name in names])
+        for name in wanted.scopes:
+            if name not in paused:
+                trial.say("pauses", Verdict.OK, f"The account is not paused for {name.value}.", name=name)
 
     async def _judge_limits(
         self, question: Question, wanted: Wanted, renews: Sequence[Identifier], trial: Trial
@@ -320,6 +325,10 @@ _GOOD = {
 }
 
 
+def _said_issuer(issuer: Issuer, name: Identifier, _: object) -> str:
+    return f"The issuer {issuer.id} may issue for {name.value}: its name constraints permit it."
+
+
 def _said_account(question: Question) -> str:
     account, service = question.account.id, question.service
     if not account:
@@ -373,12 +382,13 @@ def _unseen(name: Identifier) -> Finding:
     )
 
 
-def _paused(names: Sequence[Identifier]) -> Problem:
+def _paused(names: Sequence[Identifier], identifier: Identifier | None = None) -> Problem:
     """Not the client's own sentence: that has the link which lifts the pause."""
     said = ", ".join(name.value for name in names)
     return Problem(
         ErrorType.RATE_LIMITED,
         f"Validations of {said} failed again and again, so the account is paused for it.",
+        identifier=identifier,
         code=Code.PAUSED,
     )
 

@@ -318,6 +318,18 @@ async def pauses(
     ]
 
 
+async def paused_among(
+    database: Database, account: AccountId, identifiers: Collection[Identifier]
+) -> set[Identifier]:
+    """Those of the identifiers that the account is paused for."""
+    rows = await database.fetch(
+        "SELECT identifier FROM pause WHERE account_id = $1 AND identifier = ANY ($2) AND paused IS NOT NULL",
+        account,
+        [str(identifier) for identifier in identifiers],
+    )
+    return {Identifier.from_text(row["identifier"]) for row in rows}
+
+
 async def unpause(
     database: Database,
     *,

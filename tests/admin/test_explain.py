@@ -8,6 +8,7 @@ import pytest_asyncio
 
 from acme_ca.acme import preflight
 from acme_ca.admin.access import Role
+from acme_ca.ca.constraints import NameConstraints
 from acme_ca.core.codes import Code
 from acme_ca.core.eab import Restrictions
 from acme_ca.core.policy import NameRules
@@ -169,6 +170,41 @@ async def test_a_pause_comes_before_the_profile_as_in_new_order(strict):
     await operator.post("/profiles", {"profile": profile})
     told, answer = await both(strict, account, name, profile="chosen")
     assert told["problem"]["code"] == answer.json["code"] == Code.PAUSED
+
+
+async def test_for_which_names_an_account_is_paused(strict):
+    """However many others it is paused for."""
+    account, names = await strict.account(), [strict.name() for _ in range(3)]
+    await strict.sql(
+        f"INSERT INTO pause SELECT '{identity(account)}', 'dns:a' || n || '.test', 3, now(), now() FROM generate_series(1, 1500) n"
+    )
+    for name, paused in zip(names, ("now()", "NULL", "now()"), strict=True):
+        await strict.sql(
+            f"INSERT INTO pause VALUES ('{identity(account)}', 'dns:{name}', 3, now(), {paused})"
+        )
+    told, answer = await both(strict, account, *names)
+    assert told["problem"]["code"] == answer.json["code"] == Code.PAUSED
+    assert all(name in told["problem"]["detail"] for name in (names[0], names[2]))
+    for name, verdict in zip(names, ("refused", "ok", "refused"), strict=True):
+        (step,) = found(told, "pauses", name)
+        assert (step["verdict"], step["name"]) == (verdict, name)
+
+
+async def test_for_which_names_the_issuer_may_issue(new_ca):
+    async with new_ca() as ca:
+        await ca.add_issuer(constraints=NameConstraints.parse(["vcc.internal"]))
+        names = {
+            "a.vcc.internal": ("ok", None),
+            "b.example.org": ("refused", Code.NAME_NOT_OF_ISSUER),
+            "c.vcc.internal": ("ok", None),
+        }
+        told, answer = await both(ca, await ca.account(), *names)
+        assert told["problem"]["code"] == answer.json["code"]
+        assert codes(told["problem"]) == codes(answer.json)
+        for name, expected in names.items():
+            (step,) = found(told, "issuer", name)
+            assert (step["verdict"], step["code"]) == expected
+            assert name in step["detail"]
 
 
 async def test_who_may_have_the_server_dial(strict):
@@ -475,6 +511,10 @@ async def test_a_renewal_is_explained_as_new_order_answers_it(new_ca):
         await account.order(name, replaces=cert_id)
         taken, answer = await ask(name), await account.new_order(name, replaces=cert_id)
         assert taken["problem"]["code"] == answer.json["code"] == "already-replaced"
+        foreign = found(await ask(name, who=stranger), "replaces")
+        assert [step["code"] for step in foreign] == ["unauthorized"], (
+            "and nothing more of what is not theirs"
+        )
         await ca.sql("UPDATE orders SET expires = now() - interval '1 h' WHERE status = 'pending'")
         assert (await ask(name))["would_issue"], "a dead order holds nothing"
         assert await ca.sql("SELECT count(*) FROM orders WHERE status = 'pending'") == 1, (
