@@ -73,8 +73,13 @@ def json_response(
     )
 
 
+def status_of(problem: Problem) -> int:
+    """HTTP's."""
+    return problem.status or STATUS.get(problem.type, 400)
+
+
 def problem_response(problem: Problem) -> web.Response:
-    status = problem.status or STATUS.get(problem.type, 400)
+    status = status_of(problem)
     body = {**problem.document(), "status": status}
     return json_response(body, status=status, headers=problem.headers, content_type=PROBLEM_JSON)
 
@@ -212,11 +217,11 @@ async def _answer(
         _check_expectation(request)
         return await handler(request)
     except Problem as problem:
-        request[PROBLEM] = f"{problem.type}: {problem.detail}"
+        request[PROBLEM] = str(problem)
         return problem_response(problem)
     except web.HTTPException as refusal:
         translated = _of_http(refusal)
-        request[PROBLEM] = f"{translated.type}: {translated.detail}"
+        request[PROBLEM] = str(translated)
         return problem_response(translated)
     except DatabaseUnavailable as error:
         log.error(  # noqa: TRY400  the cause is in the reason

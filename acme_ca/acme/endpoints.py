@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from multidict import CIMultiDict
 
-from acme_ca.acme import messages, urls
+from acme_ca.acme import messages, unpausing, urls
 from acme_ca.acme.accounts import Accounts
 from acme_ca.acme.authentication import (
     AccountRequest,
@@ -40,7 +40,7 @@ from acme_ca.core.orders import Authorization, Order
 from acme_ca.core.problems import Problem, malformed, unauthorized
 from acme_ca.core.renewal import parse_cert_id
 from acme_ca.core.states import AuthorizationStatus, OrderStatus
-from acme_ca.http import ACCOUNT, CLIENT, json_response, meet_expectation, read_body
+from acme_ca.http import ACCOUNT, CLIENT, PROBLEM, json_response, meet_expectation, read_body, status_of
 from acme_ca.revocation.revoke import ByAccount, ByKey, Revocation
 from acme_ca.storage import orders as order_store
 from acme_ca.storage.database import Database
@@ -297,7 +297,8 @@ async def renewal_info(acme: Acme, request: web.Request) -> web.Response:
 # ---------------------------------------------------------------- pauses
 
 PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    "Content-Security-Policy": f"default-src 'none'; style-src {unpausing.STYLE_SOURCE}; form-action 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
@@ -305,15 +306,25 @@ PAGE_HEADERS = {
 
 async def unpause_page(acme: Acme, request: web.Request) -> web.Response:
     """For a person, who was sent here by the refusal: the link is the credential."""
-    return _page(await acme.unpausing.page(request.match_info["token"]))
+    return await _page(request, acme.unpausing.page(request.match_info["token"]))
 
 
 async def unpause(acme: Acme, request: web.Request) -> web.Response:
-    return _page(await acme.unpausing.lift(request.match_info["token"], source=request[CLIENT]))
+    lifted = acme.unpausing.lift(request.match_info["token"], source=request[CLIENT])
+    return await _page(request, lifted)
 
 
-def _page(html: str) -> web.Response:
-    return web.Response(text=html, content_type="text/html", headers=PAGE_HEADERS)
+async def _page(request: web.Request, written: Awaitable[str]) -> web.Response:
+    """A refusal too is a page for a browser, and a problem document for everybody else."""
+    status = 200
+    try:
+        html = await written
+    except Problem as problem:
+        if "text/html" not in request.headers.get("Accept", ""):
+            raise
+        html, status = unpausing.refusal(problem), status_of(problem)
+        request[PROBLEM] = str(problem)
+    return web.Response(text=html, status=status, content_type="text/html", headers=PAGE_HEADERS)
 
 
 # ---------------------------------------------------------------- directory and nonces

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import hmac
 import html
@@ -26,6 +27,12 @@ _ACCOUNT_BYTES = 16
 _EXPIRY_BYTES = 5
 _SHOWN = 1000
 """Names on the page."""
+_STYLE = (
+    ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;margin:0 auto;max-width:42rem;padding:1.5rem}"
+    "h1{font-size:1.5rem}button{font:inherit;padding:.4rem 1.2rem}li{overflow-wrap:anywhere}"
+)
+STYLE_SOURCE = f"'sha256-{base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()}'"
+"""Of the pages' own style, for their Content-Security-Policy."""
 
 
 class Unpausing:
@@ -98,10 +105,15 @@ class Unpausing:
         return _page("The pause is lifted" if lifted else "Nothing is paused", said)
 
 
+def refusal(problem: Problem) -> str:
+    """HTML: why nothing was shown or lifted."""
+    return _page("That did not work", f"<p>{html.escape(problem.detail)}</p>")
+
+
 def _page(title: str, body: str) -> str:
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{title}</title></head><body><h1>{title}</h1>{body}</body></html>\n"
+        f"<title>{title}</title><style>{_STYLE}</style></head><body><h1>{title}</h1>{body}</body></html>\n"
     )
 
 

@@ -20,7 +20,8 @@ details { border: 1px solid var(--line); border-radius: 6px; margin: .5rem 0; pa
 summary { cursor: pointer } summary b { display: inline-block; min-width: 4.2rem }
 summary i { font-style: normal; opacity: .75 }
 table { border-collapse: collapse; width: 100% } td, th { text-align: left; vertical-align: top; padding: .2rem .6rem .2rem 0 }
-tr + tr td { border-top: 1px solid var(--line) } nav a { margin-right: .8rem }
+tr + tr td { border-top: 1px solid var(--line) } nav a { margin-right: .8rem; white-space: nowrap }
+details > div { scroll-margin-top: 3.5rem }
 """
 
 
@@ -42,7 +43,9 @@ def html(document: Schema) -> str:
             'As a file for programs: <a href="openapi.json">openapi.json</a>.</p>',
             f"<p>Below <code>{escape(document['servers'][0]['url'])}</code>, with ",
             "<code>Authorization: Bearer TOKEN</code>.</p>",
-            "<nav>" + "".join(f'<a href="#{escape(tag)}">{escape(tag)}</a>' for tag in tags) + "</nav>",
+            "<nav>"
+            + " ".join(f'<a href="#{escape(tag)}">{escape(tag)}</a>' for tag in (*tags, "schemas"))
+            + "</nav>",
             *(_tag(tag, some, document) for tag, some in tags.items()),
             "<h2 id=schemas>Schemas</h2>",
             *(_schema(name, schema) for name, schema in sorted(document["components"]["schemas"].items())),
@@ -61,14 +64,15 @@ def _operation(method: str, path: str, operation: Schema, document: Schema) -> s
     name = escape(operation["operationId"])
     return "".join(
         [
-            f'<details id="{name}"><summary><b>{method}</b> <code>{escape(path)}</code> ',
-            f"<i>{escape(operation['summary'])}</i></summary><p>{_text(operation['description'])}</p>",
+            f"<details><summary><b>{method}</b> <code>{escape(path)}</code> ",
+            # The id is inside: then a link to it opens what it is in.
+            f'<i>{escape(operation["summary"])}</i></summary><div id="{name}"><p>{_text(operation["description"])}</p>',
             f"<table>{rows}</table>" if rows else "",
             *_body(operation),
             "<table>",
             *(_response(status, answer) for status, answer in operation["responses"].items()),
             "</table>",
-            f"<pre>{escape(_example(method, path, operation, document))}</pre></details>",
+            f"<pre>{escape(_example(method, path, operation, document))}</pre></div></details>",
         ]
     )
 
@@ -99,7 +103,10 @@ def _schema(name: str, schema: Schema) -> str:
     )
     values = ", ".join(f"<code>{escape(str(value))}</code>" for value in schema.get("enum", ()))
     what = _text(schema.get("description", ""))
-    return f'<details id="{escape(name)}"><summary><code>{escape(name)}</code></summary><p>{what} {values}</p><table>{rows}</table></details>'
+    return (
+        f'<details><summary><code>{escape(name)}</code></summary><div id="{escape(name)}"><p>{what} {values}</p>'
+        f"<table>{rows}</table></div></details>"
+    )
 
 
 def _kind(schema: Schema) -> str:

@@ -39,6 +39,9 @@ _INSTALL = {
     "java": "apt-get install openjdk-17-jdk-headless",
     "javac": "apt-get install openjdk-17-jdk-headless",
     "softhsm2-util": "apt-get install softhsm2",
+    "certutil": "apt-get install libnss3-tools",
+    "chromium": "apt-get install chromium chromium-driver",
+    "chromedriver": "apt-get install chromium-driver",
     "age": "apt-get install age",
     "age-keygen": "apt-get install age",
 }
