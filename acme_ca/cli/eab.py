@@ -218,20 +218,16 @@ def revoke(
     told: dict[str, Any] = {}
     if key["state"] != EabKeyState.REVOKED or revoke_certificates is None:
         told = api.post(f"{path}/revoke", {"reason": reason})
+        if not api.as_json:  # at once: the certificates may have to wait for a second person
+            console().print(f"Revoked: {kid}; accounts frozen: {len(told['frozen'])}")
     if revoke_certificates is not None:
         wish = {"reason": revoke_certificates, "comment": reason}
-        told |= {"certificates": api.post(f"{path}/revoke-certificates", wish)}
+        certificates = api.post(f"{path}/revoke-certificates", wish)
+        told |= {"certificates": certificates}
+        if not api.as_json:
+            console().print(f"Certificates revoked: {certificates['revoked']}")
     if api.as_json:
         show_json(told)
-        return
-    if "frozen" in told:
-        console().print(f"Revoked: {kid}; accounts frozen: {len(told['frozen'])}")
-    if (certificates := told.get("certificates")) is not None:
-        console().print(
-            f"Certificates revoked: {certificates['revoked']}"
-            if "revoked" in certificates
-            else f"A second person must approve the certificates' end: acme-ca approval show {certificates['id']}"
-        )
 
 
 def _restrictions(

@@ -85,10 +85,8 @@ def set_policy(
     answer = api.put(f"/policies/{part(scope)}", {"allow": allow or [], "deny": deny or []})
     if api.as_json:
         show_json(answer)
-    elif "rules" in answer:
-        console().print(f"Saved: {scope}")
     else:
-        console().print(f"A second person must approve this: acme-ca approval show {answer['id']}")
+        console().print(f"Saved: {scope}")
 
 
 @command(app, "delete")
@@ -98,10 +96,8 @@ def delete(api: Api, scope: ScopeArgument, *, yes: YesOption = False) -> None:
     answer = api.delete(f"/policies/{part(scope)}")
     if api.as_json:
         show_json(answer)
-    elif answer is None:
-        console().print(f"Deleted: {scope}")
     else:
-        console().print(f"A second person must approve this: acme-ca approval show {answer['id']}")
+        console().print(f"Deleted: {scope}")
 
 
 @command(app, "check")

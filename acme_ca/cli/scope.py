@@ -50,10 +50,8 @@ def approve(
     made = api.post("/scopes", wish)
     if api.as_json:
         show_json(made)
-    elif "rule" in made:
-        console().print(f"Approved: {made['rule']}, scope {made['id']}, until {minute(made['expires'])} UTC")
     else:
-        console().print(f"A second person must approve this: acme-ca approval show {made['id']}")
+        console().print(f"Approved: {made['rule']}, scope {made['id']}, until {minute(made['expires'])} UTC")
 
 
 @command(app, "list")

@@ -36,14 +36,20 @@ def as_somebody(server, token, *arguments) -> tuple[int, str]:
     return child.exitstatus, " ".join(re.sub(r"\x1b\[[0-9;]*m", "", read).split())
 
 
-def test_an_act_waits_for_another_person_and_not_for_the_same_ones_second_token(server):
-    def made(name, *way):
-        return json.loads(
-            server.operate("token", "create", "--name", name, "--role", "administrator", "--json", *way)
-        )["token"]
+@pytest.fixture(scope="module")
+def alice(server) -> str:
+    """Her token."""
+    return made(server, "alice")
 
-    alice, bob = made("alice"), made("bob")
-    second = made("second", "--server", server.base, "--ca", str(server.root), "--token", alice)
+
+def made(server, name, *way) -> str:
+    words = ("token", "create", "--name", name, "--role", "administrator", "--json", *way)
+    return str(json.loads(server.operate(*words))["token"])
+
+
+def test_an_act_waits_for_another_person_and_not_for_the_same_ones_second_token(server, alice):
+    bob = made(server, "bob")
+    second = made(server, "second", "--server", server.base, "--ca", str(server.root), "--token", alice)
     server.operate("cert", "issue", "a.localhost", "--new-key", "a.key", "--out", "a.pem")
     status, said = as_somebody(server, alice, "cert", "revoke-many", "--name", "a.localhost")
     assert (status, "a second person must approve it before" in said) == (3, True), said
@@ -61,3 +67,13 @@ def test_an_act_waits_for_another_person_and_not_for_the_same_ones_second_token(
     assert "decided by bob" in done
     (found,) = json.loads(server.operate("cert", "list", "--name", "a.localhost", "--json"))
     assert found["status"] == "revoked"
+
+
+def test_an_eab_key_ends_at_once_and_its_certificates_wait(server, alice):
+    kid = json.loads(server.operate("eab", "create", "--owner", "Web", "--json"))["kid"]
+    words = ("eab", "revoke", kid, "--revoke-certificates", "superseded")
+    status, said = as_somebody(server, alice, *words)
+    assert (status, f"Revoked: {kid}; accounts frozen: 0 Not done yet: a second person" in said) == (
+        3,
+        True,
+    ), said
