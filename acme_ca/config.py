@@ -45,10 +45,6 @@ from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import Problem
 
 ENV_PREFIX = "ACME_CA_"
-LOOPBACK_NETWORKS: tuple[Network, ...] = (
-    ipaddress.ip_network("127.0.0.0/8"),
-    ipaddress.ip_network("::1/128"),
-)
 
 _DATABASE_HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[^\[\]:,/?@]*)(?::\d+)?"
 _DATABASE_URL = re.compile(

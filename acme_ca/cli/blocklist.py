@@ -28,8 +28,6 @@ from acme_ca.config import ConfigurationError
 from acme_ca.core import keys
 from acme_ca.core.der import Unreadable, strictly
 
-BATCH = 10_000
-"""Keys that one statement takes in."""
 MOST_SHOWN = 50
 """Certificates that are named for a person; --json names all."""
 

@@ -285,10 +285,8 @@ def revoke_many(
     done = api.post("/certificates/revoke-bulk", act)
     if api.as_json:
         show_json(done)
-    elif "count" in done:
-        console().print(f"Revoked ({reason}): {done['count']} certificates")
     else:
-        console().print(f"It waits for another person: acme-ca approval approve {done['id']}")
+        console().print(f"Revoked ({reason}): {done['count']} certificates")
 
 
 def _show_found(api: Api, found: dict[str, Any]) -> None:

@@ -17,7 +17,8 @@ import asyncpg
 
 from acme_ca.core.actors import Actor
 from acme_ca.storage import database
-from acme_ca.storage.database import SchemaError, to_json
+from acme_ca.storage.database import SchemaError
+from acme_ca.storage.operations import record_event
 
 if TYPE_CHECKING:
     from acme_ca.storage.database import Connection
@@ -163,15 +164,19 @@ class Refill:
     async def standing(self) -> Standing:
         return await _standing(self._connection)
 
-    async def note(self, *, at: datetime, event: str, actor: Actor, object_: str, detail: Any) -> None:
+    async def note(
+        self, *, at: datetime, event: str, actor: Actor, object_: str, detail: Mapping[str, Any]
+    ) -> None:
         """An audit event of this act."""
-        await _note(self._connection, at=at, event=event, actor=actor, object_=object_, detail=detail)
+        await record_event(self._connection, at=at, event=event, actor=actor, object_=object_, detail=detail)
 
 
-async def note(dsn: str, *, at: datetime, event: str, actor: Actor, object_: str, detail: Any) -> None:
+async def note(
+    dsn: str, *, at: datetime, event: str, actor: Actor, object_: str, detail: Mapping[str, Any]
+) -> None:
     """An audit event about the whole database. Raises DatabaseUnavailable."""
     async with database.patient(dsn) as connection:
-        await _note(connection, at=at, event=event, actor=actor, object_=object_, detail=detail)
+        await record_event(connection, at=at, event=event, actor=actor, object_=object_, detail=detail)
 
 
 async def has_note(dsn: str, *, at: datetime, event: str, object_: str) -> bool:
@@ -198,20 +203,6 @@ async def _tables(connection: Connection) -> list[Table]:
         Table(name=name, columns=tuple(rows[name]["columns"]))
         for name in TopologicalSorter(above).static_order()
     ]
-
-
-async def _note(
-    connection: Connection, *, at: datetime, event: str, actor: Actor, object_: str, detail: Any
-) -> None:
-    await connection.execute(
-        "INSERT INTO audit_event (at, event, actor, source, object, detail) VALUES ($1, $2, $3, $4, $5, $6)",
-        at,
-        event,
-        actor.name,
-        actor.source,
-        object_,
-        to_json(detail),
-    )
 
 
 def _count(tag: str) -> int:

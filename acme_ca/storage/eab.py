@@ -195,11 +195,6 @@ async def rotate(
     return _key_of(row) if row else None
 
 
-async def all_keys(database: Database) -> list[EabKey]:
-    rows = await database.fetch(f"SELECT {_COLUMNS} FROM eab_key ORDER BY created, id")
-    return [_key_of(row) for row in rows]
-
-
 def _key_of(row: Row) -> EabKey:
     fields: dict[str, Any] = dict(row)
     return EabKey(

@@ -93,12 +93,6 @@ async def find(database: Database, token: str) -> Token | None:
     return _token(row) if row else None
 
 
-async def is_any(database: Database) -> bool:
-    """Whether one was ever made."""
-    found: bool = await database.fetchval("SELECT EXISTS (SELECT FROM api_token)")
-    return found
-
-
 async def revoke(database: Database, token: str, *, actor: Actor, now: datetime) -> bool:
     """False: there is none, or it was revoked before."""
     row = await database.fetchrow_durably(

@@ -18,7 +18,6 @@ from itertools import zip_longest
 from types import TracebackType
 from typing import Any, Self
 
-from acme_ca.config import LOOPBACK_NETWORKS
 from acme_ca.core.identifiers import Network as Prefix
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.validation.record import Record, Unreachable
@@ -33,6 +32,10 @@ MAX_RECEIVED = 256 * 1024
 """Bytes of TLS on one connection: a handshake with an endless chain is none."""
 
 LOOPBACK: tuple[Address, ...] = (ipaddress.ip_address("127.0.0.1"), ipaddress.ip_address("::1"))
+_LOOPBACK_NETWORKS: tuple[Prefix, ...] = (
+    ipaddress.ip_network("127.0.0.0/8"),
+    ipaddress.ip_network("::1/128"),
+)
 
 # The first row that holds an address decides (IANA special-purpose registries). An address of an internal network is
 # what this CA is for: the private networks are allowed, and named.
@@ -140,7 +143,7 @@ class Network:
     ) -> None:
         """`challenge_port`: the one where `.localhost` is dialled, in development mode. `connect_timeout`: seconds per address."""
         self._rules = rules
-        self._localhost_rules = AddressRules(allow=LOOPBACK_NETWORKS, refuse=rules.refuse)
+        self._localhost_rules = AddressRules(allow=_LOOPBACK_NETWORKS, refuse=rules.refuse)
         self._challenge_port = challenge_port
         self._dev = dev
         self._connect_timeout = connect_timeout
