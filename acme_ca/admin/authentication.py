@@ -153,11 +153,17 @@ def _missing() -> Problem:
 
 
 def _ambiguous(attempts: Sequence[Attempt]) -> Problem:
-    """Which role holds would be chance, or the choice of whoever put the names into one certificate."""
+    """Which role holds would be chance, or the choice of whoever put the names into one certificate.
+
+    An operator whose entry has expired counts as well: until it is revoked the name is theirs, and nobody else can be
+    given it. Otherwise the passing of a date, which nobody decides at that moment, would make a certificate that was
+    refused someone's login, and its holder another person for the audit and for two-person approval.
+    """
     named = ", ".join(attempt.token.name for attempt in attempts if attempt.token)
     return _refused(
         Code.CREDENTIALS_AMBIGUOUS,
-        f"The certificate has the names of several operators ({named}): show one that has the name of one only.",
+        f"The certificate has the names of several operators ({named}): show one that has the name of one only, "
+        "or have the entries revoked that nobody needs any more: those that have expired count, too.",
     )
 
 

@@ -1,6 +1,8 @@
 """mTLS: certificates of profile `operator` open the admin API, as long as they are good (lesson 20)."""
 
 import json
+import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -100,6 +102,12 @@ def test_a_certificate_with_the_names_of_two_operators_opens_nothing(door):
     answer = door.ask(door.port, "GET", "/tokens", certificate=file)
     assert (answer.status_code, answer.json()["code"]) == (401, "credentials-ambiguous")
     assert "(one, two)" in answer.json()["detail"]
+    door.api("POST", f"/tokens/{made['id']}/revoke")
+    made = door.api("POST", "/tokens", {**second, "expires_in": "1 second"})
+    while datetime.fromisoformat(made["expires"]) > datetime.now(UTC):
+        time.sleep(0.1)
+    answer = door.ask(door.port, "GET", "/tokens", certificate=file)
+    assert answer.json()["code"] == "credentials-ambiguous", "a date that passes makes nobody another person"
     door.api("POST", f"/tokens/{made['id']}/revoke")
     assert door.status(file) == 200
 
