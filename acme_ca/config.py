@@ -340,7 +340,7 @@ class LimitSettings(Section):
     """How much anyone may ask for: `300/3h` is 300 at once, and 300 in each 3 hours. Empty: any number."""
 
     orders_per_account: LimitText = Limit(10_000, timedelta(hours=1))
-    """Orders, and authorizations asked for without one."""
+    """Orders, authorizations asked for without one, and changes of the account's contacts and key."""
     orders_per_eab_key: LimitText = None
     """As before, of all accounts of an EAB key."""
     orders_per_network: LimitText = None

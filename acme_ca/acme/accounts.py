@@ -125,8 +125,10 @@ class Accounts:
             else None
         )
         status = AccountStatus.DEACTIVATED if messages.wants_deactivation(payload) else None
-        if contact is None and status is None:
-            return request.account
+        if status is None:
+            if contact is None or contact == request.account.contact:
+                return request.account
+            await self._limits.pay(self._limits.of_change(request.account.id), account=request.account.id)
         account = await accounts.update(
             self._database,
             request.account.id,
@@ -159,6 +161,7 @@ class Accounts:
         self._weak_keys.check(new.key, ErrorType.BAD_PUBLIC_KEY)
         holder: AccountId | None = account.id
         if new.thumbprint != account.thumbprint:
+            await self._limits.pay(self._limits.of_change(account.id), account=account.id)
             holder = await accounts.change_key(
                 self._database,
                 account,

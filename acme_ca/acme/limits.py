@@ -22,7 +22,7 @@ from acme_ca.storage.database import Database
 from acme_ca.storage.limits import Level, Override, Paused, Refused
 
 _SENTENCES: Mapping[LimitKind, str] = {
-    LimitKind.ORDERS_PER_ACCOUNT: "an account may place {amount} orders in {period}",
+    LimitKind.ORDERS_PER_ACCOUNT: "an account may place {amount} orders in {period}, and changes of it count",
     LimitKind.ORDERS_PER_EAB_KEY: "the accounts of one EAB key may place {amount} orders in {period}",
     LimitKind.ORDERS_PER_NETWORK: "{amount} orders may be placed from {subject} in {period}",
     LimitKind.CERTIFICATES_PER_EAB_KEY: "the accounts of one EAB key may have {amount} certificates in {period}",
@@ -138,6 +138,10 @@ class Limits:
         if not (fresh := _fresh(names, renews)):
             return []
         return sorted(self._charges(limits.CERTIFICATES, requester, names, fresh=fresh))
+
+    def of_change(self, account: AccountId) -> list[Charge]:
+        """A change of the account's contact or key counts as an order of it: each is in the audit for ever."""
+        return list(self._charges_of(LimitKind.ORDERS_PER_ACCOUNT, [account]))
 
     def of_account(self, address: str) -> list[Charge]:
         return list(self._charges_of(LimitKind.ACCOUNTS_PER_NETWORK, [self._rules.grouping.network(address)]))

@@ -17,7 +17,7 @@ from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.renewal import CertId
 from acme_ca.log import redact
 from acme_ca.storage.database import Database
-from tests.support.client import assert_problem
+from tests.support.client import assert_problem, key_change
 from tests.support.eab import add_eab_key, bound_account
 from tests.support.fixtures import IN_SESSION_LOOP
 from tests.support.jose import Key
@@ -67,6 +67,23 @@ async def test_6_6_an_authorization_without_an_order_counts_as_one(new_ca):
         assert_limited(await ask(ca.name()), "orders", most=1800)
         assert_limited(await account.new_order(ca.name()), most=1800)
         assert await counts(ca, "authz") == [2]
+
+
+async def test_6_6_changes_of_an_account_count_as_orders_of_it(new_ca):
+    """Each is in the audit for ever."""
+    async with new_ca(limits={"orders_per_account": "2/1h"}) as ca:
+        account = await ca.account(contact=["mailto:a@example.test"])
+        for contact in ("a", "b", "b", "b"):
+            changed = await account.post(account.url, {"contact": [f"mailto:{contact}@example.test"]})
+            assert changed.status == 200, "what is so already is no change"
+        assert await ca.sql("SELECT count(*) FROM audit_event WHERE event = 'account.updated'") == 1
+        new, url = Key.generate(), ca.client.url("key-change")
+        assert (await account.post(url, key_change(account, new))).status == 200
+        account.key = new
+        assert_limited(await account.post(account.url, {"contact": []}), "changes of it count", most=1800)
+        assert_limited(await account.post(url, key_change(account, Key.generate())), most=1800)
+        assert (await account.read(account.url)).json["contact"] == ["mailto:b@example.test"]
+        assert (await account.post(account.url, {"status": "deactivated"})).status == 200, "nobody is kept"
 
 
 async def test_6_6_certificates_per_exact_name_set_whoever_asks(new_ca):
