@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from acme_ca.cli.lists import show_list
-from acme_ca.cli.options import console
 from acme_ca.cli.order import MostOption, ReverseOption
-from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json
+from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, say, show_facts, show_json
 from acme_ca.core.states import AccountStatus
 
 app = typer.Typer(help="ACME accounts: look, freeze, deactivate.", no_args_is_help=True)
@@ -88,7 +87,4 @@ def deactivate(api: Api, account: IdArgument, *, reason: ReasonOption, yes: YesO
 
 
 def _say(api: Api, done: str, account: dict[str, Any]) -> None:
-    if api.as_json:
-        show_json(account)
-    else:
-        console().print(f"{done}: {account['id']}")
+    say(api, account, f"{done}: {account['id']}")

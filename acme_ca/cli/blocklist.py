@@ -18,12 +18,7 @@ from acme_ca.admin.blocklist import MOST_KEYS
 from acme_ca.cli.options import (
     console,
 )
-from acme_ca.cli.remote import (
-    Api,
-    command,
-    minute,
-    show_json,
-)
+from acme_ca.cli.remote import Api, command, minute, say, show_json
 from acme_ca.config import ConfigurationError
 from acme_ca.core import keys
 from acme_ca.core.der import Unreadable, strictly
@@ -80,10 +75,7 @@ def remove(api: Api, key: KeyArgument) -> None:
     """Take a key off the list. Accounts that ended with it stay so."""
     wanted = _key_of(key).hex()
     api.delete(f"/blocklist/{wanted}")
-    if api.as_json:
-        show_json({"spki_sha256": wanted})
-    else:
-        console().print(f"Not blocked any more: {wanted}")
+    say(api, {"spki_sha256": wanted}, f"Not blocked any more: {wanted}")
 
 
 @command(app, "list")

@@ -43,6 +43,7 @@ from acme_ca.cli.remote import (
     confirm,
     minute,
     part,
+    say,
     show_facts,
     show_json,
 )
@@ -281,11 +282,9 @@ def export_csr(
             ),
         )
         file.write(made["csr"].encode())
-    if api.as_json:
-        show_json(made)
-        return
-    console().print(f"Request: {out}")
-    console().print("Have it signed, then: acme-ca ca install-cert CERTIFICATE --chain ROOT")
+    say(
+        api, made, f"Request: {out}", "Have it signed, then: acme-ca ca install-cert CERTIFICATE --chain ROOT"
+    )
 
 
 @command(app, "install-cert")
@@ -384,10 +383,7 @@ def retire(api: Api, issuer: IssuerArgument, *, yes: YesOption = False) -> None:
     found = api.get(f"/issuers/{part(issuer)}")
     confirm(f"Retire {_name(found)}?", yes=yes)
     changed = api.post(f"/issuers/{found['id']}/retire")
-    if api.as_json:
-        show_json(changed)
-    else:
-        console().print(f"Retired: {_name(changed)}")
+    say(api, changed, f"Retired: {_name(changed)}")
 
 
 @command(app, "revoke")
@@ -402,11 +398,12 @@ def revoke(
     found = api.get(f"/issuers/{part(issuer)}")
     confirm(f"Revoke {_name(found)} for good?", yes=yes)
     changed = api.post(f"/issuers/{found['id']}/revoke", {"reason": reason})
-    if api.as_json:
-        show_json(changed)
-        return
-    console().print(f"Revoked ({reason}): {_name(changed)}")
-    console().print("The CRL above it is due. Where that root's key is offline: acme-ca crl export-root")
+    say(
+        api,
+        changed,
+        f"Revoked ({reason}): {_name(changed)}",
+        "The CRL above it is due. Where that root's key is offline: acme-ca crl export-root",
+    )
 
 
 # ---------------------------------------------------------------- parts

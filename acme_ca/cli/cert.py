@@ -15,7 +15,7 @@ from rich.table import Table
 
 from acme_ca.ca.keystore import KeyKind
 from acme_ca.cli.options import console
-from acme_ca.cli.remote import Api, Refused, YesOption, command, confirm, part, show_facts, show_json
+from acme_ca.cli.remote import Api, Refused, YesOption, command, confirm, part, say, show_facts, show_json
 from acme_ca.config import ConfigurationError
 from acme_ca.core.ids import Serial, read_serial
 from acme_ca.core.revocation import FinalReason
@@ -226,10 +226,7 @@ def release(api: Api, serial: SerialArgument, *, comment: CommentOption = None) 
 
 def _act(api: Api, serial: str, act: str, body: dict[str, Any], done: str) -> None:
     found = api.post(f"/certificates/{_serial(serial)}/{act}", body)
-    if api.as_json:
-        show_json(found)
-    else:
-        console().print(f"{done}: {found['serial']}")
+    say(api, found, f"{done}: {found['serial']}")
 
 
 @command(app, "revoke-many")
@@ -283,10 +280,7 @@ def revoke_many(
     confirm(f"Take back {found['count']} certificates ({reason})?", yes=yes)
     act = {**wish, "dry_run": False, "expected": found["count"], "digest": found["digest"]}
     done = api.post("/certificates/revoke-bulk", act)
-    if api.as_json:
-        show_json(done)
-    else:
-        console().print(f"Revoked ({reason}): {done['count']} certificates")
+    say(api, done, f"Revoked ({reason}): {done['count']} certificates")
 
 
 def _show_found(api: Api, found: dict[str, Any]) -> None:

@@ -25,14 +25,7 @@ from acme_ca.cli.options import (
     load_settings,
     with_password,
 )
-from acme_ca.cli.remote import (
-    Api,
-    command,
-    minute,
-    part,
-    show_json,
-    this_machine,
-)
+from acme_ca.cli.remote import Api, command, minute, part, say, show_json, this_machine
 from acme_ca.config import ConfigurationError, Settings, ca_password
 from acme_ca.core.root_list import RootList
 
@@ -106,15 +99,14 @@ def export_root(
     """Write down what the root's next CRL says, to be signed where its key is."""
     wanted = _list_for(api, issuer)
     _write(out, wanted.model_dump_json(indent=2).encode() + b"\n")
-    if api.as_json:
-        show_json(wanted.model_dump(mode="json"))
-        return
-    console().print(f"List:    {out} ({len(wanted.revoked)} revoked)")
-    console().print(
-        f"There:   acme-ca crl sign-root --root-cert root.pem --key-uri … --list {out.name} --out root.crl"
+    say(
+        api,
+        wanted.model_dump(mode="json"),
+        f"List:    {out} ({len(wanted.revoked)} revoked)",
+        f"There:   acme-ca crl sign-root --root-cert root.pem --key-uri … --list {out.name} --out root.crl",
+        f"  or:    acme-ca ceremony sign-crl DIRECTORY --list {out.name}",
+        "Then:    acme-ca crl upload root.crl",
     )
-    console().print(f"  or:    acme-ca ceremony sign-crl DIRECTORY --list {out.name}")
-    console().print("Then:    acme-ca crl upload root.crl")
 
 
 @app.command("sign-root")
@@ -165,10 +157,7 @@ def upload(
         except ValueError:
             raise ConfigurationError(f"{crl} is no CRL in PEM.") from None
     served = api.post("/crl/roots", {"crl": base64.b64encode(content).decode()})
-    if api.as_json:
-        show_json(served)
-    else:
-        console().print(f"Served from now on: the CRL of root {served['issuer']}")
+    say(api, served, f"Served from now on: the CRL of root {served['issuer']}")
 
 
 def _list_for(api: Api, root: str) -> RootList:

@@ -8,7 +8,7 @@ import typer
 
 from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import console
-from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, show_json
+from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, say, show_json
 from acme_ca.config import ConfigurationError
 from acme_ca.core.limits import LimitKind
 
@@ -65,10 +65,7 @@ def override(
     """Give one subject another limit than all others."""
     wish = {"kind": kind, "subject": subject, "limit": limit, "reason": reason, "expires_in": expires_in}
     made = api.put("/limits/overrides", wish)
-    if api.as_json:
-        show_json(made)
-    else:
-        console().print(f"{made['kind']} of {made['subject']}: {made['limit']}")
+    say(api, made, f"{made['kind']} of {made['subject']}: {made['limit']}")
 
 
 @command(app, "remove-override")
@@ -158,7 +155,4 @@ def unpause(
         confirm(f"Lift the pauses of all accounts for {', '.join(name)}?", yes=yes)
     wish: dict[str, Any] = {"account": account, "identifiers": name or None}
     found = api.post("/limits/pauses/lift", wish)
-    if api.as_json:
-        show_json(found)
-    else:
-        console().print(f"Lifted: {len(found['lifted'])}")
+    say(api, found, f"Lifted: {len(found['lifted'])}")

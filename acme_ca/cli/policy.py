@@ -18,6 +18,7 @@ from acme_ca.cli.remote import (
     confirm,
     minute,
     part,
+    say,
     show_json,
     shown,
 )
@@ -83,10 +84,7 @@ def set_policy(
     """Replace the rules of a scope by these. They hold within two seconds, for orders under way too."""
     confirm(f"Replace the name policy of {scope}?", yes=yes)
     answer = api.put(f"/policies/{part(scope)}", {"allow": allow or [], "deny": deny or []})
-    if api.as_json:
-        show_json(answer)
-    else:
-        console().print(f"Saved: {scope}")
+    say(api, answer, f"Saved: {scope}")
 
 
 @command(app, "delete")
@@ -94,10 +92,7 @@ def delete(api: Api, scope: ScopeArgument, *, yes: YesOption = False) -> None:
     """Take the rules of a scope away."""
     confirm(f"Take the name policy of {scope} away?", yes=yes)
     answer = api.delete(f"/policies/{part(scope)}")
-    if api.as_json:
-        show_json(answer)
-    else:
-        console().print(f"Deleted: {scope}")
+    say(api, answer, f"Deleted: {scope}")
 
 
 @command(app, "check")

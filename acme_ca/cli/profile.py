@@ -15,13 +15,7 @@ from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import (
     console,
 )
-from acme_ca.cli.remote import (
-    Api,
-    command,
-    minute,
-    part,
-    show_json,
-)
+from acme_ca.cli.remote import Api, command, minute, part, say, show_json
 from acme_ca.config import ConfigurationError
 from acme_ca.core.profiles import Profile
 
@@ -107,20 +101,14 @@ def save(api: Api, file: FileArgument) -> None:
 def withdraw(api: Api, name: NameArgument) -> None:
     """Offer a profile no more. Orders that were placed before are finished."""
     changed = api.post(f"/profiles/{part(name)}/withdraw")
-    if api.as_json:
-        show_json(changed)
-    else:
-        console().print(f"Withdrawn: {name}")
+    say(api, changed, f"Withdrawn: {name}")
 
 
 @command(app, "offer")
 def offer(api: Api, name: NameArgument) -> None:
     """Offer a withdrawn profile again."""
     changed = api.post(f"/profiles/{part(name)}/offer")
-    if api.as_json:
-        show_json(changed)
-    else:
-        console().print(f"Offered: {name}")
+    say(api, changed, f"Offered: {name}")
 
 
 # ---------------------------------------------------------------- parts

@@ -281,6 +281,15 @@ def show_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2))
 
 
+def say(api: Api, answer: Any, *sentences: str) -> None:
+    """What was done: the answer for programs, the sentences for people."""
+    if api.as_json:
+        show_json(answer)
+        return
+    for sentence in sentences:
+        console().print(sentence)
+
+
 def show_facts(facts: Mapping[str, Any], *, title: str | None = None) -> None:
     """One thing, a line a fact; what is empty is left out."""
     table = Table(title=title, title_justify="left", title_style="bold", show_header=False, box=None)

@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from acme_ca.cli.lists import show_list
-from acme_ca.cli.options import console
 from acme_ca.cli.remote import (
     OF_A_LATER_RELEASE,
     Api,
@@ -16,6 +15,7 @@ from acme_ca.cli.remote import (
     confirm,
     minute,
     part,
+    say,
     show_facts,
     show_json,
 )
@@ -48,10 +48,7 @@ def approve(
     confirm(f"Let {whom} have {rule} without a proof, for {expires_in}?", yes=yes)
     wish = {"account": account, "eab_key": eab_key, "rule": rule, "reason": reason, "expires_in": expires_in}
     made = api.post("/scopes", wish)
-    if api.as_json:
-        show_json(made)
-    else:
-        console().print(f"Approved: {made['rule']}, scope {made['id']}, until {minute(made['expires'])} UTC")
+    say(api, made, f"Approved: {made['rule']}, scope {made['id']}, until {minute(made['expires'])} UTC")
 
 
 @command(app, "list")
@@ -108,7 +105,4 @@ def revoke(
     """End an approval at once, with the authorizations that rest on it. Certificates stay good."""
     confirm(f"End the scope {scope}?", yes=yes)
     ended = api.post(f"/scopes/{part(scope)}/revoke", {"reason": reason})
-    if api.as_json:
-        show_json(ended)
-    else:
-        console().print(f"Revoked: {scope}; authorizations ended with it: {ended['authorizations']}")
+    say(api, ended, f"Revoked: {scope}; authorizations ended with it: {ended['authorizations']}")

@@ -11,7 +11,7 @@ import typer
 
 from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import console
-from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json
+from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, say, show_facts, show_json
 from acme_ca.config import ConfigurationError
 from acme_ca.core.states import ServiceState
 
@@ -128,12 +128,11 @@ def retire(
     """End a service: its EAB keys are revoked and their accounts frozen."""
     confirm(f"Retire {service}? Its clients get no more certificates.", yes=yes)
     gone = api.delete(f"/services/{part(service)}", revoke_certificates=revoke_certificates)
-    if api.as_json:
-        show_json(gone)
-        return
-    console().print(
+    say(
+        api,
+        gone,
         f"Retired: {service}; EAB keys revoked: {len(gone['eab_keys'])}, accounts frozen: {len(gone['accounts'])}, "
-        f"certificates revoked: {gone['certificates_revoked']}"
+        f"certificates revoked: {gone['certificates_revoked']}",
     )
 
 

@@ -9,7 +9,18 @@ import typer
 from acme_ca.admin.access import Role
 from acme_ca.cli.lists import show_list
 from acme_ca.cli.options import console
-from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json, shown
+from acme_ca.cli.remote import (
+    Api,
+    YesOption,
+    command,
+    confirm,
+    minute,
+    part,
+    say,
+    show_facts,
+    show_json,
+    shown,
+)
 
 app = typer.Typer(help="Credentials of the admin API.", no_args_is_help=True)
 
@@ -99,7 +110,4 @@ def revoke(api: Api, token: Annotated[str, typer.Argument(metavar="ID")], *, yes
     found = api.get(f"/tokens/{part(token)}")
     confirm(f"End the token of {found['role']} {found['name']}?", yes=yes)
     ended = api.post(f"/tokens/{part(token)}/revoke")
-    if api.as_json:
-        show_json(ended)
-    else:
-        console().print(f"Revoked: {ended['id']} ({ended['name']})")
+    say(api, ended, f"Revoked: {ended['id']} ({ended['name']})")
