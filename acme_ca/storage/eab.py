@@ -16,6 +16,7 @@ from acme_ca.core.ids import AccountId, EabKeyId
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.revocation import RevocationReason
 from acme_ca.storage.database import Database, Row, from_json, to_json
+from acme_ca.storage.operations import record_event
 
 if TYPE_CHECKING:
     from acme_ca.storage.database import Connection
@@ -248,7 +249,7 @@ async def revoke(
     """End the key and freeze its accounts: those that were frozen now. None: there is no such key, or it was revoked
     before.
 
-    Two statements: the second must see the account of whoever used the key up while the first waited for its row.
+    The key ends by a statement of its own: whoever used it up while that waited has made an account that is to be frozen.
     """
     async with database.transaction() as connection:
         ended = await connection.fetchval(
@@ -258,24 +259,37 @@ async def revoke(
         )
         if not ended:
             return None
-        rows = await connection.fetch(
-            """WITH frozen AS (
-                   UPDATE account SET frozen = $2 WHERE eab_key_id = $1 AND frozen IS NULL AND status = 'valid' RETURNING id
-               ), told AS (
-                   INSERT INTO audit_event (at, event, actor, source, object, detail)
-                   SELECT $2, 'account.frozen', $3, $4, 'account:' || id,
-                          json_build_object('reason', 'its EAB key is revoked', 'eab_key', $1::text) FROM frozen
-                   UNION ALL
-                   SELECT $2, 'eab-key.revoked', $3, $4, 'eab_key:' || $1, json_build_object(
-                       'reason', $5::text, 'accounts', (SELECT count(*) FROM frozen))
-               )
-               SELECT id FROM frozen""",
-            key,
-            now,
-            actor.name,
-            actor.source,
-            reason,
+        frozen = await freeze_accounts(connection, [key], actor=actor, now=now)
+        await record_event(
+            connection,
+            at=now,
+            event="eab-key.revoked",
+            actor=actor,
+            object_=f"eab_key:{key}",
+            detail={"reason": reason, "accounts": len(frozen)},
         )
+    return frozen
+
+
+async def freeze_accounts(
+    connection: Connection, keys: Sequence[str], *, actor: Actor, now: datetime
+) -> tuple[AccountId, ...]:
+    """Those of revoked keys that are not frozen yet."""
+    rows = await connection.fetch(
+        """WITH frozen AS (
+               UPDATE account SET frozen = $2 WHERE eab_key_id = ANY ($1) AND frozen IS NULL AND status = 'valid'
+               RETURNING id, eab_key_id
+           ), told AS (
+               INSERT INTO audit_event (at, event, actor, source, object, detail)
+               SELECT $2, 'account.frozen', $3, $4, 'account:' || id,
+                      json_build_object('reason', 'its EAB key is revoked', 'eab_key', eab_key_id) FROM frozen
+           )
+           SELECT id FROM frozen ORDER BY id""",
+        keys,
+        now,
+        actor.name,
+        actor.source,
+    )
     return tuple(row["id"] for row in rows)
 
 

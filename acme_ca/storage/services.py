@@ -235,23 +235,6 @@ async def retire(database: Database, service: ServiceId, *, actor: Actor, now: d
             actor.name,
             actor.source,
         )
-        frozen = await connection.fetch(
-            """WITH frozen AS (
-                   UPDATE account SET frozen = $2 WHERE eab_key_id = ANY ($1) AND frozen IS NULL AND status = 'valid'
-                   RETURNING id, eab_key_id
-               ), told AS (
-                   INSERT INTO audit_event (at, event, actor, source, object, detail)
-                   SELECT $2, 'account.frozen', $3, $4, 'account:' || id,
-                          json_build_object('reason', 'its EAB key is revoked', 'eab_key', eab_key_id) FROM frozen
-               )
-               SELECT id FROM frozen ORDER BY id""",
-            [key["id"] for key in ended],
-            now,
-            actor.name,
-            actor.source,
-        )
-    return Retirement(
-        service=_service_of(row),
-        eab_keys=tuple(key["id"] for key in ended),
-        accounts=tuple(account["id"] for account in frozen),
-    )
+        keys = tuple(key["id"] for key in ended)
+        frozen = await eab.freeze_accounts(connection, keys, actor=actor, now=now)
+    return Retirement(service=_service_of(row), eab_keys=keys, accounts=frozen)
