@@ -148,6 +148,7 @@ CREATE TABLE account (
     CONSTRAINT account_binding_has_key CHECK ((eab_key_id IS NULL) = (eab_binding IS NULL))
 );
 CREATE INDEX account_eab_key ON account (eab_key_id) WHERE eab_key_id IS NOT NULL;
+CREATE INDEX account_frozen ON account (id) WHERE frozen IS NOT NULL;
 
 -- Names that an administrator approved: authorizations for them are born valid, without a challenge.
 CREATE TABLE approved_scope (

@@ -213,6 +213,38 @@ async def test_statistics(stocked):
     assert told["database_bytes"] > 1_000_000
 
 
+async def test_what_the_statistics_count(new_ca):
+    async with new_ca() as ca:
+        operator, account = await ca.operator(), await ca.account()
+        for _ in range(5):
+            await (await ca.ready(account)).issue(ca.web)
+        times = [f"ending_in_a_{time}" for time in ("day", "week", "month")]
+        before = await operator.get("/statistics")
+        for place, change in enumerate(
+            (
+                "not_after = now() + interval '23 h'",
+                "not_after = now() + interval '6 days'",
+                "not_after = now() + interval '29 days', recorded = now() - interval '2 h'",
+                "not_after = now() + interval '6 days', revoked = now(), status_changed = now(), reason = 6, recorded = now() - interval '2 days'",
+                "not_after = now() + interval '31 days'",
+            )
+        ):
+            await ca.sql(
+                f"UPDATE certificate SET {change} WHERE serial = "
+                f"(SELECT serial FROM certificate WHERE order_id IS NOT NULL ORDER BY order_id OFFSET {place} LIMIT 1)"
+            )
+        await ca.sql("UPDATE account SET frozen = now()")
+        told = await operator.get("/statistics")
+        assert [told[time] - before[time] for time in times] == [1, 2, 3], "beside the server's own"
+        recorded = [
+            await ca.sql(f"SELECT count(*) FROM certificate WHERE recorded > now() - interval '{time}'")
+            for time in ("1 h", "1 day")
+        ]
+        assert [told["recorded_last_hour"], told["recorded_last_day"]] == recorded
+        assert recorded[1] == recorded[0] + 1
+        assert [told["revoked"], told["on_hold"], told["frozen_accounts"]] == [1, 1, 1]
+
+
 async def test_a_credential_for_a_service_sees_that_services_things(new_ca):
     async with new_ca() as ca:
         administrator = await ca.operator()
