@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AwareDatetime, Field
 
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, Model, Route
+from acme_ca.admin.frame import Call, Model, Route, conflict
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_key, page, read_moment
 from acme_ca.core.durations import Duration
 from acme_ca.core.eab import UNRESTRICTED, EabKey, EabKeyState, Restrictions
 from acme_ca.core.revocation import REASONS, FinalReason
 from acme_ca.core.texts import ShortText
 from acme_ca.lifecycle.eab import no_such_key
-from acme_ca.storage import scopes
+from acme_ca.storage import bulk, scopes
 from acme_ca.storage.eab import Filter
 
 if TYPE_CHECKING:
@@ -200,8 +200,10 @@ async def revoke(admin: Admin, call: Call) -> EndedEabKey:
 async def revoke_certificates(admin: Admin, call: Call) -> EndedCertificates:
     wish: CertificatesEnd = call.body
     key = await _theirs(admin, call)
-    gone = await admin.eab_keys.revoke_certificates(
-        key.id, reason=REASONS[wish.reason], comment=wish.comment, actor=call.actor
+    if key.revoked is None:
+        raise conflict("Revoke the EAB key first, or its accounts get new certificates meanwhile.")
+    gone = await admin.bulk.revoke_all(
+        bulk.Filter(eab_key=key.id), reason=REASONS[wish.reason], comment=wish.comment, actor=call.actor
     )
     return EndedCertificates(revoked=gone)
 

@@ -48,17 +48,18 @@ class BulkRevocation:
         if found.count != expected or digest not in {None, found.digest}:
             raise _others(found)
         return await self._take_back(
-            wanted, most=expected, reason=reason, comment=comment, actor=actor, begun=begun
+            wanted, most=expected, reason=reason, comment=comment, actor=actor, recorded_before=begun
         )
 
     async def revoke_all(
         self, wanted: Filter, *, reason: RevocationReason, comment: str | None, actor: Actor
     ) -> int:
-        """Take back whatever the filter finds now: for what ends as a whole, such as a service."""
+        """Take back whatever the filter finds: for what has ended as a whole, such as a service. Broken off, it goes on
+        where it was when it is asked for again.
+        """
         _check(wanted)
-        begun = self._clock()
         return await self._take_back(
-            wanted, most=None, reason=reason, comment=comment, actor=actor, begun=begun
+            wanted, most=None, reason=reason, comment=comment, actor=actor, recorded_before=None
         )
 
     async def _take_back(
@@ -69,7 +70,7 @@ class BulkRevocation:
         reason: RevocationReason,
         comment: str | None,
         actor: Actor,
-        begun: datetime,
+        recorded_before: datetime | None,
     ) -> int:
         done = 0
         last: str | None = ""
@@ -80,7 +81,7 @@ class BulkRevocation:
                 reason=reason,
                 comment=comment,
                 actor=actor,
-                recorded_before=begun,
+                recorded_before=recorded_before,
                 now=self._clock(),
                 after=last,
                 limit=bulk.BATCH if most is None else min(bulk.BATCH, most - done),

@@ -11,7 +11,6 @@ from acme_ca.core.codes import Code
 from acme_ca.core.eab import UNRESTRICTED, EabKey, EabKeyState, Restrictions
 from acme_ca.core.ids import AccountId, EabKeyId
 from acme_ca.core.problems import Problem, malformed
-from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import ServiceState
 from acme_ca.storage import eab, services
 from acme_ca.storage.database import Database
@@ -111,22 +110,6 @@ class EabKeys:
         if frozen is None:
             raise _conflict(f"The EAB key is {await self._state(key)} already.")
         return frozen
-
-    async def revoke_certificates(
-        self, key: str, *, reason: RevocationReason, comment: str, actor: Actor
-    ) -> int:
-        """All living ones of the accounts of a revoked key, batch by batch: asked once more, it goes on where it ended.
-
-        Raises Problem: `not-found`, `conflict`.
-        """
-        if (await self.find(key)).revoked is None:
-            raise _conflict("Revoke the EAB key first, or its accounts get new certificates meanwhile.")
-        gone = 0
-        while batch := await eab.revoke_certificates(
-            self._database, key, reason=reason, comment=comment, actor=actor, now=self._clock()
-        ):
-            gone += batch
-        return gone
 
     async def _state(self, key: str) -> EabKeyState:
         return (await self.find(key)).state(self._clock())

@@ -64,7 +64,8 @@ _MATCHING = """($1::text IS NULL OR c.service = $1) AND ($2::text IS NULL OR c.i
     AND ($5::text[] IS NULL OR c.identifiers @> $5) AND ($6::bytea IS NULL OR c.spki_sha256 = $6)
     AND ($7::text IS NULL OR c.account_id IN (SELECT id FROM account WHERE eab_key_id = $7))
     AND ($8::timestamptz IS NULL OR c.recorded >= $8) AND ($9::timestamptz IS NULL OR c.recorded < $9)
-    AND c.recorded < $10 AND c.not_after > $10 AND (c.revoked IS NULL OR (c.reason = 6 AND $11::smallint <> 6))"""
+    AND ($12::timestamptz IS NULL OR c.recorded < $12)
+    AND c.not_after > $10 AND (c.revoked IS NULL OR (c.reason = 6 AND $11::smallint <> 6))"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +84,7 @@ async def select(database: Database, wanted: Filter, *, reason: RevocationReason
         f"""WITH found AS MATERIALIZED (
                 SELECT c.serial, c.identifiers, c.recorded FROM certificate c WHERE {_MATCHING}
             ), sample AS (
-                SELECT serial, identifiers FROM found ORDER BY recorded, serial LIMIT $12
+                SELECT serial, identifiers FROM found ORDER BY recorded, serial LIMIT $13
             )
             SELECT count(*) AS number,
                    encode(sha256(convert_to(coalesce(string_agg(serial, ',' ORDER BY serial), ''), 'UTF8')), 'hex') AS digest,
@@ -91,6 +92,7 @@ async def select(database: Database, wanted: Filter, *, reason: RevocationReason
         *wanted.parameters,
         now,
         reason,
+        now,
         SAMPLE,
     )
     assert row is not None, "an aggregate gives a row"  # noqa: S101
@@ -109,20 +111,22 @@ async def revoke_batch(
     reason: RevocationReason,
     comment: str | None,
     actor: Actor,
-    recorded_before: datetime,
+    recorded_before: datetime | None,
     now: datetime,
     after: str,
     limit: int,
 ) -> tuple[int, Serial | None]:
     """Take back, or put on hold, up to `limit` of what the filter finds behind the serial number `after`: one durable
-    statement, an audit event for each. Returns how many, and the last that was looked at; None: none is left.
+    statement, an audit event for each. `recorded_before` None: also what is recorded at this moment.
+
+    Returns how many, and the last that was looked at; None: none is left.
     """
     row = await database.fetchrow_durably(
         f"""WITH found AS (
                 SELECT c.serial, c.reason AS before FROM certificate c
-                WHERE c.serial > $18 AND {_MATCHING} ORDER BY c.serial LIMIT $12 FOR UPDATE OF c
+                WHERE c.serial > $18 AND {_MATCHING} ORDER BY c.serial LIMIT $13 FOR UPDATE OF c
             ), gone AS (
-                UPDATE certificate c SET revoked = coalesce(c.revoked, $13), reason = $11, status_changed = $13,
+                UPDATE certificate c SET revoked = coalesce(c.revoked, $10), reason = $11, status_changed = $10,
                     comment = coalesce($14, c.comment)
                 FROM found WHERE c.serial = found.serial
                 RETURNING c.serial, c.issuer_id, c.shard, c.spki_sha256, found.before
@@ -130,21 +134,21 @@ async def revoke_batch(
                 UPDATE account SET status = 'revoked'
                 WHERE $11 = 1 AND status = 'valid' AND spki_sha256 IN (SELECT spki_sha256 FROM gone) RETURNING id
             ), due AS (
-                INSERT INTO crl_due (issuer_id, shard, at) SELECT DISTINCT issuer_id, shard, $13::timestamptz FROM gone
+                INSERT INTO crl_due (issuer_id, shard, at) SELECT DISTINCT issuer_id, shard, $10::timestamptz FROM gone
             ), told AS (
                 INSERT INTO audit_event (at, event, actor, source, object, detail)
-                SELECT $13, $15, $16, $17, 'certificate:' || serial, json_strip_nulls(json_build_object(
+                SELECT $10, $15, $16, $17, 'certificate:' || serial, json_strip_nulls(json_build_object(
                     'before', before, 'reason', $11::smallint, 'comment', $14::text)) FROM gone
                 UNION ALL
-                SELECT $13, 'account.revoked', $16, $17, 'account:' || id,
+                SELECT $10, 'account.revoked', $16, $17, 'account:' || id,
                        json_build_object('why', 'its key is compromised') FROM ended
             )
             SELECT (SELECT count(*) FROM gone) AS number, max(serial) AS last FROM found""",
         *wanted.parameters,
-        recorded_before,
-        reason,
-        limit,
         now,
+        reason,
+        recorded_before,
+        limit,
         comment,
         "certificate.held" if reason is revocation.HOLD else "certificate.revoked",
         actor.name,

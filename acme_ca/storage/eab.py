@@ -14,14 +14,11 @@ from acme_ca.core.codes import Code
 from acme_ca.core.eab import EabKey, EabKeyState, Restrictions
 from acme_ca.core.ids import AccountId, EabKeyId
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.core.revocation import RevocationReason
 from acme_ca.storage.database import Database, Row, from_json, to_json
 from acme_ca.storage.operations import record_event
 
 if TYPE_CHECKING:
     from acme_ca.storage.database import Connection
-
-REVOCATION_BATCH = 500
 
 _COLUMNS = """id, hmac_key, owner, service, contact, max_accounts, accounts, restrictions, created, approved, expires, revoked"""
 
@@ -291,44 +288,6 @@ async def freeze_accounts(
         actor.source,
     )
     return tuple(row["id"] for row in rows)
-
-
-_LIVES = "(revoked IS NULL OR reason = 6)"
-
-
-async def revoke_certificates(
-    database: Database, key: str, *, reason: RevocationReason, comment: str, actor: Actor, now: datetime
-) -> int:
-    """Take back for good a batch of the living certificates of the key's accounts, those on hold too. Returns how many;
-    0: none is left.
-    """
-    row = await database.fetchrow_durably(
-        f"""WITH living AS (
-               SELECT c.serial FROM account a, LATERAL (
-                   SELECT serial FROM certificate WHERE account_id = a.id AND not_after > $2 AND {_LIVES} LIMIT $4) c
-               WHERE a.eab_key_id = $1 LIMIT $4
-           ), was AS (
-               SELECT serial, reason AS before FROM certificate WHERE serial IN (SELECT serial FROM living) AND {_LIVES} FOR UPDATE
-           ), gone AS (
-               UPDATE certificate c SET revoked = coalesce(revoked, $2), reason = $3, status_changed = $2, comment = $5
-               FROM was WHERE c.serial = was.serial RETURNING c.serial, issuer_id, shard, before
-           ), due AS (
-               INSERT INTO crl_due (issuer_id, shard, at) SELECT DISTINCT issuer_id, shard, $2::timestamptz FROM gone
-           ), told AS (
-               INSERT INTO audit_event (at, event, actor, source, object, detail)
-               SELECT $2, 'certificate.revoked', $6, $7, 'certificate:' || serial, json_strip_nulls(json_build_object(
-                      'before', before, 'reason', $3::smallint, 'comment', $5::text)) FROM gone
-           )
-           SELECT count(*) AS gone FROM gone""",
-        key,
-        now,
-        reason,
-        REVOCATION_BATCH,
-        comment,
-        actor.name,
-        actor.source,
-    )
-    return row["gone"] if row else 0
 
 
 # ---------------------------------------------------------------- what holds for a key's accounts

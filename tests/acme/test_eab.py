@@ -11,8 +11,7 @@ from acme_ca.core.codes import Code
 from acme_ca.core.eab import Restrictions
 from acme_ca.core.policy import NameRules
 from acme_ca.core.problems import ErrorType
-from acme_ca.core.revocation import RevocationReason
-from acme_ca.storage import eab, policies
+from acme_ca.storage import policies
 from acme_ca.storage.database import Database
 from tests.support.client import assert_problem, key_change, prove
 from tests.support.eab import (
@@ -381,15 +380,11 @@ async def test_certificates_of_a_revoked_key_are_taken_back_if_asked(ca):
     leaves = [(await (await account.order(ca.name())).issue(ca.web))[0] for _ in range(3)]
     await account.revoke(leaves[0].public_bytes(Encoding.DER))
     await revoke_eab_key(ca, "compromised")
-    batch = {
-        "reason": RevocationReason.PRIVILEGE_WITHDRAWN,
-        "comment": "left the house",
-        "actor": OPERATOR,
-        "now": datetime.now(UTC),
-    }
-    async with Database.open(ca.dsn, connections=1) as database:
-        assert await eab.revoke_certificates(database, "compromised", **batch) == 2
-        assert await eab.revoke_certificates(database, "compromised", **batch) == 0
+    wish = {"reason": "privilegeWithdrawn", "comment": "left the house"}
+    operator = await ca.operator()
+    for left in (2, 0):
+        answer = await operator.post("/eab-keys/compromised/revoke-certificates", wish)
+        assert answer["revoked"] == left
     reasons = await ca.sql(
         f"SELECT array_agg(reason ORDER BY recorded) FROM certificate WHERE account_id = '{id_of(account)}'"
     )

@@ -147,6 +147,21 @@ async def test_what_is_issued_meanwhile_is_left_alone(database, room):
     assert new not in await revoked(database)
 
 
+async def test_of_what_has_ended_nothing_is_left_alone(database, room):
+    """Also what a replica has recorded whose clock is ahead."""
+    serials = {
+        await records.certificate(database, service="s", recorded=recorded)
+        for recorded in (NOW, LATER + timedelta(minutes=1))
+    }
+    other = await records.certificate(database)
+    wish = {"reason": SUPERSEDED, "comment": None, "actor": ALICE}
+    assert await room.revoke_all(Filter(service="s"), **wish) == 2
+    assert await revoked(database) == serials
+    assert other not in serials
+    with pytest.raises(Problem, match="empty"):
+        await room.revoke_all(Filter(), **wish)
+
+
 async def test_many_batches_and_broken_off_it_goes_on(database, room, monkeypatch):
     monkeypatch.setattr(bulk, "BATCH", 3)
     for _ in range(10):
