@@ -5,9 +5,9 @@ Extensions that many certificates share are made once.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsageOID, NameOID
@@ -15,13 +15,9 @@ from cryptography.x509.oid import AuthorityInformationAccessOID, ExtendedKeyUsag
 from acme_ca.core import addresses, keys
 from acme_ca.core.certificates import IssuanceRequest
 from acme_ca.core.identifiers import Identifier, IdentifierType
+from acme_ca.core.ids import IssuerId
 from acme_ca.core.keys import PublicKey
 from acme_ca.core.profiles import ExtendedKeyUsage, KeyUsage, Profile
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from acme_ca.core.ids import IssuerId
 
 Extension = x509.Extension[x509.ExtensionType]
 

@@ -8,8 +8,10 @@ of ours or a policy that changed meanwhile: the operator reads it, the client do
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from datetime import datetime
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from cryptography import x509
@@ -19,22 +21,16 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import AuthorityInformationAccessOID, ExtensionOID, NameOID, SignatureAlgorithmOID
 
 from acme_ca.ca import issuers, leaf, profiles
+from acme_ca.ca.issuers import Issuer
 from acme_ca.core import identifiers, keys
-from acme_ca.core.certificates import LintedCertificate
+from acme_ca.core.certificates import LintedCertificate, PreparedCertificate
+from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import serial_text
+from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import Problem
 from acme_ca.core.profiles import ExtendedKeyUsage
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from datetime import datetime
-
-    from acme_ca.ca.issuers import Issuer
-    from acme_ca.core.certificates import PreparedCertificate
-    from acme_ca.core.identifiers import Identifier
-    from acme_ca.core.policy import NamePolicy
-
-    Rule = Callable[["_Reading"], Iterator[str]]
+Rule = Callable[["_Reading"], Iterator[str]]
 
 Extension = TypeVar("Extension", bound=x509.ExtensionType)
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from acme_ca.core.ids import IssuerId
+from acme_ca.core.ids import IssuerId
 
 
 def ca_issuers(base: str, issuer: IssuerId) -> str:

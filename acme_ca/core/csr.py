@@ -11,8 +11,8 @@ from __future__ import annotations
 import binascii
 import ipaddress
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -21,13 +21,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID, NameOID
 
 from acme_ca.core import identifiers, keys
 from acme_ca.core.der import Unreadable, strictly
+from acme_ca.core.identifiers import Identifier
 from acme_ca.core.keys import PublicKey
 from acme_ca.core.problems import ErrorType, Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-
-    from acme_ca.core.identifiers import Identifier
 
 MAX_SIZE = 32 * 1024
 """Bytes of DER. A hundred names of the greatest length and an RSA key of 8192 bits fit."""

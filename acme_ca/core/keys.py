@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -17,8 +18,6 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from acme_ca.core.problems import ErrorType, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Set as AbstractSet
-
     from acme_ca.core.profiles import Profile
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey

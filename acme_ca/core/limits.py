@@ -10,20 +10,17 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from acme_ca.core import durations, identifiers
+from acme_ca.core.accounts import Account
 from acme_ca.core.eab import UNRESTRICTED, Restrictions
 from acme_ca.core.identifiers import Identifier, IdentifierType, is_below
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from acme_ca.core.accounts import Account
-    from acme_ca.core.ids import AccountId, EabKeyId
+from acme_ca.core.ids import AccountId, EabKeyId
 
 MAX_AMOUNT = 1_000_000
 SECOND = timedelta(seconds=1)

@@ -4,8 +4,8 @@ newOrder, newAuthz, finalize, the linter of what will be signed, and what operat
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,9 +13,6 @@ from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Identifier, Network
 from acme_ca.core.names import NameRule, NameRuleText, RuleKind
 from acme_ca.core.problems import ErrorType, Problem
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 MAX_RULES = 1000
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from acme_ca.core.codes import Code
 
-    from acme_ca.core.codes import Code
+if TYPE_CHECKING:
     from acme_ca.core.identifiers import Identifier
 
 ERROR_NAMESPACE = "urn:ietf:params:acme:error:"

@@ -6,15 +6,13 @@ A revocation for good stays one, and its reason only ever becomes the gravest, k
 
 from __future__ import annotations
 
+from datetime import datetime
 from enum import IntEnum
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from cryptography import x509
 
 from acme_ca.core.problems import ErrorType, Problem, malformed
-
-if TYPE_CHECKING:
-    from datetime import datetime
 
 
 class RevocationReason(IntEnum):
