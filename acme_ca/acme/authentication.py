@@ -15,7 +15,7 @@ from acme_ca.acme.urls import Urls
 from acme_ca.core.accounts import Account
 from acme_ca.core.codes import Code
 from acme_ca.core.ids import AccountId
-from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
+from acme_ca.core.problems import ErrorType, Problem, malformed, not_found, unauthorized
 from acme_ca.core.states import AccountStatus
 from acme_ca.core.weakkeys import WeakKeys
 from acme_ca.storage import accounts, operations, resources, signers
@@ -178,7 +178,7 @@ class Authenticator:
         )
         account = await self.confirm(signer, credential)
         if target.resource is not None and resource is None:
-            raise not_found()
+            raise not_theirs()
         return AccountRequest(account=account, payload=request.payload, resource=resource, client=client)
 
     async def _verified(self, claim: AccountId, request: Jws) -> Account:
@@ -251,10 +251,9 @@ def check_standing(account: Account) -> None:
         )
 
 
-def not_found() -> Problem:
+def not_theirs() -> Problem:
     """The answer to who asks for what is not there, or not theirs."""
-    detail = "There is no such resource, or it is another account's."
-    return malformed(detail, status=404, code=Code.NOT_FOUND)
+    return not_found("There is no such resource, or it is another account's.")
 
 
 def _no_account() -> Problem:

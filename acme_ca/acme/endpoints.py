@@ -20,7 +20,7 @@ from acme_ca.acme.authentication import (
     SignedBy,
     SignedRequest,
     Target,
-    not_found,
+    not_theirs,
 )
 from acme_ca.acme.authorizations import Authorizations
 from acme_ca.acme.limits import Limits
@@ -37,7 +37,7 @@ from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.codes import Code
 from acme_ca.core.ids import AccountId, AuthorizationId
 from acme_ca.core.orders import Authorization, Order
-from acme_ca.core.problems import Problem, malformed, unauthorized
+from acme_ca.core.problems import Problem, malformed, not_found, unauthorized
 from acme_ca.core.renewal import parse_cert_id
 from acme_ca.core.states import AuthorizationStatus, OrderStatus
 from acme_ca.http import ACCOUNT, CLIENT, PROBLEM, json_response, meet_expectation, read_body, status_of
@@ -116,11 +116,7 @@ async def orders(acme: Acme, request: AccountRequest, parameters: Parameters) ->
     _must_be_post_as_get(request)
     size, after = acme.orders_page, parameters["after"]
     if after and not urls.is_id(after):
-        raise malformed(
-            "This page of the orders list does not exist: begin with the account's orders URL.",
-            status=404,
-            code=Code.NOT_FOUND,
-        )
+        raise not_found("This page of the orders list does not exist: begin with the account's orders URL.")
     ids = await order_store.living_ids(
         acme.database, request.account.id, after=after, limit=size + 1, now=acme.clock()
     )
@@ -191,14 +187,11 @@ async def _chain(acme: Acme, request: AccountRequest, wanted: int) -> web.Respon
     _must_be_post_as_get(request)
     found = _own(request, Certificate)
     if found.der is None:
-        raise malformed(
-            "This certificate is not signed yet: poll its order.", status=404, code=Code.NOT_FOUND
-        )
+        raise not_found("This certificate is not signed yet: poll its order.")
     issuer = await acme.issuers.find(found.issuer)
     chains = (issuer.chain_pem, *issuer.alternates_pem)
     if wanted >= len(chains):
-        detail = "There is no such chain: see the links of the certificate's own URL."
-        raise malformed(detail, status=404, code=Code.NOT_FOUND)
+        raise not_found("There is no such chain: see the links of the certificate's own URL.")
     others = [acme.urls.certificate(found.serial, other) for other in range(len(chains)) if other != wanted]
     headers = CIMultiDict(("Link", f'<{url}>;rel="alternate"') for url in others)
     return web.Response(
@@ -238,7 +231,7 @@ async def challenge(acme: Acme, request: AccountRequest, parameters: Parameters)
         await _answered(acme, request, parameters, kind) if request.payload else _own(request, Authorization)
     )
     if kind not in found.offered and kind is not found.decisive:
-        raise malformed("This authorization has no such challenge.", status=404, code=Code.NOT_FOUND)
+        raise not_found("This authorization has no such challenge.")
     return json_response(
         messages.challenge_object(found, kind, acme.urls),
         headers=_while_processing(found),
@@ -469,7 +462,7 @@ def _credential(request: AccountRequest) -> Credential:
 
 def _present(found: T | None) -> T:
     if found is None:
-        raise not_found()
+        raise not_theirs()
     return found
 
 

@@ -12,10 +12,9 @@ from acme_ca.ca.profiles import Profiles
 from acme_ca.ca.served import Issuers
 from acme_ca.core import renewal
 from acme_ca.core.certificates import Certificate
-from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import AccountId, serial_text
-from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
+from acme_ca.core.problems import ErrorType, Problem, malformed, not_found, unauthorized
 from acme_ca.core.renewal import CertId, SuggestedWindow
 from acme_ca.core.revocation import HOLD
 from acme_ca.storage import certificates, orders, renewals
@@ -116,8 +115,7 @@ class Renewals:
 
 
 def _not_issued() -> Problem:
-    detail = "This CA has issued no certificate of this identifier (RFC 9773 §4.1)."
-    return malformed(detail, status=404, code=Code.NOT_FOUND)
+    return not_found("This CA has issued no certificate of this identifier (RFC 9773 §4.1).")
 
 
 def already_replaced() -> Problem:

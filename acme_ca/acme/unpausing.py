@@ -13,9 +13,8 @@ from acme_ca.acme.authentication import check_standing
 from acme_ca.acme.urls import Urls
 from acme_ca.core import base64url
 from acme_ca.core.actors import Actor
-from acme_ca.core.codes import Code
 from acme_ca.core.ids import AccountId
-from acme_ca.core.problems import Problem, malformed
+from acme_ca.core.problems import Problem, not_found
 from acme_ca.storage import accounts
 from acme_ca.storage import limits as store
 from acme_ca.storage.database import Database
@@ -118,8 +117,6 @@ def _page(title: str, body: str) -> str:
 
 
 def _no_link() -> Problem:
-    return malformed(
-        "This link was not made by this CA, or is too old: order again, and the answer has a fresh one.",
-        status=404,
-        code=Code.NOT_FOUND,
+    return not_found(
+        "This link was not made by this CA, or is too old: order again, and the answer has a fresh one."
     )

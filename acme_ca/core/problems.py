@@ -94,6 +94,15 @@ def malformed(detail: str, *, status: int | None = None, code: Code | None = Non
     return Problem(ErrorType.MALFORMED, detail, status=status, code=code)
 
 
+def not_found(detail: str = "There is no such thing.") -> Problem:
+    return malformed(detail, status=404, code=Code.NOT_FOUND)
+
+
+def conflict(detail: str, code: Code = Code.CONFLICT) -> Problem:
+    """What is asked for cannot be done as things are now."""
+    return malformed(detail, status=409, code=code)
+
+
 def unauthorized(detail: str, *, status: int | None = None) -> Problem:
     return Problem(ErrorType.UNAUTHORIZED, detail, status=status)
 

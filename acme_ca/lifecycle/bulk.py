@@ -8,7 +8,7 @@ from datetime import datetime
 from acme_ca.core import revocation
 from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
-from acme_ca.core.problems import Problem, malformed
+from acme_ca.core.problems import Problem, conflict, malformed
 from acme_ca.core.revocation import RevocationReason
 from acme_ca.storage import bulk
 from acme_ca.storage.bulk import Filter, Selection
@@ -99,8 +99,6 @@ def _check(wanted: Filter) -> None:
 
 
 def _others(found: Selection) -> Problem:
-    return malformed(
-        f"The filter finds {found.count} certificates now, and not those that were expected: look again, without doing it.",
-        status=409,
-        code=Code.CONFLICT,
+    return conflict(
+        f"The filter finds {found.count} certificates now, and not those that were expected: look again, without doing it."
     )

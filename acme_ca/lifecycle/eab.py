@@ -10,7 +10,7 @@ from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
 from acme_ca.core.eab import UNRESTRICTED, EabKey, EabKeyState, Restrictions
 from acme_ca.core.ids import AccountId, EabKeyId
-from acme_ca.core.problems import Problem, malformed
+from acme_ca.core.problems import Problem, conflict, not_found
 from acme_ca.core.states import ServiceState
 from acme_ca.storage import eab, services
 from acme_ca.storage.database import Database
@@ -64,7 +64,7 @@ class EabKeys:
         if registered.state is ServiceState.PENDING:
             key = replace(key, approved=None)
         if not await services.add_eab_key(self._database, registered, key, actor=actor):
-            raise _conflict("The service is retired: approve it first.", Code.SERVICE_NOT_APPROVED)
+            raise conflict("The service is retired: approve it first.", Code.SERVICE_NOT_APPROVED)
         return key
 
     async def find(self, key: str) -> EabKey:
@@ -83,14 +83,14 @@ class EabKeys:
             return before
         changed = await eab.change(self._database, before, after, actor=actor, now=self._clock())
         if changed is None:
-            raise _conflict("The EAB key is revoked, or has made more accounts than that already.")
+            raise conflict("The EAB key is revoked, or has made more accounts than that already.")
         return changed
 
     async def approve(self, key: str, *, actor: Actor) -> EabKey:
         """Raises Problem: `not-found`, `conflict`."""
         approved = await eab.approve(self._database, key, actor=actor, now=self._clock())
         if approved is None:
-            raise _conflict(f"The EAB key does not wait for approval: it is {await self._state(key)}.")
+            raise conflict(f"The EAB key does not wait for approval: it is {await self._state(key)}.")
         return approved
 
     async def rotate(self, key: str, *, actor: Actor) -> EabKey:
@@ -98,7 +98,7 @@ class EabKeys:
         secret = self._random_bytes(HMAC_KEY_BYTES)
         rotated = await eab.rotate(self._database, key, secret, actor=actor, now=self._clock())
         if rotated is None:
-            raise _conflict(f"The EAB key is {await self._state(key)}: make another.")
+            raise conflict(f"The EAB key is {await self._state(key)}: make another.")
         return rotated
 
     async def revoke(self, key: str, *, reason: str, actor: Actor) -> tuple[AccountId, ...]:
@@ -108,7 +108,7 @@ class EabKeys:
         """
         frozen = await eab.revoke(self._database, key, reason=reason, actor=actor, now=self._clock())
         if frozen is None:
-            raise _conflict(f"The EAB key is {await self._state(key)} already.")
+            raise conflict(f"The EAB key is {await self._state(key)} already.")
         return frozen
 
     async def _state(self, key: str) -> EabKeyState:
@@ -116,8 +116,4 @@ class EabKeys:
 
 
 def no_such_key() -> Problem:
-    return malformed("There is no such EAB key.", status=404, code=Code.NOT_FOUND)
-
-
-def _conflict(detail: str, code: Code = Code.CONFLICT) -> Problem:
-    return malformed(detail, status=409, code=code)
+    return not_found("There is no such EAB key.")

@@ -31,7 +31,7 @@ from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import Serial
 from acme_ca.core.keys import KeyAlgorithm, PublicKey
 from acme_ca.core.policy import NamePolicy
-from acme_ca.core.problems import ErrorType, Problem, compound, malformed
+from acme_ca.core.problems import ErrorType, Problem, compound, conflict, malformed, not_found
 from acme_ca.core.profiles import Profile
 from acme_ca.core.services import Service, ServiceId
 from acme_ca.core.states import ServiceState
@@ -145,28 +145,22 @@ class Issuing:
         """Raises Problem: `not-found`; `conflict` for one that is revoked or was never signed."""
         found = await certificates.find(self._database, serial)
         if found is None:
-            raise malformed(
-                "There is no certificate with this serial number.", status=404, code=Code.NOT_FOUND
-            )
+            raise not_found("There is no certificate with this serial number.")
         if found.revoked is not None or found.der is None:
             what = "was never signed" if found.der is None else "is revoked or on hold"
-            raise malformed(f"The certificate {what}: issue another instead.", status=409, code=Code.CONFLICT)
+            raise conflict(f"The certificate {what}: issue another instead.")
         return found
 
     async def current(self, service: ServiceId) -> Serial:
         """The certificate that a service has. Raises Problem: `not-found`, and `conflict` when it has several."""
         living = await certificates.newest_of_service(self._database, service, now=self._clock())
         if not living:
-            raise malformed(
-                "The service has no living certificate to renew.", status=404, code=Code.NOT_FOUND
-            )
+            raise not_found("The service has no living certificate to renew.")
         if len(living) > 1:
             shown = ", ".join(certificate.serial for certificate in living[:5])
-            raise malformed(
+            raise conflict(
                 f"The service has {len(living)} certificates for different names: name the one to renew by its serial, "
-                f"such as {shown}.",
-                status=409,
-                code=Code.CONFLICT,
+                f"such as {shown}."
             )
         return living[0].serial
 
@@ -196,7 +190,7 @@ class Issuing:
     async def _approved(self, service: ServiceId) -> Service:
         found = await services.find(self._database, service)
         if found is None:
-            raise malformed("There is no such service: register it first.", status=404, code=Code.NOT_FOUND)
+            raise not_found("There is no such service: register it first.")
         if found.state is not ServiceState.APPROVED:
             raise _not_approved(found.state)
         if not found.readable:
@@ -272,11 +266,7 @@ class Issuing:
             await self._approved(service)
         await self._issuers.refresh()
         await self._profiles.refresh()
-        return malformed(
-            "The issuer was retired, or the profile withdrawn, just now: try again.",
-            status=409,
-            code=Code.CONFLICT,
-        )
+        return conflict("The issuer was retired, or the profile withdrawn, just now: try again.")
 
 
 def _wanted(names: Names, key: CertificateRequest | NewKey) -> Names:
@@ -327,10 +317,8 @@ def _check_entitled(profile: Profile, service: ServiceId | None) -> None:
 
 
 def _not_approved(state: ServiceState) -> Problem:
-    return malformed(
-        f"The service is {state}: only approved ones have certificates.",
-        status=409,
-        code=Code.SERVICE_NOT_APPROVED,
+    return conflict(
+        f"The service is {state}: only approved ones have certificates.", Code.SERVICE_NOT_APPROVED
     )
 
 

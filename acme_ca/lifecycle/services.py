@@ -10,7 +10,7 @@ from acme_ca.core.codes import Code
 from acme_ca.core.eab import EabKey, Restrictions
 from acme_ca.core.ids import EabKeyId
 from acme_ca.core.policy import NameRules
-from acme_ca.core.problems import Problem, malformed
+from acme_ca.core.problems import Problem, conflict, not_found
 from acme_ca.core.services import RegisteredService, Service, ServiceId
 from acme_ca.core.states import ServiceState
 from acme_ca.lifecycle.eab import HMAC_KEY_BYTES, KEY_ID_BYTES
@@ -85,7 +85,7 @@ class Services:
         """Raises Problem (`not-found`)."""
         found = await services.find(self._database, service)
         if found is None:
-            raise malformed("There is no such service.", status=404, code=Code.NOT_FOUND)
+            raise not_found("There is no such service.")
         return found
 
     async def change(self, service: Service, *, actor: Actor) -> RegisteredService:
@@ -121,10 +121,6 @@ class Services:
     async def _is_already(self, service: str) -> Problem:
         found = await self.find(service)
         return conflict(f"The service is {found.state} already.")
-
-
-def conflict(detail: str, code: Code = Code.CONFLICT) -> Problem:
-    return malformed(detail, status=409, code=code)
 
 
 def _check_readable(found: RegisteredService) -> None:

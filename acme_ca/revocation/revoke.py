@@ -11,11 +11,10 @@ from cryptography import x509
 from acme_ca.core import keys, revocation
 from acme_ca.core.actors import Actor
 from acme_ca.core.certificates import Certificate
-from acme_ca.core.codes import Code
 from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.ids import AccountId, IssuerId, Serial, serial_text
 from acme_ca.core.keys import PublicKey
-from acme_ca.core.problems import ErrorType, Problem, malformed, unauthorized
+from acme_ca.core.problems import ErrorType, Problem, conflict, malformed, not_found, unauthorized
 from acme_ca.core.revocation import KEY_COMPROMISE, SUBSCRIBER_REASONS, RevocationReason, reason_name
 from acme_ca.storage import authorizations, certificates, issuers
 from acme_ca.storage.database import Database
@@ -71,9 +70,7 @@ class Revocation:
         """Raises Problem (`malformed`, 404)."""
         certificate = await certificates.find(self._database, serial)
         if certificate is None:
-            raise malformed(
-                "There is no certificate with this serial number.", status=404, code=Code.NOT_FOUND
-            )
+            raise not_found("There is no certificate with this serial number.")
         return certificate
 
     async def take_back(
@@ -107,8 +104,7 @@ class Revocation:
         revocation.check_circumstances(invalid_since=None, comment=comment, now=now)
         if not await certificates.release(self._database, serial, actor=by, comment=comment, now=now):
             await self.find(serial)
-            detail = "This certificate is not on hold: there is nothing to release."
-            raise malformed(detail, status=409, code=Code.CONFLICT)
+            raise conflict("This certificate is not on hold: there is nothing to release.")
 
     async def revoke_issuer(self, issuer: IssuerId, *, by: Actor, reason: RevocationReason) -> None:
         """Take a CA certificate back: the CRL of the CA that signed it lists it. It signs status only from then on.
@@ -122,10 +118,8 @@ class Revocation:
             records = {record.id: record for record in await issuers.all_issuers(self._database)}
             found = records.get(issuer)
             if found is None or found.parent_id is None:
-                raise malformed(
-                    "There is no such CA certificate that another one signed; a root is not revoked but trusted no more.",
-                    status=409,
-                    code=Code.CONFLICT,
+                raise conflict(
+                    "There is no such CA certificate that another one signed; a root is not revoked but trusted no more."
                 )
             raise revocation.why_not(found.reason, reason) or _overtaken()
 
@@ -139,11 +133,7 @@ class Revocation:
     async def _find(self, der: bytes) -> Certificate:
         certificate = await certificates.find(self._database, serial_text(_parse(der).serial_number))
         if certificate is None or certificate.der != der:
-            raise malformed(
-                "This certificate was not issued by this CA, or not in exactly these bytes.",
-                status=404,
-                code=Code.NOT_FOUND,
-            )
+            raise not_found("This certificate was not issued by this CA, or not in exactly these bytes.")
         return certificate
 
     async def _authorize(self, certificate: Certificate, der: bytes, by: ByAccount | ByKey) -> Actor:

@@ -11,12 +11,11 @@ from cryptography import x509
 from acme_ca.ca.issuers import IssuerKey
 from acme_ca.core import addresses, crl
 from acme_ca.core.actors import Actor
-from acme_ca.core.codes import Code
 from acme_ca.core.crl import Base, Newest, Scope
 from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.ids import IssuerId, Serial, serial_text
 from acme_ca.core.issuers import IssuerKind
-from acme_ca.core.problems import malformed
+from acme_ca.core.problems import conflict, malformed, not_found
 from acme_ca.core.revocation import reason_name
 from acme_ca.core.root_list import RevokedCa, RootList
 from acme_ca.storage import crls, issuers
@@ -44,9 +43,7 @@ class RootCrls:
         """What the next CRL of the root says. Raises Problem for what is no root here."""
         records = await issuers.all_issuers(self._database)
         if not any(record.id == root and record.kind is IssuerKind.ROOT for record in records):
-            raise malformed(
-                "There is no such root here: see acme-ca ca list.", status=404, code=Code.NOT_FOUND
-            )
+            raise not_found("There is no such root here: see acme-ca ca list.")
         newest = await crls.newest(self._database, Shard(root, 0))
         return RootList(
             issuer=root,
@@ -84,9 +81,7 @@ class RootCrls:
                 "sha256": hashlib.sha256(der).hexdigest(),
             },
         ):
-            raise malformed(
-                "Another CRL came first: compare it with this one.", status=409, code=Code.CONFLICT
-            )
+            raise conflict("Another CRL came first: compare it with this one.")
         return shard.issuer
 
     def _signed(

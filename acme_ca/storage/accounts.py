@@ -10,9 +10,8 @@ import asyncpg
 
 from acme_ca.core.accounts import Account
 from acme_ca.core.actors import Actor
-from acme_ca.core.codes import Code
 from acme_ca.core.ids import AccountId, EabKeyId
-from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.problems import ErrorType, Problem, conflict
 from acme_ca.core.states import AccountStatus
 from acme_ca.storage import eab, keys, operations
 from acme_ca.storage.database import Database, to_json
@@ -104,8 +103,7 @@ async def _why_not(connection: Connection, spki_sha256: bytes) -> Problem:
     if refusal := await _refusal(connection, spki_sha256):
         return refusal
     # whoever had the key has just changed to another
-    detail = "The key was another account's until now: try again."
-    return Problem(ErrorType.MALFORMED, detail, status=409, code=Code.CONFLICT)
+    return conflict("The key was another account's until now: try again.")
 
 
 async def _refusal(database: Database | Connection, spki_sha256: bytes) -> Problem | None:
