@@ -137,10 +137,10 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     that began first gives way. Raises ConfigurationError.
     """
     draft = path.with_name(f".{path.name}.partial")
-    if os.path.lexists(path):
-        raise ConfigurationError(f"{path} exists and is left as it is; give another name.")
     try:
         draft.unlink(missing_ok=True)
+        if os.path.lexists(path):
+            raise ConfigurationError(f"{path} exists and is left as it is; give another name.")
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             try:
                 yield file
@@ -178,7 +178,7 @@ def _linked(file: BinaryIO, draft: Path, path: Path) -> bool:
             return False
         raise _overtaken(path) from None  # a file that has no name any more gets none
     if _is_ours(file, draft):
-        draft.unlink()
+        draft.unlink(missing_ok=True)
     return True
 
 

@@ -177,8 +177,9 @@ AT_WORK = {
     "among the files": ("acme_ca.server.backup:_Packing.add_file", "after", 2),
     "after the last byte": ("acme_ca.server.archive:Writer.end", "after", 1),
     "before the audit tells": ("acme_ca.storage.copying:note", "before", 1),
-    "before it has its name": ("acme_ca.ca.folder:move", "before", 1),
-    "after it has its name": ("acme_ca.ca.folder:move", "after", 1),
+    "before it has its name": ("acme_ca.server.archive:_publish", "before", 1),
+    "while it has two names": ("os:link", "after", 1),
+    "after it has its name": ("acme_ca.server.archive:_publish", "after", 1),
 }
 
 
@@ -192,8 +193,11 @@ async def test_a_backup_that_is_killed_is_none_or_whole_and_in_the_audit(setting
         assert checked.returncode == 0, checked.stderr
         told = "SELECT actor || ' ' || source FROM audit_event WHERE event = 'backup.made'"
         assert await value(settings, told) == f"{operator().name} socket"
+        again = await asyncio.to_thread(run, "-m", "acme_ca", "backup", str(file), **where)
+        assert b"is left as it is" in again.stderr
+        assert [path.name for path in tmp_path.iterdir()] == ["b.tar"]
         return
-    assert moment != AT_WORK["after it has its name"]
+    assert moment not in (AT_WORK["while it has two names"], AT_WORK["after it has its name"])
     again = await asyncio.to_thread(run, "-m", "acme_ca", "backup", str(file), **where)
     assert again.returncode == 0, again.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["b.tar"]
