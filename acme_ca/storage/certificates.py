@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from acme_ca.core import revocation
 from acme_ca.core.actors import Actor
@@ -91,26 +92,12 @@ async def record_own(
     database: Database, certificate: LintedCertificate, *, spki_sha256: bytes, now: datetime
 ) -> RecordedCertificate:
     """Write down a certificate for the server itself, which no order asks for, before it is signed."""
-    prepared = certificate.prepared
-    request = prepared.request
     await database.fetchrow_durably(
-        """INSERT INTO certificate (serial, issuer_id, profile, profile_version, identifiers, spki_sha256, not_before,
-                                    not_after, recorded, tbs, shard, words)
-           VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, array_to_tsvector($12::text[])) RETURNING true""",
-        prepared.serial,
-        request.issuer,
-        request.profile.name,
-        request.profile.version,
-        [str(identifier) for identifier in request.identifiers],
-        spki_sha256,
-        prepared.not_before,
-        prepared.not_after,
-        now,
-        prepared.tbs,
-        request.shard,
-        search_words(request.identifiers),
+        f"""INSERT INTO certificate ({_RECORDED})
+            VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, array_to_tsvector($12::text[])) RETURNING true""",
+        *_row(certificate, spki_sha256=spki_sha256, now=now),
     )
-    return RecordedCertificate(serial=prepared.serial, issuer=request.issuer, tbs=prepared.tbs)
+    return _recorded(certificate)
 
 
 async def record_for_operator(
@@ -126,17 +113,30 @@ async def record_for_operator(
     profile not withdrawn, the service approved, and the key belongs to no account, is not blocked and was not revoked
     as compromised. None: one of these does not hold (any more).
     """
-    prepared = certificate.prepared
-    request = prepared.request
     row = await database.fetchrow_durably(
-        f"""INSERT INTO certificate (serial, issuer_id, profile, profile_version, identifiers, spki_sha256, not_before,
-                                     not_after, recorded, tbs, shard, service, requested_by, words)
-            SELECT $1, i.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, array_to_tsvector($14::text[]) FROM issuer i
+        f"""INSERT INTO certificate ({_RECORDED}, service, requested_by)
+            SELECT $1, i.id, $3, $4, $5, $6, $7, $8, $9, $10, $11, array_to_tsvector($12::text[]), $13, $14 FROM issuer i
             WHERE i.id = $2 AND i.state = 'active' AND i.revoked IS NULL
               AND NOT EXISTS (SELECT FROM profile p WHERE p.name = $3 AND p.withdrawn IS NOT NULL)
-              AND ($12::text IS NULL OR EXISTS (SELECT FROM service s WHERE s.id = $12 AND s.state = 'approved' FOR SHARE))
+              AND ($13::text IS NULL OR EXISTS (SELECT FROM service s WHERE s.id = $13 AND s.state = 'approved' FOR SHARE))
               AND NOT EXISTS (SELECT FROM account WHERE spki_sha256 = $6) AND NOT {keys.REFUSED.format("$6")}
             RETURNING true""",
+        *_row(certificate, spki_sha256=spki_sha256, now=now),
+        service,
+        requested_by,
+    )
+    return None if row is None else _recorded(certificate)
+
+
+_RECORDED = """serial, issuer_id, profile, profile_version, identifiers, spki_sha256, not_before, not_after, recorded, tbs,
+               shard, words"""
+
+
+def _row(certificate: LintedCertificate, *, spki_sha256: bytes, now: datetime) -> tuple[Any, ...]:
+    """What the columns of _RECORDED get."""
+    prepared = certificate.prepared
+    request = prepared.request
+    return (
         prepared.serial,
         request.issuer,
         request.profile.name,
@@ -148,13 +148,13 @@ async def record_for_operator(
         now,
         prepared.tbs,
         request.shard,
-        service,
-        requested_by,
         search_words(request.identifiers),
     )
-    if row is None:
-        return None
-    return RecordedCertificate(serial=prepared.serial, issuer=request.issuer, tbs=prepared.tbs)
+
+
+def _recorded(certificate: LintedCertificate) -> RecordedCertificate:
+    prepared = certificate.prepared
+    return RecordedCertificate(serial=prepared.serial, issuer=prepared.request.issuer, tbs=prepared.tbs)
 
 
 async def leave_unsigned(database: Database, serial: Serial, *, actor: Actor, now: datetime) -> None:
