@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import re
 import time
@@ -16,7 +15,7 @@ from aiohttp.typedefs import Handler, Middleware
 from multidict import CIMultiDict
 
 from acme_ca.core.codes import Code
-from acme_ca.core.identifiers import Network
+from acme_ca.core.identifiers import Address, Network, read_address
 from acme_ca.core.problems import ErrorType, Problem, malformed
 from acme_ca.storage.database import DatabaseUnavailable
 
@@ -154,24 +153,19 @@ def client_of(request: web.Request, trusted_proxies: Sequence[Network]) -> str:
     while said and _is_in(client, trusted_proxies):
         if (before := _address(said.pop())) is None:
             break
-        client = before
+        client = str(before)
     return client
 
 
 def _is_in(client: str, networks: Sequence[Network]) -> bool:
-    text = _address(client)
-    return text is not None and any(ipaddress.ip_address(text) in network for network in networks)
+    address = _address(client)
+    return address is not None and any(address in network for network in networks)
 
 
-def _address(text: str) -> str | None:
-    """As proxies write it: with or without a port. An IPv4 address inside an IPv6 one is that IPv4 address."""
+def _address(text: str) -> Address | None:
+    """As proxies write it: with or without a port."""
     match = _FORWARDED.fullmatch(text.strip())
-    try:
-        address = ipaddress.ip_address((match[1] or match[2]) if match else text.strip())
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return str(mapped or address)
+    return read_address((match[1] or match[2]) if match else text.strip())
 
 
 _FORWARDED = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+):\d+", re.ASCII)

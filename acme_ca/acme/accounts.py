@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from acme_ca.acme import jws, messages
@@ -179,13 +179,4 @@ class Accounts:
                 code=Code.EXISTS,
                 headers={"Location": self._urls.account(holder)},
             )
-        return Account(
-            id=account.id,
-            status=account.status,
-            jwk=new.text,
-            thumbprint=new.thumbprint,
-            contact=account.contact,
-            terms_agreed=account.terms_agreed,
-            eab_key_id=account.eab_key_id,
-            eab_binding=account.eab_binding,
-        )
+        return replace(account, jwk=new.text, thumbprint=new.thumbprint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -10,7 +9,7 @@ from enum import StrEnum
 from pydantic import BaseModel, ConfigDict, Field
 
 from acme_ca.core.codes import Code
-from acme_ca.core.identifiers import Network
+from acme_ca.core.identifiers import Network, read_address
 from acme_ca.core.ids import EabKeyId
 from acme_ca.core.policy import NameRules
 from acme_ca.core.problems import ErrorType, Problem
@@ -55,12 +54,8 @@ class Restrictions(BaseModel):
 
 def _is_in(client: str, network: Network) -> bool:
     """Fail closed: what is no address is in no network."""
-    try:
-        address = ipaddress.ip_address(client)
-    except ValueError:
-        return False
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address) in network
+    address = read_address(client)
+    return address is not None and address in network
 
 
 UNRESTRICTED = Restrictions()

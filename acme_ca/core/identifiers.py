@@ -21,6 +21,8 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 MAX_NAME = 253
 MAX_LABEL = 63
 
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
 _LABEL = re.compile(r"[a-z0-9](?:[a-z0-9-]*[a-z0-9])?", re.ASCII)
 
 
@@ -46,7 +48,7 @@ class Identifier:
         return self.value.removeprefix("*.")
 
     @property
-    def address(self) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    def address(self) -> Address:
         """The address of an `ip` identifier; ValueError for another type."""
         return ipaddress.ip_address(self.value)
 
@@ -142,6 +144,16 @@ def ip(text: str) -> Identifier:
             text, f"it is not in the canonical text form, which is {address} (RFC 8738 §3, RFC 5952)"
         )
     return Identifier(IdentifierType.IP, text)
+
+
+def read_address(text: str) -> Address | None:
+    """Where a client asks from. An IPv4 address inside an IPv6 one is that IPv4 address. None: it is no address."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
 
 
 def _check_label(text: str, label: str) -> None:

@@ -19,7 +19,7 @@ from typing import Self
 from acme_ca.core import durations, identifiers
 from acme_ca.core.accounts import Account
 from acme_ca.core.eab import UNRESTRICTED, Restrictions
-from acme_ca.core.identifiers import Identifier, IdentifierType, is_below
+from acme_ca.core.identifiers import Identifier, IdentifierType, is_below, read_address
 from acme_ca.core.ids import AccountId, EabKeyId
 
 MAX_AMOUNT = 1_000_000
@@ -227,12 +227,8 @@ class Grouping:
 
     def network(self, address: str) -> str:
         """`192.0.2.1/32`, `2001:db8::/48`: the network that an address is counted with; for what is no address, that."""
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
+        if (parsed := read_address(address)) is None:
             return address
-        if isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped:
-            parsed = parsed.ipv4_mapped
         prefix = self.v4_prefix if parsed.version == 4 else self.v6_prefix  # noqa: PLR2004
         return str(ipaddress.ip_network((parsed.packed, prefix), strict=False))
 

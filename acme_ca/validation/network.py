@@ -18,12 +18,11 @@ from itertools import zip_longest
 from types import TracebackType
 from typing import Any, Self
 
+from acme_ca.core.identifiers import Address
 from acme_ca.core.identifiers import Network as Prefix
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.validation.record import Record, Unreachable
 from acme_ca.validation.resolver import Dns, RecordType
-
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 MAX_ADDRESSES = 4
 MAX_JUDGED = 32
