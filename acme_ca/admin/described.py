@@ -8,7 +8,7 @@ from functools import cache
 
 from aiohttp import web
 
-from acme_ca.admin import openapi, page
+from acme_ca.admin import docs_page, openapi
 from acme_ca.admin.frame import JSON, Route
 
 _POLICY = "default-src 'none'; style-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -19,8 +19,8 @@ def add_description(application: web.Application, routes: Sequence[Route], *, se
     document = cache(lambda: openapi.document(routes, server=server))
     for path, write, media_type in (
         ("/api/openapi.json", lambda: json.dumps(document()), JSON),
-        ("/api/docs", lambda: page.html(document()), "text/html"),
-        ("/api/docs.css", lambda: page.STYLE, "text/css"),
+        ("/api/docs", lambda: docs_page.html(document()), "text/html"),
+        ("/api/docs.css", lambda: docs_page.STYLE, "text/css"),
     ):
         application.router.add_get(path, _file(cache(write), media_type))
 
