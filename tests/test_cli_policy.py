@@ -42,7 +42,9 @@ async def test_a_policy_is_set_asked_shown_and_taken_away(run):
         for arguments in (("list",), ("show", "server")):
             assert any("suffix:secret.example" in line for line in run("policy", *arguments))
         assert run("policy", "delete", "server", "--yes") == ["Deleted: server"]
-        assert run("policy", "delete", "server", "--yes", fails=1) == ["acme-ca: Nobody keeps such a policy."]
+        assert run("policy", "delete", "server", "--yes", fails=1) == [
+            "acme-ca: There is no policy of this scope: it sets no rules."
+        ]
         (sentence,) = run("policy", "set", "server", "--deny", "nonsense", "--yes", fails=1)
         assert "deny.0" in sentence
         assert "--yes" in " ".join(run("policy", "set", "server", fails=2)), "nobody is there to ask"
@@ -82,6 +84,7 @@ async def test_an_eab_key_is_approved_changed_rotated_and_revoked(run):
         kid = made["kid"]
         assert made["state"] == "pending"
         assert run("eab", "approve", kid, "--json")["state"] == "active"
+        assert run("eab", "update", kid, fails=2) == ["acme-ca: Say what is to be changed."]
         changed = run("eab", "update", kid, "--network", "10.1.0.0/16", "--owner", "Web team", "--json")
         assert changed["owner"] == "Web team"
         assert changed["restrictions"]["source_networks"] == ["10.1.0.0/16"]

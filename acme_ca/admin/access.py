@@ -12,6 +12,8 @@ from enum import StrEnum
 
 from acme_ca.core.actors import Actor
 
+OPERATOR_NAME = r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$"
+
 
 class Role(StrEnum):
     VIEWER = "viewer"

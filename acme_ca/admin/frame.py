@@ -21,10 +21,11 @@ from aiohttp import web
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
-from acme_ca.admin.access import Permission, Principal, Role
+from acme_ca.admin.access import OPERATOR_NAME, Permission, Principal, Role
 from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
 from acme_ca.core.problems import ErrorType, Problem, malformed
+from acme_ca.core.services import SERVICE_ID
 from acme_ca.core.texts import PRINTABLE
 from acme_ca.http import PRINCIPAL, meet_expectation, read_body
 
@@ -311,13 +312,24 @@ def _told(error: ErrorDetails) -> tuple[str, str]:
     parts = (str(part) for part in error["loc"])
     where = ".".join(part for part in parts if _FIELD.fullmatch(part)) or "body"
     told = _PLAINER.get(error["type"]) or error["msg"].removeprefix("Value error, ")
-    if told.endswith(f"'{PRINTABLE}'"):
-        told = "It has characters that do not print"
+    for pattern, sentence in _OTHERWISE.items():
+        if told.endswith(f"'{pattern}'"):
+            told = sentence
     return where, told.rstrip(".") + "."
 
 
 _PLAINER = {"missing": "It is missing", "extra_forbidden": "There is no such field"}
 """Than what pydantic says."""
+_OTHERWISE = {
+    PRINTABLE: "It has characters that do not print",
+    r"^[0-9a-f]{32}$": "It is no id, which has 32 hexadecimal digits",
+    r"^[0-9a-f]{64}$": "It is no SHA-256, which has 64 hexadecimal digits",
+    r"^[0-9a-fA-F]{64}$": "It is no SHA-256, which has 64 hexadecimal digits",
+    SERVICE_ID: "The id of a service has 1 to 63 small letters, digits, dots, underscores and hyphens, the first a letter or "
+    "a digit",
+    OPERATOR_NAME: "A name has 1 to 64 letters, digits, dots, underscores, hyphens and @, the first a letter or a digit",
+}
+"""What does not match a pattern."""
 
 
 def _invalid(errors: Sequence[tuple[str, str]]) -> Problem:

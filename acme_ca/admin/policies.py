@@ -73,7 +73,7 @@ async def show(admin: Admin, call: Call) -> PolicyView:
     for policy in await store.all_policies(admin.database):
         if policy.scope == scope:
             return _view(policy)
-    raise not_found("Nobody keeps such a policy.")
+    raise not_found("There is no policy of this scope: it sets no rules.")
 
 
 async def put(admin: Admin, call: Call) -> PolicyView:
@@ -85,7 +85,7 @@ async def put(admin: Admin, call: Call) -> PolicyView:
 
 async def delete(admin: Admin, call: Call) -> None:
     if not await store.delete(admin.database, _scope(call), actor=call.actor, now=admin.clock()):
-        raise not_found("Nobody keeps such a policy.")
+        raise not_found("There is no policy of this scope: it sets no rules.")
     await admin.policies.refresh()
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
-from acme_ca.admin.access import Permission, Role
+from acme_ca.admin.access import OPERATOR_NAME, Permission, Role
 from acme_ca.admin.authentication import new_token
 from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_key, page, read_moment
@@ -53,7 +53,7 @@ class TokenView(Model):
 
 
 class NewToken(Model):
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$"), AfterValidator(_no_user)]
+    name: Annotated[str, Field(pattern=OPERATOR_NAME), AfterValidator(_no_user)]
     """Who: 1 to 64 letters, digits, `.`, `_`, `@`, `-`."""
     role: Role
     services: Annotated[tuple[ShortText, ...], Field(max_length=1000)] = ()

@@ -158,10 +158,12 @@ _REMOTE = {
 
 def _scheme(uri: str) -> str:
     match = _URI.fullmatch(uri) if len(uri) <= _MAX_URI else None
+    known = ", ".join(f"{scheme}:" for scheme in (_FILE, *_REMOTE))
     if match is None:
-        raise KeyStoreError("The key URI is malformed: it is scheme:…, printable ASCII without spaces.")
+        raise KeyStoreError(
+            f"The key URI is malformed: it begins with one of {known}, and is printable ASCII without spaces."
+        )
     if match[1] != _FILE and match[1] not in _REMOTE:
-        known = ", ".join(f"{scheme}:" for scheme in (_FILE, *_REMOTE))
         raise KeyStoreError(f"There is no key store {match[1]}: — the key URI begins with one of {known}.")
     return match[1]
 

@@ -66,7 +66,8 @@ def import_keys(
     if api.as_json:
         show_json(done)
         return
-    console().print(f"Blocked: {done['added']} of the {len(wanted)} listed keys; the others were before.")
+    others = "; the others were before" * (done["added"] < len(wanted))
+    console().print(f"Blocked: {done['added']} of the {len(wanted)} listed keys{others}.")
     _tell(done)
 
 

@@ -174,7 +174,7 @@ def list_issuers(api: Api) -> None:
         (
             issuer["id"][:MIN_PREFIX],
             issuer["kind"],
-            issuer["state"],
+            "revoked" if issuer["revoked"] else issuer["state"],
             minute(issuer["not_after"]).partition(" ")[0],
             issuer["subject"],
         )
@@ -402,7 +402,7 @@ def revoke(
         api,
         changed,
         f"Revoked ({reason}): {_name(changed)}",
-        "The CRL above it is due. Where that root's key is offline: acme-ca crl export-root",
+        "The CRL above it is due. Where that root's key is offline: acme-ca crl export-root ROOT --out FILE",
     )
 
 

@@ -293,7 +293,10 @@ def _show_found(api: Api, found: dict[str, Any]) -> None:
     for one in found["sample"]:
         table.add_row(one["serial"], ", ".join(one["names"]))
     console().print(table)
-    console().print(f"{found['count']} certificates; the oldest {len(found['sample'])} are shown.")
+    shown = len(found["sample"])
+    console().print(
+        f"{found['count']} certificates{f'; the oldest {shown} are shown' * (shown < found['count'])}."
+    )
 
 
 # ---------------------------------------------------------------- having renewed

@@ -92,12 +92,14 @@ def generate(
 @command(app, "export-root")
 def export_root(
     api: Api,
-    issuer: Annotated[str, typer.Argument(metavar="ID", help="The root's id.")],
+    issuer: Annotated[
+        str, typer.Argument(metavar="ID", help="The root's id, or its first digits: see acme-ca ca list.")
+    ],
     *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Where the list goes (JSON).")],
 ) -> None:
     """Write down what the root's next CRL says, to be signed where its key is."""
-    wanted = _list_for(api, issuer)
+    wanted = _list_for(api, api.get(f"/issuers/{part(issuer)}")["id"])
     _write(out, wanted.model_dump_json(indent=2).encode() + b"\n")
     say(
         api,

@@ -180,6 +180,8 @@ def update(
             )
         names = now.get("names", {}) | restrictions.get("names", {})
         changes["restrictions"] = now | restrictions | ({"names": names} if names else {})
+    if not changes:
+        raise ConfigurationError("Say what is to be changed.")
     _show(api, api.patch(f"/eab-keys/{part(kid)}", changes))
 
 

@@ -60,6 +60,8 @@ def register(
     }
     given = {field: value for field, value in options.items() if value is not None}
     wish = {"name": service, **_read(file), **given, "service_id": service, "eab": eab}
+    if eab and not wish.get("domains"):
+        raise ConfigurationError("Its EAB key is for its domains: give --domain, or --no-eab for no key yet.")
     made = api.post("/services/register", wish)
     if api.as_json:
         show_json(made)
@@ -106,7 +108,12 @@ def list_services(
 def info(api: Api, service: IdArgument) -> None:
     """Show all that is known of a service."""
     found = api.get(f"/services/{part(service)}")
-    show_json(found) if api.as_json else show_facts(found)
+    if api.as_json:
+        show_json(found)
+        return
+    if found["readable"]:
+        del found["readable"]
+    show_facts(found)
 
 
 @command(app, "approve")

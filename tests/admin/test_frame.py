@@ -123,6 +123,27 @@ async def test_nonsense_in_a_query_is_refused_with_the_fields_name(administrator
         assert_refused(answer, Code.FIELD_INVALID, status=400, field=name)
 
 
+async def test_what_a_field_is_to_look_like_is_said_in_words(administrator):
+    for path, query, words in (
+        ("/orders", {"account": "zzz"}, "32 hexadecimal digits"),
+        ("/certificates", {"key_sha256": "zzz"}, "64 hexadecimal digits"),
+    ):
+        answer = await administrator.ask("GET", path, **query)
+        assert_refused(answer, Code.FIELD_INVALID, words, status=400, field=next(iter(query)))
+    for path, body, field, words in (
+        ("/tokens", {"name": "a b", "role": "viewer"}, "name", "1 to 64 letters"),
+        (
+            "/services/register",
+            {"service_id": "A b", "name": "x", "owner": "x"},
+            "service_id",
+            "1 to 63 small letters",
+        ),
+    ):
+        assert_refused(
+            await administrator.ask("POST", path, body), Code.FIELD_INVALID, words, status=400, field=field
+        )
+
+
 @pytest.mark.parametrize("id_", ["0", "%00", "%0a", "a%2fb", "%27%3b--", "%25", "_", "x" * 3000, "%ed%a0%80"])
 async def test_an_unknown_id_is_not_found(administrator, id_):
     answer = await administrator.ask("GET", f"/tokens/{id_}")

@@ -89,7 +89,9 @@ async def test_a_service_is_registered_and_shown(acme_ca, tmp_path):
         assert "bills" in listed
         assert "orders" not in listed
         refused(acme_ca("service", "register", "orders", "--owner", "x", "--domain", "o.example"), "already")
-        refused(acme_ca("service", "register", "O", "--owner", "x"), "service_id")
+        refused(acme_ca("service", "register", "x", "--owner", "x"), "--domain, or --no-eab", status=2)
+        bad = acme_ca("service", "register", "O", "--owner", "x", "--no-eab")
+        refused(bad, "service_id: The id of a service has 1 to 63 small letters")
         refused(acme_ca("service", "register", "x", "--metadata", "a"), "NAME=VALUE", status=2)
         refused(acme_ca("service", "register", "x", "--file", str(tmp_path)), "--file", status=2)
 
