@@ -43,6 +43,7 @@ from acme_ca.core.limits import Grouping, Limit, LimitKind
 from acme_ca.core.names import NameRuleText
 from acme_ca.core.policy import NamePolicy
 from acme_ca.core.problems import Problem
+from acme_ca.core.texts import web_address
 
 ENV_PREFIX = "ACME_CA_"
 
@@ -156,13 +157,7 @@ LimitText = Annotated[Limit | None, NoDecode, BeforeValidator(_limit)]
 """`300/3h`; empty: no limit."""
 
 
-def _absolute_url(value: str) -> str:
-    if urlsplit(value).scheme not in {"http", "https"} or not urlsplit(value).hostname:
-        raise ValueError(f"{value!r} is not an http or https URL")
-    return value
-
-
-AbsoluteUrl = Annotated[str, AfterValidator(_absolute_url)]
+Url = Annotated[str, AfterValidator(web_address)]
 
 
 class Section(BaseModel):
@@ -295,7 +290,7 @@ class AuditSettings(Section):
 
     syslog: str | None = None
     """`udp://host:514`, `tcp://host:601` or `unix:/dev/log`: every event as a message of RFC 5424."""
-    webhook_url: str | None = None
+    webhook_url: Url | None = None
     """http or https: events are sent there, as JSON lines. Redirects are not followed."""
     webhook_secret: SecretStr | None = None
     """Signs what is sent (HMAC-SHA256). At least 16 characters."""
@@ -311,18 +306,8 @@ class AuditSettings(Section):
 
     @field_validator("webhook_url")
     @classmethod
-    def _webhook(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        try:
-            parts = urlsplit(value)
-            good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
-            good = good and "@" not in parts.netloc
-        except ValueError:
-            good = False
-        if not good or not value.isascii() or not value.isprintable() or " " in value:
-            raise ValueError("it is no http or https URL (without user information)")
-        return value.partition("#")[0]
+    def _without_fragment(cls, value: str | None) -> str | None:
+        return None if value is None else value.partition("#")[0]
 
     @field_validator("webhook_secret")
     @classmethod
@@ -359,7 +344,7 @@ class LimitSettings(Section):
     """Bits of an IPv6 address that make its network."""
     failures_before_pause: Annotated[int, Field(ge=0, le=1_000_000)] = 100
     """Failed validations of an account for a name, none of them a day after the one before, until it is paused for that name; 0: never."""
-    help_url: AbsoluteUrl | None = None
+    help_url: Url | None = None
     """URL of a page about your limits, for those who meet one."""
 
     def of_kinds(self) -> dict[LimitKind, Limit]:
@@ -409,9 +394,9 @@ class Settings(BaseSettings):
     """Published lists of weak keys: the form of Debian's openssl-blacklist, or SHA-256 of keys in hexadecimal."""
     trusted_proxies: Networks = ()
     """Networks of proxies whose X-Forwarded-For is believed; nobody else's is."""
-    terms_of_service: AbsoluteUrl | None = None
+    terms_of_service: Url | None = None
     """URL. When set, newAccount must agree to it."""
-    website: AbsoluteUrl | None = None
+    website: Url | None = None
     default_profile: str = "server"
     max_identifiers: Annotated[int, Field(ge=1, le=100)] = 100
     max_contacts: Annotated[int, Field(ge=0, le=100)] = 10

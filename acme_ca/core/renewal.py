@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from urllib.parse import urlsplit
 
 from cryptography import x509
 
 from acme_ca.core import base64url
 from acme_ca.core.problems import malformed
+from acme_ca.core.texts import MAX_URL, web_address
 
 MAX_SERIAL_BYTES = 20
 """RFC 5280 §4.1.2.2."""
@@ -63,7 +63,6 @@ def parse_cert_id(text: str) -> CertId:
 
 LONGEST_INTERVAL = timedelta(hours=6)
 SHORTEST_INTERVAL = timedelta(minutes=1)
-MAX_URL = 500
 _ASKED_IN_A_LIFE = 60
 _DAY = timedelta(days=1)
 
@@ -106,18 +105,15 @@ def check_moved(window: SuggestedWindow, *, explanation_url: str | None) -> None
     """Whether an operator may set this window, explained there (§4.2). Raises Problem `malformed`."""
     if window.start >= window.end:
         raise malformed("A renewal window ends after its start.")
-    if explanation_url is not None and not _is_web_address(explanation_url):
-        raise malformed("The explanation is an http or https URL of 500 characters at most.")
+    if explanation_url is not None and not _is_explanation(explanation_url):
+        raise malformed(f"The explanation is an http or https URL of {MAX_URL} characters at most.")
 
 
-def _is_web_address(text: str) -> bool:
-    if len(text) > MAX_URL or not text.isascii() or not text.isprintable() or " " in text:
-        return False
+def _is_explanation(text: str) -> bool:
     try:
-        parts = urlsplit(text)
+        return len(web_address(text)) <= MAX_URL
     except ValueError:
         return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
 def _left_at_the_end(life: timedelta, threshold: timedelta | None) -> timedelta:

@@ -9,18 +9,16 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, NewType
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from acme_ca.core.names import NameRule, identifier_of
 from acme_ca.core.states import SERVICE_TRANSITIONS, ServiceState
-from acme_ca.core.texts import PRINTABLE, ShortText
+from acme_ca.core.texts import PRINTABLE, ShortText, WebAddress
 
 ServiceId = NewType("ServiceId", str)
 
 SERVICE_ID = r"^[a-z0-9][a-z0-9._-]{0,62}$"
-MAX_URL = 500
 MAX_NAMES = 100
 """As many as an order may have."""
 MAX_WHOLE = 2**53 - 1
@@ -32,17 +30,6 @@ _SERIAL = re.compile(r"[0-9a-f]{32}", re.ASCII)
 def _no_serial(text: str) -> str:
     if _SERIAL.fullmatch(text):
         raise ValueError("32 hexadecimal digits are a certificate's serial number; choose another service id")
-    return text
-
-
-def _web_address(text: str) -> str:
-    if not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError("a URL has printable ASCII characters only, and no spaces")
-    parts = urlsplit(text)  # raises ValueError, and so does a port that is none
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
-        raise ValueError("give an http or https URL with a host")
-    if "@" in parts.netloc:
-        raise ValueError("a URL with a user name or password is not kept here; leave them out")
     return text
 
 
@@ -58,7 +45,6 @@ def _none_twice(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 ServiceIdText = Annotated[str, Field(pattern=SERVICE_ID), AfterValidator(_no_serial)]
-WebAddress = Annotated[str, Field(max_length=MAX_URL), AfterValidator(_web_address)]
 Domain = Annotated[str, Field(max_length=255), AfterValidator(_domain)]
 Tag = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._:/-]{0,62}$")]
 MetadataKey = Annotated[str, Field(min_length=1, max_length=100, pattern=PRINTABLE)]
