@@ -11,13 +11,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import BaseModel
 
+from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Answer, Call, Model, Route, conflict, not_found
-from acme_ca.admin.paging import Page, PageQuery, moment_key, page, read_moment
+from acme_ca.admin.lists import CreatedQuery
+from acme_ca.admin.paging import Page
 from acme_ca.core.codes import Code
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.texts import ShortText
 from acme_ca.storage import approvals as store
-from acme_ca.storage.approvals import Approval
+from acme_ca.storage.approvals import Approval, ApprovalSort, ApprovalState
 from acme_ca.storage.database import Database
 
 if TYPE_CHECKING:
@@ -36,16 +39,21 @@ class ApprovalView(Model):
     created: datetime
     expires: datetime
     """Not decided until then, it is rejected."""
-    state: Literal["waiting", "approved", "rejected", "expired"]
+    state: ApprovalState
     decided: datetime | None
     decided_by: str | None
     outcome: dict[str, Any] | None
     """`status` and `body` of what the act answered; null: not done, or broken off."""
 
 
-class ApprovalQuery(PageQuery):
-    waiting: bool = False
-    """Only those that wait for a decision."""
+class ApprovalQuery(CreatedQuery):
+    state: ApprovalState | None = None
+    action: ShortText | None = None
+    """The name of the route, as in `issuers.retire`."""
+    requested_by: ShortText | None = None
+    decided_by: ShortText | None = None
+    sort: ApprovalSort = "-created"
+    """With a minus the last one first."""
 
 
 class Approvals:
@@ -126,7 +134,7 @@ class Approvals:
             requested_by=approval.requested_by,
             created=approval.created,
             expires=approval.expires,
-            state="expired" if expired else approval.decision or "waiting",
+            state=ApprovalState.EXPIRED if expired else ApprovalState(approval.decision or "waiting"),
             decided=approval.decided,
             decided_by=approval.decided_by,
             outcome=approval.outcome,
@@ -156,14 +164,9 @@ def _by_another(detail: str) -> Problem:
 async def list_approvals(admin: Admin, call: Call) -> Page[ApprovalView]:
     query: ApprovalQuery = call.query
     found = await store.page(
-        admin.database,
-        after=read_moment(query.cursor) if query.cursor else None,
-        limit=query.limit + 1,
-        open_at=admin.clock() if query.waiting else None,
+        admin.database, lists.wanted(query, store.APPROVALS, sort=query.sort), now=admin.clock()
     )
-    return page(
-        found, query.limit, view=admin.approvals.view, key=lambda one: moment_key(one.created, one.id)
-    )
+    return lists.page(found, sort=query.sort, view=admin.approvals.view)
 
 
 async def show(admin: Admin, call: Call) -> ApprovalView:

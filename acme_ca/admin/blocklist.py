@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import re
-from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AwareDatetime, Field, StringConstraints
 
+from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, not_found
-from acme_ca.admin.paging import Page, PageQuery, page, read_moment
+from acme_ca.admin.lists import CreatedQuery
+from acme_ca.admin.paging import Page
 from acme_ca.core.texts import ShortText
 from acme_ca.storage import certificates
 from acme_ca.storage import keys as store
-from acme_ca.storage.keys import BlockedKey
+from acme_ca.storage.keys import BlockedKey, BlockedKeySort
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
@@ -62,17 +63,24 @@ class Blocking(Model):
     """The first 1,000 of those."""
 
 
+class BlockedKeyQuery(CreatedQuery):
+    key: KeyHash | None = None
+    """Whether just this one is blocked."""
+    actor: ShortText | None = None
+    """Who blocked it, as in `operator:alice`."""
+    text: ShortText | None = None
+    """In the comment, in whatever case."""
+    sort: BlockedKeySort = "created"
+    """With a minus the last one first."""
+
+
 async def list_keys(admin: Admin, call: Call) -> Page[BlockedKeyView]:
-    query: PageQuery = call.query
+    query: BlockedKeyQuery = call.query
+    key = None if query.key is None else bytes.fromhex(query.key)
     found = await store.blocked(
-        admin.database, after=_after(query.cursor), limit=query.limit + 1, now=admin.clock()
+        admin.database, lists.wanted(query, store.BLOCKED, sort=query.sort, key=key), now=admin.clock()
     )
-    return page(
-        found,
-        query.limit,
-        view=_view,
-        key=lambda key: (key.created.isoformat(), key.spki_sha256.hex()),
-    )
+    return lists.page(found, sort=query.sort, view=_view)
 
 
 async def block(admin: Admin, call: Call) -> Blocking:
@@ -104,13 +112,6 @@ async def unblock(admin: Admin, call: Call) -> None:
         raise not_found(f"The key {key[:64]} is not blocked: see acme-ca blocklist list.")
 
 
-def _after(cursor: str | None) -> tuple[datetime, bytes] | None:
-    if cursor is None:
-        return None
-    moment, key = read_moment(cursor)
-    return moment, bytes.fromhex(key) if re.fullmatch(_HASH, key) else b""
-
-
 def _view(key: BlockedKey) -> BlockedKeyView:
     return BlockedKeyView(
         spki_sha256=key.spki_sha256.hex(),
@@ -128,9 +129,9 @@ ROUTES = (
         path="/blocklist",
         permission=Permission.BLOCKLIST_READ,
         endpoint=list_keys,
-        query=PageQuery,
+        query=BlockedKeyQuery,
         answer=Page[BlockedKeyView],
-        summary="The blocked keys, oldest first, and how many living certificates hold each.",
+        summary="The blocked keys that fit all filters, and how many living certificates hold each.",
     ),
     Route(
         name="blocklist.add",

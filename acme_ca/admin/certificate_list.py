@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AwareDatetime, Field
@@ -11,9 +11,8 @@ from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
 from acme_ca.admin.certificates import CertificateStatus
 from acme_ca.admin.frame import Call, Model, Route
-from acme_ca.admin.lists import Id, Name, Sha256, Word
+from acme_ca.admin.lists import Id, Name, Sha256, Within, Word
 from acme_ca.admin.paging import Page, PageQuery, invalid_field
-from acme_ca.core.durations import Duration
 from acme_ca.core.ids import AccountId, IssuerId, OrderId
 from acme_ca.core.profiles import ProfileRef
 from acme_ca.core.revocation import reason_name
@@ -42,7 +41,7 @@ class CertificateQuery(PageQuery):
     """Hexadecimal, with or without colons: all of it, or at least 4 digits of its beginning."""
     key_sha256: Sha256 | None = None
     """SHA-256 of its public key (SubjectPublicKeyInfo), hexadecimal."""
-    expiring_within: Duration | None = None
+    expiring_within: Within | None = None
     """As in `30 days`: what is good and ends within that time."""
     issued_since: AwareDatetime | None = None
     issued_before: AwareDatetime | None = None
@@ -85,7 +84,7 @@ async def find(admin: Admin, call: Call) -> Page[ListedCertificate]:
         now=now,
         limit=query.limit,
         sort=sort,
-        after=lists.after(query.cursor, timed=True, sort=sort),
+        after=lists.after(query.cursor, sort=sort, kind=datetime),
     )
     return lists.page(found, sort=sort, view=_view)
 
@@ -118,14 +117,11 @@ def _filter(admin: Admin, call: Call, query: CertificateQuery) -> CertificateFil
         serial=None if query.serial is None else _beginning(query.serial),
         spki_sha256=None if query.key_sha256 is None else bytes.fromhex(query.key_sha256),
         ends_after=None if ending is None else now,
-        ends_until=None if ending is None else now + min(ending, FAR),
+        ends_until=None if ending is None else now + ending,
         recorded_since=query.issued_since,
         recorded_until=query.issued_before,
         text=query.text,
     )
-
-
-FAR = timedelta(days=100 * 365)
 
 
 def _beginning(text: str) -> str:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import AwareDatetime, Field
 
+from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, not_found
 from acme_ca.admin.lists import Id
-from acme_ca.admin.paging import Page, PageQuery, invalid_field, page_of
+from acme_ca.admin.paging import Page, PageQuery, invalid_field
 from acme_ca.core.ids import IssuerId
 from acme_ca.core.root_list import RootList
 from acme_ca.core.texts import ShortText
@@ -54,6 +57,9 @@ class ShardView(Model):
 class CrlQuery(PageQuery):
     issuer: Id | None = None
     """Of this issuer alone."""
+    state: Literal["ok", "late", "over", "missing", "finished"] | None = None
+    sort: Literal["shard", "-shard", "next_update", "-next_update"] = "shard"
+    """By the issuer and the shard's number, or by when the next CRL is due; with a minus the last one first."""
 
 
 class WishForCrls(Model):
@@ -85,8 +91,23 @@ class ServedCrl(Model):
 
 async def show(admin: Admin, call: Call) -> Page[ShardView]:
     query: CrlQuery = call.query
-    found = [state for state in await _states(admin) if query.issuer in {None, state.shard.issuer}]
-    return page_of(found, query, view=_view, key=lambda state: f"{state.shard.issuer}/{state.shard.number}")
+    known = await _states(admin)
+    by: dict[str, Callable[[ShardState], Any]] = {
+        "shard": known.index,
+        "next_update": lambda one: one.next_update or datetime.min.replace(tzinfo=UTC),
+    }
+    found = lists.short(
+        [
+            one
+            for one in known
+            if query.issuer in {None, one.shard.issuer} and query.state in {None, one.state}
+        ],
+        query,
+        sort=query.sort,
+        by=by[query.sort.removeprefix("-")],
+        id_=lambda one: f"{one.shard.issuer}/{one.shard.number}",
+    )
+    return lists.page(found, sort=query.sort, view=_view)
 
 
 async def generate(admin: Admin, call: Call) -> MadeDue:

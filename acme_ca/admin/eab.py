@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AwareDatetime, Field
 
+from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, conflict
-from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_key, page, read_moment
+from acme_ca.admin.lists import CreatedQuery, Within
+from acme_ca.admin.paging import Page, invalid_field
 from acme_ca.core.durations import Duration
 from acme_ca.core.eab import UNRESTRICTED, EabKey, EabKeyState, Restrictions
 from acme_ca.core.revocation import REASONS, FinalReason
 from acme_ca.core.texts import ShortText
 from acme_ca.lifecycle.eab import no_such_key
-from acme_ca.storage import bulk, scopes
-from acme_ca.storage.eab import Filter
+from acme_ca.storage import bulk, eab, scopes
+from acme_ca.storage.eab import EabKeySort
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
@@ -87,13 +89,18 @@ class EabKeyChange(Model):
     """For how long from now it makes accounts; null: for ever."""
 
 
-class EabKeyQuery(PageQuery):
+class EabKeyQuery(CreatedQuery):
     owner: ShortText | None = None
     service: ShortText | None = None
     contact: ShortText | None = None
+    """That it has, all of it."""
     state: EabKeyState | None = None
+    expiring_within: Within | None = None
+    """As in `30 days`: what is approved and not revoked, and ends within that time."""
     text: ShortText | None = None
-    """In the id, the owner or a contact, in whatever case."""
+    """In the id, the owner, the service or a contact, in whatever case."""
+    sort: EabKeySort = "-created"
+    """With a minus the last one first. What never expires comes after all that does."""
 
 
 class End(Model):
@@ -128,21 +135,10 @@ class EndedCertificates(Model):
 async def list_keys(admin: Admin, call: Call) -> Page[EabKeyView]:
     query: EabKeyQuery = call.query
     now = admin.clock()
-    found = await admin.eab_keys.page(
-        Filter(
-            owner=query.owner,
-            service=query.service,
-            contact=query.contact,
-            state=query.state,
-            text=query.text,
-            among=call.services,
-        ),
-        after=read_moment(query.cursor) if query.cursor else None,
-        limit=query.limit + 1,
+    found = await eab.page(
+        admin.database, lists.wanted(query, eab.KEYS, sort=query.sort, services=call.services), now=now
     )
-    return page(
-        found, query.limit, view=lambda key: _view(key, now), key=lambda key: moment_key(key.created, key.id)
-    )
+    return lists.page(found, sort=query.sort, view=lambda key: _view(key, now))
 
 
 async def create(admin: Admin, call: Call) -> MadeEabKey:
@@ -247,7 +243,7 @@ ROUTES = (
         endpoint=list_keys,
         query=EabKeyQuery,
         answer=Page[EabKeyView],
-        summary="EAB keys, newest first.",
+        summary="EAB keys that fit all filters, in pages.",
         scoped=True,
     ),
     Route(

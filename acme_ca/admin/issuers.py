@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import re
 import secrets
-from collections.abc import Iterator
-from datetime import timedelta
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import AwareDatetime, Field, StringConstraints
 
+from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, File, Model, Route, conflict, not_found
-from acme_ca.admin.paging import Page, PageQuery, invalid_field, page_of
+from acme_ca.admin.lists import Within
+from acme_ca.admin.paging import Page, PageQuery, invalid_field
 from acme_ca.ca import certify
 from acme_ca.ca.constraints import NameConstraints
 from acme_ca.ca.hierarchy import KEY_KINDS
@@ -32,6 +34,7 @@ from acme_ca.core.keys import key_name
 from acme_ca.core.revocation import REASONS, FinalReason
 from acme_ca.core.states import IssuerState
 from acme_ca.core.texts import ShortText
+from acme_ca.storage.issuers import IssuerSort
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
@@ -171,9 +174,48 @@ async def bundle(admin: Admin, _call: Call) -> File:
     return File(content, PEM)
 
 
+class IssuerQuery(PageQuery):
+    kind: IssuerKind | None = None
+    state: IssuerState | None = None
+    expiring_within: Within | None = None
+    """As in `365 days`: what is not expired and ends within that time."""
+    text: ShortText | None = None
+    """In the id or the subject, in whatever case."""
+    sort: IssuerSort = "created"
+    """With a minus the last one first."""
+
+
 async def list_issuers(admin: Admin, call: Call) -> Page[IssuerView]:
-    found = await admin.rotation(call.actor).all()
-    return page_of(found, call.query, view=lambda one: _view(admin, one), key=lambda one: str(one.id))
+    query: IssuerQuery = call.query
+    known = await admin.rotation(call.actor).all()  # in the order in which they were made
+    by: dict[str, Callable[[Issuer], Any]] = {
+        "created": known.index,
+        "not_after": lambda one: one.not_after,
+        "subject": _subject,
+    }
+    found = lists.short(
+        [one for one in known if _fits(one, query, admin.clock())],
+        query,
+        sort=query.sort,
+        by=by[query.sort.removeprefix("-")],
+        id_=lambda one: str(one.id),
+    )
+    return lists.page(found, sort=query.sort, view=lambda one: _view(admin, one))
+
+
+def _fits(issuer: Issuer, query: IssuerQuery, now: datetime) -> bool:
+    text = (query.text or "").lower()
+    within = query.expiring_within
+    return (
+        query.kind in {None, issuer.kind}
+        and query.state in {None, issuer.state(now)}
+        and (within is None or now < issuer.not_after <= now + within)
+        and (text in issuer.id or text in _subject(issuer).lower())
+    )
+
+
+def _subject(issuer: Issuer) -> str:
+    return issuer.certificate.subject.rfc4514_string()
 
 
 async def show(admin: Admin, call: Call) -> IssuerView:
@@ -342,7 +384,7 @@ def _view(admin: Admin, issuer: Issuer) -> IssuerView:
         id=issuer.id,
         kind=issuer.kind,
         state=issuer.state(now),
-        subject=certificate.subject.rfc4514_string(),
+        subject=_subject(issuer),
         issuer=certificate.issuer.rfc4514_string(),
         key=key_name(certificate.public_key()),
         serial=serial_text(certificate.serial_number),
@@ -425,7 +467,7 @@ ROUTES = (
         path="/issuers",
         permission=_READ,
         endpoint=list_issuers,
-        query=PageQuery,
+        query=IssuerQuery,
         answer=Page[IssuerView],
         summary="Every CA certificate that is known: roots, intermediates, cross-signatures; oldest first.",
     ),

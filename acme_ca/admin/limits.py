@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import AwareDatetime, Field, PlainSerializer, PlainValidator, WithJsonSchema
 
 from acme_ca.acme.urls import is_id
+from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, not_found
-from acme_ca.admin.lists import address_of
-from acme_ca.admin.paging import Page, PageQuery, invalid_field, page, read_cursor
+from acme_ca.admin.lists import CreatedQuery, Within, address_of
+from acme_ca.admin.paging import Page, PageQuery, invalid_field
 from acme_ca.core import limits
 from acme_ca.core.durations import Duration
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import AccountId
 from acme_ca.core.limits import Limit, LimitKind, Requester
 from acme_ca.core.problems import Problem
-from acme_ca.core.texts import PRINTABLE
+from acme_ca.core.texts import PRINTABLE, ShortText
 from acme_ca.storage import accounts, eab
 from acme_ca.storage import limits as store
-from acme_ca.storage.limits import Level, Override, Pause
+from acme_ca.storage.limits import Level, Override, OverrideSort, Pause, PauseSort
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
@@ -129,10 +130,27 @@ class PauseView(Model):
     paused: AwareDatetime
 
 
+class OverrideQuery(CreatedQuery):
+    kind: LimitKind | None = None
+    subject: SubjectField | None = None
+    """With `kind`, as it was given; without, as it is shown."""
+    expiring_within: Within | None = None
+    """As in `30 days`."""
+    text: ShortText | None = None
+    """In the subject or the reason, in whatever case."""
+    sort: OverrideSort = "kind"
+    """With a minus the last one first. What never expires comes after all that does."""
+
+
 class PauseQuery(PageQuery):
     account: str | None = None
     identifier: Annotated[str, Field(min_length=1, max_length=300)] | None = None
     """A name or address."""
+    paused_since: AwareDatetime | None = None
+    """From then on."""
+    paused_before: AwareDatetime | None = None
+    sort: PauseSort = "account"
+    """With a minus the last one first."""
 
 
 class Unpausing(Model):
@@ -161,14 +179,13 @@ async def show(admin: Admin, _call: Call) -> LimitsView:
 
 
 async def list_overrides(admin: Admin, call: Call) -> Page[OverrideView]:
-    query: PageQuery = call.query
-    found = await store.overrides(
-        admin.database,
-        now=admin.clock(),
-        after=read_cursor(query.cursor, str, str) if query.cursor else ("", ""),
-        limit=query.limit + 1,
-    )
-    return page(found, query.limit, view=_override, key=lambda one: (one.kind.value, one.subject))
+    query: OverrideQuery = call.query
+    subject = query.subject
+    if subject is not None and query.kind is not None:
+        subject = _subject(admin, query.kind, subject)
+    wanted = lists.wanted(query, store.OVERRIDES, sort=query.sort, subject=subject)
+    found = await store.page_of_overrides(admin.database, wanted, now=admin.clock())
+    return lists.page(found, sort=query.sort, view=_override)
 
 
 async def put_override(admin: Admin, call: Call) -> OverrideView:
@@ -306,17 +323,19 @@ def _level(level: Level) -> UsageView:
 
 async def list_pauses(admin: Admin, call: Call) -> Page[PauseView]:
     query: PauseQuery = call.query
-    identifiers = _identifiers(query.identifier, "identifier") if query.identifier else [None]
+    identifiers = _identifiers(query.identifier, "identifier") if query.identifier else []
     if len(identifiers) > 1:
         raise invalid_field("identifier", "Name one.")
-    found = await store.pauses(
-        admin.database,
-        account=_account(query.account, "account") if query.account is not None else None,
-        identifier=identifiers[0],
-        after=read_cursor(query.cursor, str, str) if query.cursor else ("", ""),
-        limit=query.limit + 1,
+    account = None if query.account is None else _account(query.account, "account")
+    wanted = lists.wanted(
+        query,
+        store.PAUSES,
+        sort=query.sort,
+        account=account,
+        identifier=str(identifiers[0]) if identifiers else None,
     )
-    return page(found, query.limit, view=_pause, key=lambda one: (one.account, str(one.identifier)))
+    found = await store.page_of_pauses(admin.database, wanted, now=admin.clock())
+    return lists.page(found, sort=query.sort, view=_pause)
 
 
 async def unpause(admin: Admin, call: Call) -> Unpaused:
@@ -373,7 +392,7 @@ ROUTES = (
         path="/limits/overrides",
         permission=Permission.LIMITS_READ,
         endpoint=list_overrides,
-        query=PageQuery,
+        query=OverrideQuery,
         answer=Page[OverrideView],
         summary="Other limits for some, that have not expired.",
     ),

@@ -122,7 +122,7 @@ async def find(admin: Admin, call: Call) -> Page[OrderView]:
         now=admin.clock(),
         limit=query.limit,
         sort=query.sort,
-        after=lists.after(query.cursor, timed=False, sort=query.sort),
+        after=lists.after(query.cursor, sort=query.sort, kind=None),
     )
     return lists.page(found, sort=query.sort, view=_view)
 

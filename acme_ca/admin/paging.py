@@ -50,20 +50,6 @@ def page(
     return Page(items=[view(one) for one in shown], next=following)
 
 
-def page_of(
-    found: Sequence[Any], query: PageQuery, *, view: Callable[[Any], Item], key: Callable[[Any], str]
-) -> Page[Item]:
-    """A page of a list that is short enough to be read as a whole. Raises Problem for a cursor of another."""
-    begin = 0
-    if query.cursor is not None:
-        (last,) = read_cursor(query.cursor, str)
-        places = [place for place, one in enumerate(found, start=1) if key(one) == last]
-        if not places:
-            raise _no_cursor()
-        begin = places[0]
-    return page(found[begin : begin + query.limit + 1], query.limit, view=view, key=lambda one: (key(one),))
-
-
 def write_cursor(*key: str | int) -> str:
     return urlsafe_b64encode(json.dumps(key, separators=(",", ":")).encode()).decode().rstrip("=")
 
@@ -86,13 +72,18 @@ def _no_cursor() -> Problem:
 def read_moment(cursor: str) -> tuple[datetime, str]:
     """The cursor of a list in the order of (time, id). Raises Problem."""
     text, id_ = read_cursor(cursor, str, str)
+    return moment_of(text), id_
+
+
+def moment_of(text: str) -> datetime:
+    """A part of a cursor. Raises Problem."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise _no_cursor() from None
     if moment.tzinfo is None or not is_in_utc(moment):
         raise _no_cursor()
-    return moment, id_
+    return moment
 
 
 def moment_key(moment: datetime, id_: str) -> tuple[str, str]:

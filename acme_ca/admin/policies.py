@@ -7,19 +7,21 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AwareDatetime, Field, ValidationError
 
+from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, not_found
-from acme_ca.admin.paging import Page, PageQuery, invalid_field, page, read_cursor
+from acme_ca.admin.paging import Page, PageQuery, invalid_field
 from acme_ca.ca.policies import AccountPolicy
 from acme_ca.core import identifiers
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import EabKeyId
+from acme_ca.core.names import NameRuleText
 from acme_ca.core.policy import NameRules
 from acme_ca.core.problems import Problem
 from acme_ca.core.services import SERVICE_ID
 from acme_ca.core.texts import ShortText
 from acme_ca.storage import policies as store
-from acme_ca.storage.policies import StoredPolicy
+from acme_ca.storage.policies import PolicySort, StoredPolicy
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
@@ -61,19 +63,32 @@ class Verdicts(Model):
     names: list[Verdict]
 
 
+class PolicyQuery(PageQuery):
+    rule: NameRuleText | None = None
+    """That it allows or denies by, as in `suffix:a.example`."""
+    changed_since: AwareDatetime | None = None
+    """From then on."""
+    changed_before: AwareDatetime | None = None
+    text: ShortText | None = None
+    """In the scope or a rule, in whatever case."""
+    sort: PolicySort = "scope"
+    """With a minus the last one first."""
+
+
 async def list_policies(admin: Admin, call: Call) -> Page[PolicyView]:
-    query: PageQuery = call.query
-    after: str = read_cursor(query.cursor, str)[0] if query.cursor else ""
-    found = [policy for policy in await store.all_policies(admin.database) if policy.scope > after]
-    return page(found[: query.limit + 1], query.limit, view=_view, key=lambda policy: (policy.scope,))
+    query: PolicyQuery = call.query
+    rule = None if query.rule is None else str(query.rule)
+    found = await store.page(
+        admin.database, lists.wanted(query, store.POLICIES, sort=query.sort, rule=rule), now=admin.clock()
+    )
+    return lists.page(found, sort=query.sort, view=_view)
 
 
 async def show(admin: Admin, call: Call) -> PolicyView:
-    scope = call.path["scope"]
-    for policy in await store.all_policies(admin.database):
-        if policy.scope == scope:
-            return _view(policy)
-    raise not_found("There is no policy of this scope: it sets no rules.")
+    policy = await store.find(admin.database, call.path["scope"])
+    if policy is None:
+        raise not_found("There is no policy of this scope: it sets no rules.")
+    return _view(policy)
 
 
 async def put(admin: Admin, call: Call) -> PolicyView:
@@ -140,7 +155,7 @@ ROUTES = (
         path="/policies",
         permission=Permission.POLICIES_READ,
         endpoint=list_policies,
-        query=PageQuery,
+        query=PolicyQuery,
         answer=Page[PolicyView],
         summary="The name policies that operators keep, by scope.",
     ),

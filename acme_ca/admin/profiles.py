@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AwareDatetime, Field
 
+from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
-from acme_ca.admin.paging import Page, PageQuery, invalid_field, page_of
+from acme_ca.admin.paging import Page, PageQuery, invalid_field
 from acme_ca.ca import profiles
 from acme_ca.ca.profiles import UnworkableProfile
-from acme_ca.core.profiles import Profile, ProfileRef
+from acme_ca.core.profiles import Profile
+from acme_ca.core.texts import ShortText
 from acme_ca.storage import profiles as store
-from acme_ca.storage.profiles import ProfileVersion
+from acme_ca.storage import search
+from acme_ca.storage.profiles import ProfileSort, ProfileVersion
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
@@ -63,13 +66,41 @@ class SavedProfile(Model):
 # ---------------------------------------------------------------- looking
 
 
+class ProfileListQuery(PageQuery):
+    offered: bool | None = None
+    """Whether new orders may ask for it."""
+    built_in: bool | None = None
+    own: bool | None = None
+    """Whether the server keeps it and no client can order it."""
+    text: ShortText | None = None
+    """In the name or the description, in whatever case."""
+    sort: ProfileSort = "name"
+    """With a minus the last one first."""
+
+
+class VersionQuery(PageQuery):
+    sort: Literal["version", "-version"] = "version"
+    """With a minus the last one first."""
+
+
 async def list_profiles(admin: Admin, call: Call) -> Page[ProfileSummary]:
-    newest = {version.ref.name: version for version in await store.versions(admin.database)}
-    return await _page(admin, list(newest.values()), call.query)
+    query: ProfileListQuery = call.query
+    found = await store.page(
+        admin.database, lists.wanted(query, store.PROFILES, sort=query.sort), now=admin.clock()
+    )
+    return await _page(admin, found, query.sort)
 
 
 async def list_versions(admin: Admin, call: Call) -> Page[ProfileSummary]:
-    return await _page(admin, await _versions(admin, call.path["name"]), call.query)
+    query: VersionQuery = call.query
+    found = lists.short(
+        await _versions(admin, call.path["name"]),
+        query,
+        sort=query.sort,
+        by=lambda one: one.ref.version,
+        id_=lambda one: one.ref.name,
+    )
+    return await _page(admin, found, query.sort)
 
 
 async def show(admin: Admin, call: Call) -> ProfileView:
@@ -88,15 +119,9 @@ async def _versions(admin: Admin, name: str) -> list[ProfileVersion]:
     return found
 
 
-async def _page(admin: Admin, found: list[ProfileVersion], query: PageQuery) -> Page[ProfileSummary]:
-    bodies = await store.bodies(admin.database, [one.ref for one in found])
-    return page_of(
-        found, query, view=lambda one: _summary(one, bodies[one.ref]), key=lambda one: _key(one.ref)
-    )
-
-
-def _key(ref: ProfileRef) -> str:
-    return f"{ref.name} {ref.version}"
+async def _page(admin: Admin, found: search.Page[ProfileVersion], sort: str) -> Page[ProfileSummary]:
+    bodies = await store.bodies(admin.database, [one.ref for one in found.items])
+    return lists.page(found, sort=sort, view=lambda one: _summary(one, bodies[one.ref]))
 
 
 def _summary(version: ProfileVersion, body: Body) -> ProfileSummary:
@@ -179,9 +204,9 @@ ROUTES = (
         path="/profiles",
         permission=_READ,
         endpoint=list_profiles,
-        query=PageQuery,
+        query=ProfileListQuery,
         answer=Page[ProfileSummary],
-        summary="The newest version of each profile.",
+        summary="The newest version of each profile that fits all filters, in pages.",
     ),
     Route(
         name="profiles.save",
@@ -211,9 +236,9 @@ ROUTES = (
         path="/profiles/{name}/versions",
         permission=_READ,
         endpoint=list_versions,
-        query=PageQuery,
+        query=VersionQuery,
         answer=Page[ProfileSummary],
-        summary="Every version of a profile, the oldest first.",
+        summary="Every version of a profile.",
     ),
     Route(
         name="profiles.withdraw",

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AwareDatetime, Field
 
+from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
-from acme_ca.admin.lists import Id
-from acme_ca.admin.paging import Page, PageQuery, invalid_field, page, read_cursor
+from acme_ca.admin.lists import CreatedQuery, Id, Name, Within
+from acme_ca.admin.paging import Page, invalid_field
 from acme_ca.core.durations import Duration
 from acme_ca.core.ids import AccountId, EabKeyId, ScopeId
 from acme_ca.core.names import NameRuleText
-from acme_ca.core.scopes import KINDS, ApprovedScope, ScopeState
+from acme_ca.core.scopes import KINDS, ApprovedScope, ScopeState, covering
 from acme_ca.core.texts import ShortText
 from acme_ca.storage import scopes
+from acme_ca.storage.scopes import ScopeSort
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
@@ -53,10 +55,20 @@ class NewScope(Model):
     """As in `90 days`."""
 
 
-class ScopeQuery(PageQuery):
+class ScopeQuery(CreatedQuery):
     account: Id | None = None
     eab_key: ShortText | None = None
+    name: Name | None = None
+    """A name, wildcard or address that they are about: which is approved by them, while they live."""
     state: ScopeState | None = None
+    approved_by: ShortText | None = None
+    """As the audit names them: `operator:alice`."""
+    expiring_within: Within | None = None
+    """As in `30 days`: what lives and ends within that time."""
+    text: ShortText | None = None
+    """In the rule or the reason, in whatever case."""
+    sort: ScopeSort = "created"
+    """With a minus the last one first."""
 
 
 class ScopeEnd(Model):
@@ -73,16 +85,11 @@ class EndedScope(Model):
 async def list_scopes(admin: Admin, call: Call) -> Page[ScopeView]:
     query: ScopeQuery = call.query
     now = admin.clock()
+    rules = None if query.name is None else list(map(str, covering(lists.name_of(query.name))))
     found = await scopes.page(
-        admin.database,
-        account=query.account,
-        eab_key=query.eab_key,
-        state=query.state,
-        after=read_cursor(query.cursor, str)[0] if query.cursor else "",
-        limit=query.limit + 1,
-        now=now,
+        admin.database, lists.wanted(query, scopes.SCOPES, sort=query.sort, rules=rules), now=now
     )
-    return page(found, query.limit, view=lambda scope: _view(scope, now), key=lambda scope: (scope.id,))
+    return lists.page(found, sort=query.sort, view=lambda scope: _view(scope, now))
 
 
 async def create(admin: Admin, call: Call) -> ScopeView:
@@ -151,7 +158,7 @@ ROUTES = (
         endpoint=list_scopes,
         query=ScopeQuery,
         answer=Page[ScopeView],
-        summary="Approved scopes, oldest first.",
+        summary="Approved scopes that fit all filters, in pages.",
     ),
     Route(
         name="scopes.approve",

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AwareDatetime, Field
 
+from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, Model, Route
-from acme_ca.admin.paging import Page, PageQuery, invalid_field, page, read_cursor
+from acme_ca.admin.lists import CreatedQuery, Name
+from acme_ca.admin.paging import Page, invalid_field
 from acme_ca.core.eab import EabKey
 from acme_ca.core.identifiers import IdentifierType
 from acme_ca.core.names import identifier_of
@@ -18,8 +20,10 @@ from acme_ca.core.problems import Problem
 from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.services import RegisteredService, Service, ServiceId, Tag
 from acme_ca.core.states import ServiceState
+from acme_ca.core.texts import ShortText
 from acme_ca.storage import services as store
 from acme_ca.storage.bulk import Filter
+from acme_ca.storage.services import ServiceSort
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
@@ -74,12 +78,18 @@ class Retired(ServiceView):
     certificates_revoked: int
 
 
-class ServiceQuery(PageQuery):
+class ServiceQuery(CreatedQuery):
     state: ServiceState | None = None
     tag: Tag | None = None
     """That it has."""
     owner: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """Just this one."""
+    domain: Name | None = None
+    """A name or address that it is registered for, as it is written there."""
+    text: ShortText | None = None
+    """In the id, the name, the owner, a contact or a domain, in whatever case."""
+    sort: ServiceSort = "service_id"
+    """With a minus the last one first."""
 
 
 class RetirementQuery(Model):
@@ -105,17 +115,10 @@ async def register(admin: Admin, call: Call) -> Registered:
 
 async def list_services(admin: Admin, call: Call) -> Page[ServiceView]:
     query: ServiceQuery = call.query
-    (after,) = read_cursor(query.cursor, str) if query.cursor else ("",)
-    found = await store.page(
-        admin.database,
-        state=query.state,
-        tag=query.tag,
-        owner=query.owner,
-        among=call.services,
-        after=after,
-        limit=query.limit + 1,
-    )
-    return page(found, query.limit, view=view, key=lambda one: (one.service.service_id,))
+    domain = None if query.domain is None else lists.name_of(query.domain, "domain").value
+    wanted = lists.wanted(query, store.SERVICES, sort=query.sort, services=call.services, domain=domain)
+    found = await store.page(admin.database, wanted, now=admin.clock())
+    return lists.page(found, sort=query.sort, view=view)
 
 
 async def show(admin: Admin, call: Call) -> ServiceView:

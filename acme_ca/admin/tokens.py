@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import AfterValidator, AwareDatetime, Field
 
+from acme_ca.admin import lists
 from acme_ca.admin.access import OPERATOR_NAME, Permission, Role
 from acme_ca.admin.authentication import new_token
 from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
-from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_key, page, read_moment
+from acme_ca.admin.lists import CreatedQuery, Within
+from acme_ca.admin.paging import Page, invalid_field
 from acme_ca.core import identifiers
 from acme_ca.core.actors import MACHINE
 from acme_ca.core.codes import Code
@@ -18,7 +20,7 @@ from acme_ca.core.durations import Duration
 from acme_ca.core.problems import Problem
 from acme_ca.core.texts import ShortText
 from acme_ca.storage import tokens as store
-from acme_ca.storage.tokens import Token
+from acme_ca.storage.tokens import Token, TokenSort, TokenState
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
@@ -69,20 +71,34 @@ class MadeToken(TokenView):
     """To be sent as `Authorization: Bearer …`. Shown now and never again; null for a certificate's name."""
 
 
-class TokenQuery(PageQuery):
+class TokenQuery(CreatedQuery):
     all: bool = False
     """Also revoked and expired ones."""
+    state: TokenState | None = None
+    """Null: `active`, or any with `all`."""
+    role: Role | None = None
+    service: ShortText | None = None
+    """Among those that it is for."""
+    made_by: ShortText | None = None
+    """As the audit names them: `operator:alice`."""
+    expiring_within: Within | None = None
+    """As in `30 days`: what is not revoked and ends within that time."""
+    unused_since: AwareDatetime | None = None
+    """Not used from then on, or never."""
+    text: ShortText | None = None
+    """In the id, the name or the certificate's name, in whatever case."""
+    sort: TokenSort = "-created"
+    """With a minus the last one first. What never expires comes after all that does; what was never used, before all
+    that was."""
 
 
 async def list_tokens(admin: Admin, call: Call) -> Page[TokenView]:
     query: TokenQuery = call.query
+    state = query.state or (None if query.all else TokenState.ACTIVE)
     found = await store.page(
-        admin.database,
-        after=read_moment(query.cursor) if query.cursor else None,
-        limit=query.limit + 1,
-        living_at=None if query.all else admin.clock(),
+        admin.database, lists.wanted(query, store.TOKENS, sort=query.sort, state=state), now=admin.clock()
     )
-    return page(found, query.limit, view=_view, key=lambda token: moment_key(token.created, token.id))
+    return lists.page(found, sort=query.sort, view=_view)
 
 
 async def show(admin: Admin, call: Call) -> TokenView:
@@ -155,7 +171,7 @@ ROUTES = (
         endpoint=list_tokens,
         query=TokenQuery,
         answer=Page[TokenView],
-        summary="The credentials of this API, newest first.",
+        summary="The credentials of this API that fit all filters, in pages.",
     ),
     Route(
         name="tokens.create",

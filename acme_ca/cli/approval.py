@@ -7,8 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from acme_ca.cli.lists import show_list
+from acme_ca.cli.lists import SORT, BeforeOption, SinceOption, show_list
 from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, show_facts, show_json
+from acme_ca.storage.approvals import ApprovalSort, ApprovalState
 
 app = typer.Typer(help="Dangerous acts that wait for a second person.", no_args_is_help=True)
 
@@ -17,10 +18,31 @@ IdArgument = Annotated[str, typer.Argument(metavar="ID", help="As acme-ca approv
 
 @command(app, "list")
 def list_approvals(
-    api: Api, *, waiting: Annotated[bool, typer.Option(help="Only those that wait for a decision.")] = False
+    api: Api,
+    *,
+    state: Annotated[ApprovalState | None, typer.Option(help="Only in this state.")] = None,
+    action: Annotated[str | None, typer.Option(metavar="ACT", help="Only of this act.")] = None,
+    requested_by: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only what they asked for.")
+    ] = None,
+    decided_by: Annotated[str | None, typer.Option(metavar="NAME", help="Only what they decided.")] = None,
+    since: SinceOption = None,
+    before: BeforeOption = None,
+    sort: Annotated[ApprovalSort | None, typer.Option(help=SORT)] = None,
 ) -> None:
     """Show what was asked for, newest first."""
-    found = list(api.pages("/approvals", waiting=waiting))
+    found = list(
+        api.pages(
+            "/approvals",
+            state=state,
+            action=action,
+            requested_by=requested_by,
+            decided_by=decided_by,
+            created_since=since,
+            created_before=before,
+            sort=sort,
+        )
+    )
     if api.as_json:
         show_json(found)
         return

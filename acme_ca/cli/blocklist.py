@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from rich.table import Table
 
 from acme_ca.admin.blocklist import MOST_KEYS
+from acme_ca.cli.lists import SORT, BeforeOption, SinceOption, TextOption
 from acme_ca.cli.options import (
     console,
 )
@@ -22,6 +23,7 @@ from acme_ca.cli.remote import Api, command, minute, say, show_json
 from acme_ca.config import ConfigurationError
 from acme_ca.core import keys
 from acme_ca.core.der import Unreadable, strictly
+from acme_ca.storage.keys import BlockedKeySort
 
 MOST_SHOWN = 50
 """Certificates that are named for a person; --json names all."""
@@ -80,9 +82,21 @@ def remove(api: Api, key: KeyArgument) -> None:
 
 
 @command(app, "list")
-def list_keys(api: Api) -> None:
+def list_keys(
+    api: Api,
+    *,
+    actor: Annotated[
+        str | None, typer.Option(help="Only what they blocked; as the audit names them.")
+    ] = None,
+    text: TextOption = None,
+    since: SinceOption = None,
+    before: BeforeOption = None,
+    sort: Annotated[BlockedKeySort | None, typer.Option(help=SORT)] = None,
+) -> None:
     """Show the blocked keys, and how many living certificates hold each."""
-    found = list(api.pages("/blocklist"))
+    found = list(
+        api.pages("/blocklist", actor=actor, text=text, created_since=since, created_before=before, sort=sort)
+    )
     if api.as_json:
         show_json(found)
         return

@@ -24,7 +24,7 @@ from acme_ca.ca.keystore import KeyKind, KeyStoreError, PrivateKey
 from acme_ca.ca.rotation import Brought, Rotation
 from acme_ca.ca.served import Issuers
 from acme_ca.cli.cert import ReasonOption
-from acme_ca.cli.lists import show_list
+from acme_ca.cli.lists import SORT, ExpiringOption, TextOption, show_list
 from acme_ca.cli.options import (
     ConfigOption,
     DataOption,
@@ -49,12 +49,15 @@ from acme_ca.cli.remote import (
 )
 from acme_ca.config import ConfigurationError, Settings, ca_password
 from acme_ca.core.ids import serial_text
+from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.keys import key_name
 from acme_ca.core.problems import Problem
+from acme_ca.core.states import IssuerState
 from acme_ca.server import datadir, hierarchy
 from acme_ca.server.hierarchy import KeyType
 from acme_ca.server.welcome import colon_hex
 from acme_ca.storage.database import Database
+from acme_ca.storage.issuers import IssuerSort
 
 T = TypeVar("T")
 
@@ -164,9 +167,19 @@ def _first_token(settings: Settings, seed: Hierarchy) -> tuple[str | None, str]:
 
 
 @command(app, "list")
-def list_issuers(api: Api) -> None:
+def list_issuers(
+    api: Api,
+    *,
+    kind: Annotated[IssuerKind | None, typer.Option(help="Only of this kind.")] = None,
+    state: Annotated[IssuerState | None, typer.Option(help="Only in this state.")] = None,
+    text: TextOption = None,
+    expiring_within: ExpiringOption = None,
+    sort: Annotated[IssuerSort | None, typer.Option(help=SORT)] = None,
+) -> None:
     """Show every CA certificate that is known: roots, intermediates, cross-signatures."""
-    found = list(api.pages("/issuers"))
+    found = list(
+        api.pages("/issuers", kind=kind, state=state, text=text, expiring_within=expiring_within, sort=sort)
+    )
     if api.as_json:
         show_json(found)
         return

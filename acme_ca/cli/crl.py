@@ -42,9 +42,14 @@ IssuerOption = Annotated[
 
 
 @command(app, "info")
-def info(api: Api, *, issuer: IssuerOption = None) -> None:
+def info(
+    api: Api,
+    *,
+    issuer: IssuerOption = None,
+    state: Annotated[str | None, typer.Option(help="ok, late, over, missing or finished.")] = None,
+) -> None:
     """Show the newest CRL of every shard."""
-    found = list(api.pages("/crl/info", issuer=issuer))
+    found = list(api.pages("/crl/info", issuer=issuer, state=state))
     if api.as_json:
         show_json(found)
         return

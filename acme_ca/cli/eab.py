@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acme_ca.cli.lists import show_list
+from acme_ca.cli.lists import SORT, BeforeOption, ExpiringOption, SinceOption, TextOption, show_list
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import (
     OF_A_LATER_RELEASE,
@@ -23,6 +23,7 @@ from acme_ca.cli.remote import (
 from acme_ca.config import ConfigurationError
 from acme_ca.core.eab import EabKeyState
 from acme_ca.core.revocation import FinalReason
+from acme_ca.storage.eab import EabKeySort
 
 app = typer.Typer(help="Keys for external account binding.", no_args_is_help=True)
 
@@ -114,11 +115,26 @@ def list_keys(
     service: Annotated[str | None, typer.Option(help="Only of this service.")] = None,
     contact: Annotated[str | None, typer.Option(help="Only with this contact.")] = None,
     state: Annotated[EabKeyState | None, typer.Option(help="Only in this state.")] = None,
-    text: Annotated[str | None, typer.Option(help="In the id, the owner or a contact.")] = None,
+    text: TextOption = None,
+    expiring_within: ExpiringOption = None,
+    since: SinceOption = None,
+    before: BeforeOption = None,
+    sort: Annotated[EabKeySort | None, typer.Option(help=SORT)] = None,
 ) -> None:
     """Show the keys, without their secrets, newest first."""
     found = list(
-        api.pages("/eab-keys", owner=owner, service=service, contact=contact, state=state, text=text)
+        api.pages(
+            "/eab-keys",
+            owner=owner,
+            service=service,
+            contact=contact,
+            state=state,
+            text=text,
+            expiring_within=expiring_within,
+            created_since=since,
+            created_before=before,
+            sort=sort,
+        )
     )
     if api.as_json:
         show_json(found)

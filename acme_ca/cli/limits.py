@@ -6,11 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from acme_ca.cli.lists import show_list
+from acme_ca.cli.lists import SORT, ExpiringOption, TextOption, show_list
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, say, show_json
 from acme_ca.config import ConfigurationError
 from acme_ca.core.limits import LimitKind
+from acme_ca.storage.limits import OverrideSort, PauseSort
 
 app = typer.Typer(help="Rate limits, overrides of them, and pauses.", no_args_is_help=True)
 
@@ -26,9 +27,20 @@ AccountOption = Annotated[str | None, typer.Option(metavar="ID", help="Of this a
 
 
 @command(app, "list")
-def list_limits(api: Api) -> None:
-    """Show the limits in force, and the overrides."""
-    found, overrides = api.get("/limits"), list(api.pages("/limits/overrides"))
+def list_limits(
+    api: Api,
+    *,
+    kind: Annotated[LimitKind | None, typer.Option(help="Only of this kind.")] = None,
+    text: TextOption = None,
+    expiring_within: ExpiringOption = None,
+    sort: Annotated[OverrideSort | None, typer.Option(help=SORT)] = None,
+) -> None:
+    """Show the limits in force, and the overrides that fit."""
+    found = api.get("/limits")
+    found["limits"] = [limit for limit in found["limits"] if kind in {None, limit["kind"]}]
+    overrides = list(
+        api.pages("/limits/overrides", kind=kind, text=text, expiring_within=expiring_within, sort=sort)
+    )
     if api.as_json:
         show_json({**found, "overrides": overrides})
         return
@@ -116,9 +128,13 @@ def pauses(
     *,
     account: AccountOption = None,
     name: Annotated[str | None, typer.Option(help="For this name or address.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Paused from then on; UTC, ISO 8601.")
+    ] = None,
+    sort: Annotated[PauseSort | None, typer.Option(help=SORT)] = None,
 ) -> None:
     """Show which accounts cannot order a name any more, because its validations failed again and again."""
-    found = list(api.pages("/limits/pauses", account=account, identifier=name))
+    found = list(api.pages("/limits/pauses", account=account, identifier=name, paused_since=since, sort=sort))
     if api.as_json:
         show_json(found)
         return

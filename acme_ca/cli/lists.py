@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from acme_ca.cli.options import console
+
+TextOption = Annotated[
+    str | None,
+    typer.Option(help="Somewhere in what people wrote, in whatever case; /api/docs says in which fields."),
+]
+ExpiringOption = Annotated[
+    str | None,
+    typer.Option("--expiring-within", metavar="TIME", help='What ends within it, as in "30 days".'),
+]
+SinceOption = Annotated[str | None, typer.Option(metavar="TIME", help="Made from then on; UTC, ISO 8601.")]
+BeforeOption = Annotated[str | None, typer.Option(metavar="TIME", help="Made before then; UTC, ISO 8601.")]
+SORT = "With a minus the last one first."
 
 _GAP = 2
 """Between columns, and around them."""

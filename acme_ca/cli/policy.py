@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from acme_ca.cli.lists import SORT, TextOption
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import (
     OF_A_LATER_RELEASE,
@@ -22,6 +23,7 @@ from acme_ca.cli.remote import (
     show_json,
     shown,
 )
+from acme_ca.storage.policies import PolicySort
 
 app = typer.Typer(help="Name policies of the server and of services.", no_args_is_help=True)
 
@@ -33,9 +35,15 @@ ScopeArgument = Annotated[
 
 
 @command(app, "list")
-def list_policies(api: Api) -> None:
+def list_policies(
+    api: Api,
+    *,
+    rule: Annotated[str | None, typer.Option(help="Only those that have it, as suffix:a.example.")] = None,
+    text: TextOption = None,
+    sort: Annotated[PolicySort | None, typer.Option(help=SORT)] = None,
+) -> None:
     """Show the policies that operators keep, beside the settings POLICY__…, the profiles and the EAB keys."""
-    found = list(api.pages("/policies"))
+    found = list(api.pages("/policies", rule=rule, text=text, sort=sort))
     if api.as_json:
         show_json(found)
         return

@@ -11,13 +11,14 @@ import typer
 
 from acme_ca.ca import profiles
 from acme_ca.ca.profiles import UnworkableProfile
-from acme_ca.cli.lists import show_list
+from acme_ca.cli.lists import SORT, TextOption, show_list
 from acme_ca.cli.options import (
     console,
 )
 from acme_ca.cli.remote import Api, command, minute, part, say, show_json
 from acme_ca.config import ConfigurationError
 from acme_ca.core.profiles import Profile
+from acme_ca.storage.profiles import ProfileSort
 
 app = typer.Typer(help="Profiles: what kinds of certificates there are.", no_args_is_help=True)
 
@@ -30,9 +31,17 @@ FileArgument = Annotated[
 
 
 @command(app, "list")
-def list_profiles(api: Api) -> None:
+def list_profiles(
+    api: Api,
+    *,
+    offered: Annotated[
+        bool | None, typer.Option("--offered/--not-offered", help="Whether new orders may ask for it.")
+    ] = None,
+    text: TextOption = None,
+    sort: Annotated[ProfileSort | None, typer.Option(help=SORT)] = None,
+) -> None:
     """Show the newest version of each profile."""
-    found = list(api.pages("/profiles"))
+    found = list(api.pages("/profiles", offered=offered, text=text, sort=sort))
     if api.as_json:
         show_json(found)
         return

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from acme_ca.cli.lists import show_list
+from acme_ca.cli.lists import SORT, BeforeOption, ExpiringOption, SinceOption, TextOption, show_list
 from acme_ca.cli.remote import (
     OF_A_LATER_RELEASE,
     Api,
@@ -20,6 +20,7 @@ from acme_ca.cli.remote import (
     show_json,
 )
 from acme_ca.core.scopes import ScopeState
+from acme_ca.storage.scopes import ScopeSort
 
 app = typer.Typer(help="Names that need no challenge, because they were approved.", no_args_is_help=True)
 
@@ -57,10 +58,31 @@ def list_scopes(
     *,
     account: AccountOption = None,
     eab_key: EabKeyOption = None,
+    name: Annotated[str | None, typer.Option(help="Only what is about this name or address.")] = None,
     state: Annotated[ScopeState | None, typer.Option(help="Only in this state.")] = None,
+    approved_by: Annotated[str | None, typer.Option(metavar="ACTOR", help="As the audit names them.")] = None,
+    text: TextOption = None,
+    expiring_within: ExpiringOption = None,
+    since: SinceOption = None,
+    before: BeforeOption = None,
+    sort: Annotated[ScopeSort | None, typer.Option(help=SORT)] = None,
 ) -> None:
-    """Show what was approved, for whom, by whom and why."""
-    found = list(api.pages("/scopes", account=account, eab_key=eab_key, state=state))
+    """Show what was approved, for whom, by whom and why, oldest first."""
+    found = list(
+        api.pages(
+            "/scopes",
+            account=account,
+            eab_key=eab_key,
+            name=name,
+            state=state,
+            approved_by=approved_by,
+            text=text,
+            expiring_within=expiring_within,
+            created_since=since,
+            created_before=before,
+            sort=sort,
+        )
+    )
     if api.as_json:
         show_json(found)
         return

@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from acme_ca.cli.lists import show_list
+from acme_ca.cli.lists import SORT, BeforeOption, SinceOption, TextOption, show_list
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, say, show_facts, show_json
 from acme_ca.config import ConfigurationError
 from acme_ca.core.states import ServiceState
+from acme_ca.storage.services import ServiceSort
 
 app = typer.Typer(
     help="Services: who answers for them, and what they may have certificates for.", no_args_is_help=True
@@ -79,9 +80,26 @@ def list_services(
     state: Annotated[ServiceState | None, typer.Option(help="Only these.")] = None,
     tag: Annotated[str | None, typer.Option(help="Only those that have it.")] = None,
     owner: Annotated[str | None, typer.Option(help="Only this one's.")] = None,
+    domain: Annotated[str | None, typer.Option(help="Only those that are registered for it.")] = None,
+    text: TextOption = None,
+    since: SinceOption = None,
+    before: BeforeOption = None,
+    sort: Annotated[ServiceSort | None, typer.Option(help=SORT)] = None,
 ) -> None:
-    """Show the services."""
-    found = list(api.pages("/services", state=state, tag=tag, owner=owner))
+    """Show the services, by their ids."""
+    found = list(
+        api.pages(
+            "/services",
+            state=state,
+            tag=tag,
+            owner=owner,
+            domain=domain,
+            text=text,
+            created_since=since,
+            created_before=before,
+            sort=sort,
+        )
+    )
     if api.as_json:
         show_json(found)
         return

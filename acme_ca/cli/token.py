@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from acme_ca.admin.access import Role
-from acme_ca.cli.lists import show_list
+from acme_ca.cli.lists import SORT, BeforeOption, ExpiringOption, SinceOption, TextOption, show_list
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import (
     Api,
@@ -21,6 +21,7 @@ from acme_ca.cli.remote import (
     show_json,
     shown,
 )
+from acme_ca.storage.tokens import TokenSort, TokenState
 
 app = typer.Typer(help="Credentials of the admin API.", no_args_is_help=True)
 
@@ -59,10 +60,39 @@ def create(
 
 @command(app, "list")
 def list_tokens(
-    api: Api, *, all_: Annotated[bool, typer.Option("--all", help="Also revoked and expired ones.")] = False
+    api: Api,
+    *,
+    all_: Annotated[bool, typer.Option("--all", help="Also revoked and expired ones.")] = False,
+    state: Annotated[TokenState | None, typer.Option(help="Only in this state.")] = None,
+    role: Annotated[Role | None, typer.Option(help="Only of this role.")] = None,
+    service: Annotated[str | None, typer.Option(metavar="ID", help="Only those for this service.")] = None,
+    made_by: Annotated[str | None, typer.Option(metavar="ACTOR", help="As the audit names them.")] = None,
+    unused_since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Not used from then on, or never; UTC, ISO 8601.")
+    ] = None,
+    text: TextOption = None,
+    expiring_within: ExpiringOption = None,
+    since: SinceOption = None,
+    before: BeforeOption = None,
+    sort: Annotated[TokenSort | None, typer.Option(help=SORT)] = None,
 ) -> None:
-    """Show the credentials, without their secrets."""
-    found = list(api.pages("/tokens", all=all_))
+    """Show the credentials, without their secrets, newest first."""
+    found = list(
+        api.pages(
+            "/tokens",
+            all=all_,
+            state=state,
+            role=role,
+            service=service,
+            made_by=made_by,
+            unused_since=unused_since,
+            text=text,
+            expiring_within=expiring_within,
+            created_since=since,
+            created_before=before,
+            sort=sort,
+        )
+    )
     if api.as_json:
         show_json(found)
         return

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from acme_ca.core.identifiers import Identifier
+from acme_ca.core.identifiers import Identifier, IdentifierType
 from acme_ca.core.ids import AccountId, EabKeyId, ScopeId
 from acme_ca.core.names import NameRule, RuleKind
 
@@ -49,3 +49,13 @@ class ApprovedScope:
 
     def sentence(self) -> str:
         return f"approved by scope {self.id} ({self.rule}) of {self.approved_by}: {self.reason}"
+
+
+def covering(identifier: Identifier) -> list[NameRule]:
+    """All rules by which a scope can cover the identifier."""
+    rules = [NameRule(RuleKind.EXACT, identifier.value)]
+    if identifier.type is IdentifierType.DNS:
+        labels = identifier.base.split(".")
+        rules += [NameRule(RuleKind.SUFFIX, ".".join(labels[place:])) for place in range(len(labels))]
+        rules.append(NameRule(RuleKind.WILDCARD, f"*.{identifier.value.partition('.')[2]}"))
+    return rules

@@ -14,7 +14,6 @@ from acme_ca.core.problems import Problem, conflict, not_found
 from acme_ca.core.states import ServiceState
 from acme_ca.storage import eab, services
 from acme_ca.storage.database import Database
-from acme_ca.storage.eab import Filter
 
 HMAC_KEY_BYTES = 32
 KEY_ID_BYTES = 12
@@ -73,9 +72,6 @@ class EabKeys:
         if found is None:
             raise no_such_key()
         return found
-
-    async def page(self, wanted: Filter, *, after: tuple[datetime, str] | None, limit: int) -> list[EabKey]:
-        return await eab.page(self._database, wanted, after=after, limit=limit, now=self._clock())
 
     async def change(self, before: EabKey, after: EabKey, *, actor: Actor) -> EabKey:
         """Raises Problem (`conflict`)."""

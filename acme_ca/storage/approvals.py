@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Literal
 
 from acme_ca.core.actors import MACHINE, Actor
-from acme_ca.storage.database import Database, Row, from_json, to_json
+from acme_ca.storage import search
+from acme_ca.storage.database import Columns, Database, from_json, to_json
+from acme_ca.storage.search import CREATED, By, Page, Table, Wanted
 
 Decision = Literal["approved", "rejected"]
 
@@ -54,20 +57,39 @@ async def create(database: Database, approval: Approval, *, actor: Actor) -> Non
     )
 
 
-async def page(
-    database: Database, *, after: tuple[datetime, str] | None, limit: int, open_at: datetime | None
-) -> list[Approval]:
-    """Newest first, behind `after` (created, id). `open_at`: only those that wait then."""
-    rows = await database.fetch(
-        f"""SELECT {_COLUMNS} FROM approval
-            WHERE ($1::timestamptz IS NULL OR (created, id) < ($1, $2))
-              AND ($3::timestamptz IS NULL OR (decided IS NULL AND expires > $3))
-            ORDER BY created DESC, id DESC LIMIT $4""",
-        *(after or (None, "")),
-        open_at,
-        limit,
-    )
-    return [_approval(row) for row in rows]
+class ApprovalState(StrEnum):
+    WAITING = "waiting"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+
+
+ApprovalSort = Literal[
+    "created", "-created", "expires", "-expires", "action", "-action", "requested_by", "-requested_by"
+]
+APPROVALS = Table(
+    source="""SELECT *, coalesce(decision, CASE WHEN expires <= moment.now THEN 'expired' ELSE 'waiting' END) AS state,
+                     action COLLATE "C" AS by_action, requested_by COLLATE "C" AS by_asker
+              FROM approval, moment""",
+    columns=_COLUMNS,
+    filters={
+        "state": "state = {}",
+        "action": "action = {}",
+        "requested_by": "requested_by = {}",
+        "decided_by": "decided_by = {}",
+        **CREATED,
+    },
+    sorts={
+        "created": By("created", datetime),
+        "expires": By("expires", datetime),
+        "action": By("by_action"),
+        "requested_by": By("by_asker"),
+    },
+)
+
+
+async def page(database: Database, wanted: Wanted, *, now: datetime) -> Page[Approval]:
+    return await search.page(database, APPROVALS, wanted, now=now, read=_approval)
 
 
 async def find(database: Database, approval: str) -> Approval | None:
@@ -136,6 +158,6 @@ async def keep_outcome(database: Database, approval: str, outcome: dict[str, Any
     await database.execute("UPDATE approval SET outcome = $2 WHERE id = $1", approval, to_json(outcome))
 
 
-def _approval(row: Row) -> Approval:
+def _approval(row: Columns) -> Approval:
     fields: dict[str, Any] = dict(row)
     return Approval(**{**fields, "request": from_json(row["request"]), "outcome": from_json(row["outcome"])})

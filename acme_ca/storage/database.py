@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -35,6 +35,8 @@ _SCHEMA_LOCK = 0x61636D65  # "acme": pg_advisory_xact_lock's key while the schem
 _UPGRADE_FILE = re.compile(r"(\d{4})_[a-z0-9_]+\.sql")
 
 Row = asyncpg.Record
+Columns = Row | Mapping[str, Any]
+"""A row, or some columns of one."""
 if TYPE_CHECKING:  # generic in its stubs, not when it runs
     Connection = asyncpg.Connection[Row]
 

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import ValidationError
 
 from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
-from acme_ca.core.eab import EabKey, EabKeyState, Restrictions
+from acme_ca.core.eab import EabKey, Restrictions
 from acme_ca.core.ids import AccountId, EabKeyId
 from acme_ca.core.problems import ErrorType, Problem
-from acme_ca.storage.database import Database, Row, from_json, to_json
+from acme_ca.storage import search
+from acme_ca.storage.database import Columns, Database, from_json, to_json
 from acme_ca.storage.operations import record_event
+from acme_ca.storage.search import CREATED, NEVER, SOON, By, Page, Table, Wanted, holds
 
 if TYPE_CHECKING:
     from acme_ca.storage.database import Connection
@@ -61,45 +62,35 @@ async def find(database: Database, key: str) -> EabKey | None:
     return _key_of(row) if row else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Whatever is not None must be so. `text`: in the id, the owner or a contact, in whatever case."""
+EabKeySort = Literal["created", "-created", "expires", "-expires", "owner", "-owner", "accounts", "-accounts"]
+KEYS = Table(
+    source=f"""
+        SELECT *, coalesce(expires, {NEVER}) AS ends, owner COLLATE "C" AS by_owner, accounts::bigint AS made,
+               CASE WHEN revoked IS NOT NULL THEN 'revoked' WHEN approved IS NULL THEN 'pending'
+                    WHEN expires <= moment.now THEN 'expired' WHEN accounts >= max_accounts THEN 'used_up' ELSE 'active' END AS state
+        FROM eab_key, moment""",
+    columns=_COLUMNS,
+    filters={
+        "owner": "owner = {}",
+        "service": "service = {}",
+        "services": "service = ANY ({}::text[])",
+        "contact": "{} = ANY (contact)",
+        "state": "state = {}",
+        "text": holds("id", "owner", "service", "array_to_string(contact, E'\\n')"),
+        "expiring_within": f"approved IS NOT NULL AND revoked IS NULL AND {SOON}",
+        **CREATED,
+    },
+    sorts={
+        "created": By("created", datetime),
+        "expires": By("ends", datetime),
+        "owner": By("by_owner"),
+        "accounts": By("made", int),
+    },
+)
 
-    owner: str | None = None
-    service: str | None = None
-    contact: str | None = None
-    text: str | None = None
-    state: EabKeyState | None = None
-    among: Sequence[str] | None = None
-    """Services."""
 
-
-_STATE = """CASE WHEN revoked IS NOT NULL THEN 'revoked' WHEN approved IS NULL THEN 'pending' WHEN expires <= $7 THEN 'expired'
-                 WHEN accounts >= max_accounts THEN 'used_up' ELSE 'active' END"""
-
-
-async def page(
-    database: Database, wanted: Filter, *, after: tuple[datetime, str] | None, limit: int, now: datetime
-) -> list[EabKey]:
-    """Newest first, behind `after` (created, id)."""
-    rows = await database.fetch(
-        f"""SELECT {_COLUMNS} FROM eab_key
-            WHERE ($1::timestamptz IS NULL OR (created, id) < ($1, $2)) AND ($3::text IS NULL OR owner = $3)
-              AND ($4::text IS NULL OR service = $4) AND ($5::text IS NULL OR $5 = ANY (contact))
-              AND ($6::text IS NULL OR {_STATE} = $6) AND ($8::text[] IS NULL OR service = ANY ($8))
-              AND ($9::text IS NULL OR strpos(lower(id || ' ' || owner || ' ' || array_to_string(contact, ' ')), lower($9)) > 0)
-            ORDER BY created DESC, id DESC LIMIT $10""",
-        *(after or (None, "")),
-        wanted.owner,
-        wanted.service,
-        wanted.contact,
-        wanted.state,
-        now,
-        wanted.among,
-        wanted.text,
-        limit,
-    )
-    return [_key_of(row) for row in rows]
+async def page(database: Database, wanted: Wanted, *, now: datetime) -> Page[EabKey]:
+    return await search.page(database, KEYS, wanted, now=now, read=_key_of)
 
 
 async def change(
@@ -193,7 +184,7 @@ async def rotate(
     return _key_of(row) if row else None
 
 
-def _key_of(row: Row) -> EabKey:
+def _key_of(row: Columns) -> EabKey:
     fields: dict[str, Any] = dict(row)
     return EabKey(
         **{
@@ -204,7 +195,7 @@ def _key_of(row: Row) -> EabKey:
     )
 
 
-def _restrictions_of(row: Row) -> Restrictions | None:
+def _restrictions_of(row: Columns) -> Restrictions | None:
     try:
         return Restrictions.model_validate(from_json(row["restrictions"]))
     except ValidationError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from acme_ca.core import revocation
 from acme_ca.core.actors import Actor
@@ -39,6 +39,9 @@ class IssuerRecord:
     retired: datetime | None = None
     revoked: datetime | None = None
     reason: RevocationReason | None = None
+
+
+IssuerSort = Literal["created", "-created", "not_after", "-not_after", "subject", "-subject"]
 
 
 async def all_issuers(database: Database) -> list[IssuerRecord]:

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from acme_ca.core.actors import Actor
 from acme_ca.core.ids import AccountId
+from acme_ca.storage import search
 from acme_ca.storage.database import Database
+from acme_ca.storage.search import CREATED, By, Page, Table, Wanted, holds
 
 if TYPE_CHECKING:
     from acme_ca.storage.database import Connection
@@ -106,18 +108,16 @@ async def unblock(database: Database, spki_sha256: bytes, *, actor: Actor, now: 
     return row is not None
 
 
-async def blocked(
-    database: Database, *, after: tuple[datetime, bytes] | None, limit: int, now: datetime
-) -> list[BlockedKey]:
-    """Of the list, oldest first, those behind `after` (when it was blocked, and its hash)."""
-    rows = await database.fetch(
-        """SELECT b.spki_sha256, b.comment, b.actor, b.created,
-                  (SELECT count(*) FROM certificate c WHERE c.spki_sha256 = b.spki_sha256 AND c.not_after > $1
-                   AND (c.revoked IS NULL OR c.reason = 6)) AS living
-           FROM blocked_key b WHERE $2::timestamptz IS NULL OR (b.created, b.spki_sha256) > ($2, $3)
-           ORDER BY b.created, b.spki_sha256 LIMIT $4""",
-        now,
-        *(after or (None, None)),
-        limit,
-    )
-    return [BlockedKey(**row) for row in rows]
+BlockedKeySort = Literal["created", "-created", "actor", "-actor"]
+BLOCKED = Table(
+    source="""SELECT *, encode(spki_sha256, 'hex') COLLATE "C" AS id, actor COLLATE "C" AS by_actor FROM blocked_key, moment""",
+    columns="""c.spki_sha256, c.comment, c.actor, c.created,
+        (SELECT count(*) FROM certificate f WHERE f.spki_sha256 = c.spki_sha256 AND f.not_after > c.now
+         AND (f.revoked IS NULL OR f.reason = 6)) AS living""",
+    filters={"key": "spki_sha256 = {}", "actor": "actor = {}", "text": holds("comment"), **CREATED},
+    sorts={"created": By("created", datetime), "actor": By("by_actor")},
+)
+
+
+async def blocked(database: Database, wanted: Wanted, *, now: datetime) -> Page[BlockedKey]:
+    return await search.page(database, BLOCKED, wanted, now=now, read=lambda row: BlockedKey(**row))

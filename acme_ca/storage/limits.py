@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 from acme_ca.core import limits
 from acme_ca.core.actors import Actor
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import AccountId
 from acme_ca.core.limits import Charge, Limit, LimitKind
-from acme_ca.storage.database import Database, Row
+from acme_ca.storage import search
+from acme_ca.storage.database import Columns, Database, Row
+from acme_ca.storage.search import CREATED, NEVER, SOON, By, Page, Table, Wanted, holds
 
 FORGOTTEN_AFTER = timedelta(days=1)
 """A failure that the next does not follow within this time does not count any more."""
@@ -165,23 +168,42 @@ class Override:
     expires: datetime | None
 
 
-async def overrides(
-    database: Database, *, now: datetime, after: tuple[str, str] = ("", ""), limit: int | None = None
-) -> list[Override]:
-    """Those that have not expired, sorted by kind and subject, behind `after`."""
-    rows = await database.fetch(
-        """SELECT kind, subject, amount, period, reason, created, expires FROM limit_override
-           WHERE kind = ANY ($1) AND (expires IS NULL OR expires > $2) AND (kind, subject) > ($3, $4)
-           ORDER BY kind, subject LIMIT $5""",
-        [kind.value for kind in LimitKind],  # a later release may know others
-        now,
-        *after,
-        limit,
-    )
+_KINDS = ", ".join(f"'{kind}'" for kind in LimitKind)
+"""Of overrides; a later release may know others."""
+_LIVING = f"""SELECT kind, subject, amount, period, reason, created, expires FROM limit_override, moment
+              WHERE kind IN ({_KINDS}) AND (expires IS NULL OR expires > moment.now)"""
+OverrideSort = Literal["kind", "-kind", "subject", "-subject", "created", "-created", "expires", "-expires"]
+OVERRIDES = Table(
+    source=f"""SELECT *, kind || ' ' || subject AS id, coalesce(expires, {NEVER}) AS ends FROM ({_LIVING}) o""",
+    columns="kind, subject, amount, period, reason, created, expires",
+    filters={
+        "kind": "kind = {}",
+        "subject": "subject = {}",
+        "text": holds("subject", "reason"),
+        "expiring_within": SOON,
+        **CREATED,
+    },
+    sorts={
+        "kind": By(),
+        "subject": By("subject"),
+        "created": By("created", datetime),
+        "expires": By("ends", datetime),
+    },
+)
+
+
+async def page_of_overrides(database: Database, wanted: Wanted, *, now: datetime) -> Page[Override]:
+    """Of those that have not expired."""
+    return await search.page(database, OVERRIDES, wanted, now=now, read=_override)
+
+
+async def overrides(database: Database, *, now: datetime) -> list[Override]:
+    """All that have not expired."""
+    rows = await database.fetch(f"WITH moment AS (SELECT $1::timestamptz AS now) {_LIVING}", now)
     return [_override(row) for row in rows]
 
 
-def _override(row: Row) -> Override:
+def _override(row: Columns) -> Override:
     return Override(
         kind=LimitKind(row["kind"]),
         subject=row["subject"],
@@ -288,34 +310,60 @@ class Pause:
     paused: datetime
 
 
-async def pauses(
-    database: Database,
-    *,
-    limit: int,
-    account: AccountId | None = None,
-    identifier: Identifier | None = None,
-    after: tuple[str, str] = ("", ""),
-) -> list[Pause]:
-    """Sorted by account and identifier, those behind `after`."""
+PauseSort = Literal[
+    "account",
+    "-account",
+    "identifier",
+    "-identifier",
+    "failures",
+    "-failures",
+    "failed",
+    "-failed",
+    "paused",
+    "-paused",
+]
+PAUSES = Table(
+    source="SELECT *, account_id || ' ' || identifier AS id, failures::bigint AS times FROM pause WHERE paused IS NOT NULL",
+    columns="account_id, identifier, failures, failed, paused",
+    filters={
+        "account": "account_id = {}",
+        "identifier": "identifier = {}",
+        "paused_since": "paused >= {}",
+        "paused_before": "paused < {}",
+    },
+    sorts={
+        "account": By(),
+        "identifier": By("identifier"),
+        "failures": By("times", int),
+        "failed": By("failed", datetime),
+        "paused": By("paused", datetime),
+    },
+)
+
+
+async def page_of_pauses(database: Database, wanted: Wanted, *, now: datetime) -> Page[Pause]:
+    return await search.page(database, PAUSES, wanted, now=now, read=_pause)
+
+
+async def pauses(database: Database, *, account: AccountId, limit: int) -> list[Pause]:
+    """Of an account, by identifier: the first of them."""
     rows = await database.fetch(
         """SELECT account_id, identifier, failures, failed, paused FROM pause
-           WHERE paused IS NOT NULL AND ($1::text IS NULL OR account_id = $1) AND ($2::text IS NULL OR identifier = $2)
-             AND (account_id, identifier) > ($3, $4) ORDER BY account_id, identifier LIMIT $5""",
+           WHERE paused IS NOT NULL AND account_id = $1 ORDER BY identifier LIMIT $2""",
         account,
-        None if identifier is None else str(identifier),
-        *after,
         limit,
     )
-    return [
-        Pause(
-            account=row["account_id"],
-            identifier=Identifier.from_text(row["identifier"]),
-            failures=row["failures"],
-            failed=row["failed"],
-            paused=row["paused"],
-        )
-        for row in rows
-    ]
+    return [_pause(row) for row in rows]
+
+
+def _pause(row: Columns) -> Pause:
+    return Pause(
+        account=row["account_id"],
+        identifier=Identifier.from_text(row["identifier"]),
+        failures=row["failures"],
+        failed=row["failed"],
+        paused=row["paused"],
+    )
 
 
 async def paused_among(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from acme_ca.core.actors import Actor
 from acme_ca.core.policy import NameRules
-from acme_ca.storage.database import Database, from_json
+from acme_ca.storage import search
+from acme_ca.storage.database import Columns, Database, from_json
+from acme_ca.storage.search import By, Page, Table, Wanted, holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +25,34 @@ class StoredPolicy:
 
 async def all_policies(database: Database) -> list[StoredPolicy]:
     rows = await database.fetch("SELECT scope, body, changed FROM policy ORDER BY scope")
-    return [
-        StoredPolicy(scope=row["scope"], body=from_json(row["body"]), changed=row["changed"]) for row in rows
-    ]
+    return [_policy(row) for row in rows]
+
+
+async def find(database: Database, scope: str) -> StoredPolicy | None:
+    row = await database.fetchrow("SELECT scope, body, changed FROM policy WHERE scope = $1", scope)
+    return _policy(row) if row else None
+
+
+PolicySort = Literal["scope", "-scope", "changed", "-changed"]
+POLICIES = Table(
+    source="SELECT *, scope AS id FROM policy",
+    columns="scope, body, changed",
+    filters={
+        "rule": "(body -> 'allow' ? {0} OR body -> 'deny' ? {0})",
+        "text": holds("scope", "body ->> 'allow'", "body ->> 'deny'"),
+        "changed_since": "changed >= {}",
+        "changed_before": "changed < {}",
+    },
+    sorts={"scope": By(), "changed": By("changed", datetime)},
+)
+
+
+async def page(database: Database, wanted: Wanted, *, now: datetime) -> Page[StoredPolicy]:
+    return await search.page(database, POLICIES, wanted, now=now, read=_policy)
+
+
+def _policy(row: Columns) -> StoredPolicy:
+    return StoredPolicy(scope=row["scope"], body=from_json(row["body"]), changed=row["changed"])
 
 
 async def put(database: Database, scope: str, rules: NameRules, *, actor: Actor, now: datetime) -> None:

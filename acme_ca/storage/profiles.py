@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
 from acme_ca.core.actors import Actor
 from acme_ca.core.profiles import Profile, ProfileRef
-from acme_ca.storage.database import Database, from_json
+from acme_ca.storage import search
+from acme_ca.storage.database import Columns, Database, from_json
+from acme_ca.storage.search import By, Page, Table, Wanted, holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,15 +29,36 @@ async def versions(database: Database) -> list[ProfileVersion]:
     rows = await database.fetch(
         "SELECT name, version, built_in, created, withdrawn FROM profile ORDER BY name, version"
     )
-    return [
-        ProfileVersion(
-            ref=ProfileRef(name=row["name"], version=row["version"]),
-            built_in=row["built_in"],
-            created=row["created"],
-            withdrawn=row["withdrawn"],
-        )
-        for row in rows
-    ]
+    return [_version(row) for row in rows]
+
+
+def _version(row: Columns) -> ProfileVersion:
+    return ProfileVersion(
+        ref=ProfileRef(name=row["name"], version=row["version"]),
+        built_in=row["built_in"],
+        created=row["created"],
+        withdrawn=row["withdrawn"],
+    )
+
+
+ProfileSort = Literal["name", "-name", "created", "-created"]
+PROFILES = Table(
+    source="""SELECT *, name AS id, body -> 'offered' IS NOT DISTINCT FROM 'true' AS is_for_clients FROM (
+                  SELECT DISTINCT ON (name) * FROM profile ORDER BY name, version DESC) newest""",
+    columns="name, version, built_in, created, withdrawn",
+    filters={
+        "offered": "(is_for_clients AND withdrawn IS NULL) = {}",
+        "built_in": "built_in = {}",
+        "own": "NOT is_for_clients = {}",
+        "text": holds("name", "body ->> 'description'"),
+    },
+    sorts={"name": By(), "created": By("created", datetime)},
+)
+"""The newest version of each."""
+
+
+async def page(database: Database, wanted: Wanted, *, now: datetime) -> Page[ProfileVersion]:
+    return await search.page(database, PROFILES, wanted, now=now, read=_version)
 
 
 async def bodies(database: Database, wanted: Sequence[ProfileRef]) -> dict[ProfileRef, dict[str, Any]]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Literal
 
 from acme_ca.core.actors import Actor
 from acme_ca.core.ids import EabKeyId
 from acme_ca.core.names import NameRule
-from acme_ca.core.scopes import ApprovedScope, ScopeState
-from acme_ca.storage.database import Database, Row
+from acme_ca.core.scopes import ApprovedScope
+from acme_ca.storage import search
+from acme_ca.storage.database import Columns, Database
+from acme_ca.storage.search import CREATED, SOON, By, Page, Table, Wanted, holds
 
 _COLUMNS = "id, account_id, eab_key_id, rule, reason, approved_by, created, expires, revoked"
 
@@ -95,34 +98,35 @@ async def has_living(database: Database, eab_key: EabKeyId, *, now: datetime) ->
     return found
 
 
-async def page(
-    database: Database,
-    *,
-    account: str | None,
-    eab_key: str | None,
-    state: ScopeState | None,
-    after: str,
-    limit: int,
-    now: datetime,
-) -> list[ApprovedScope]:
-    """The next behind the id `after`, oldest first."""
-    rows = await database.fetch(
-        f"""SELECT {_COLUMNS} FROM approved_scope
-            WHERE id > $1 AND ($2::text IS NULL OR account_id = $2) AND ($3::text IS NULL OR eab_key_id = $3)
-              AND ($4::text IS NULL OR $4 = CASE WHEN revoked IS NOT NULL THEN 'revoked'
-                                                 WHEN expires <= $5 THEN 'expired' ELSE 'living' END)
-            ORDER BY id LIMIT $6""",
-        after,
-        account,
-        eab_key,
-        state,
-        now,
-        limit,
-    )
-    return [_scope_of(row) for row in rows]
+ScopeSort = Literal["created", "-created", "expires", "-expires", "approved_by", "-approved_by"]
+SCOPES = Table(
+    source="""SELECT *, expires AS ends, approved_by COLLATE "C" AS by_approver,
+                     CASE WHEN revoked IS NOT NULL THEN 'revoked' WHEN expires <= moment.now THEN 'expired' ELSE 'living' END AS state
+              FROM approved_scope, moment""",
+    columns=_COLUMNS,
+    filters={
+        "account": "account_id = {}",
+        "eab_key": "eab_key_id = {}",
+        "state": "state = {}",
+        "rules": "rule = ANY ({}::text[])",
+        "approved_by": "approved_by = {}",
+        "text": holds("rule", "reason"),
+        "expiring_within": f"revoked IS NULL AND {SOON}",
+        **CREATED,
+    },
+    sorts={
+        "created": By("created", datetime),
+        "expires": By("ends", datetime),
+        "approved_by": By("by_approver"),
+    },
+)
 
 
-def _scope_of(row: Row) -> ApprovedScope:
+async def page(database: Database, wanted: Wanted, *, now: datetime) -> Page[ApprovedScope]:
+    return await search.page(database, SCOPES, wanted, now=now, read=_scope_of)
+
+
+def _scope_of(row: Columns) -> ApprovedScope:
     try:
         rule = NameRule.parse(row["rule"])
     except ValueError:

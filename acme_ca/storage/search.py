@@ -7,12 +7,12 @@ files, for the filters that are set; every value is a parameter, and none of the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from acme_ca.storage.database import Database, Row, from_json
+from acme_ca.storage.database import Columns, Database, Row, from_json
 
 Item = TypeVar("Item")
 
@@ -31,7 +31,7 @@ class Position:
     """Where a page ended: the last row's sort value, where that is not its id, and its id."""
 
     id: str
-    value: datetime | None = None
+    value: datetime | str | int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Key:
 
     id: str
     column: str | None = None
-    indexes: tuple[Index, ...]
+    indexes: tuple[Index, ...] = ()
     descending: bool = False
 
     @property
@@ -100,10 +100,10 @@ class Key:
 
 
 class Statement:
-    """The parameters of a statement, while its text is put together."""
+    """The parameters of a statement, while its text is put together. `values`: those that it begins with."""
 
-    def __init__(self) -> None:
-        self.values: list[Any] = []
+    def __init__(self, *values: Any) -> None:
+        self.values = list(values)
 
     def where(self, conditions: Sequence[Condition]) -> str:
         return " AND ".join(self._text(condition) for condition in conditions) or "true"
@@ -215,6 +215,95 @@ class Search:
                 )) ORDER BY {self.key.order("c")}""",
             *statement.values,
         )
+
+
+# ---------------------------------------------------------------- short lists
+
+
+@dataclass(frozen=True, slots=True)
+class By:
+    """A column that a table is sorted by, in which nothing is NULL, and of which kind its values are. None: the id."""
+
+    column: str | None = None
+    kind: type[datetime | str | int] = str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A list that is short enough to be filtered and sorted as a whole for each page: some 100,000 rows.
+
+    `source`: a SELECT of the rows, which can ask `moment` for `now`. `id`: a column that is unique there, of text in the
+    order of its bytes. `filters`: conditions by name, with `{}` for what is wanted.
+    """
+
+    source: str
+    columns: str
+    id: str = "id"
+    filters: Mapping[str, str]
+    sorts: Mapping[str, By]
+
+    def key(self, sort: str) -> Key:
+        by = self.sorts[sort.removeprefix("-")]
+        return Key(id=self.id, column=by.column, descending=sort.startswith("-"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """A page of a table: what must hold, all of it (None: whatever); one of its sorts, with a minus the last one first; and
+    behind what the page begins.
+    """
+
+    filters: Mapping[str, Any]
+    sort: str
+    after: Position | None = None
+    limit: int
+
+
+async def page(
+    database: Database,
+    table: Table,
+    wanted: Wanted,
+    *,
+    now: datetime,
+    read: Callable[[Columns], Item],
+) -> Page[Item]:
+    """Raises DatabaseUnavailable also when the search takes too long."""
+    key, statement = table.key(wanted.sort), Statement(now)
+    conditions = [
+        Condition(name, table.filters[name], (value,))
+        for name, value in wanted.filters.items()
+        if value is not None
+    ]
+    if wanted.after is not None:
+        conditions.append(key.behind(wanted.after))
+    order = key.order("c")
+    rows = await database.search(
+        f"""WITH moment AS (SELECT $1::timestamptz AS now)
+            SELECT {table.columns}, c.{key.columns[-1]} AS end_id, c.{key.columns[0]} AS end_value FROM (
+                SELECT * FROM ({table.source}) c WHERE {statement.where(conditions)} ORDER BY {order} LIMIT {wanted.limit + 1:d}
+            ) c ORDER BY {order}""",
+        *statement.values,
+    )
+    found = [dict(row) for row in rows[: wanted.limit]]
+    ends = [(row.pop("end_id"), row.pop("end_value")) for row in found]
+    id_, value = ends[-1] if len(rows) > wanted.limit else (None, None)
+    end = None if id_ is None else Position(id_, None if key.column is None else value)
+    return Page(tuple(map(read, found)), end)
+
+
+NEVER = "'9999-12-31T23:59:59Z'::timestamptz"
+"""Where a time has not come and is not set: it sorts as the last."""
+SOON = "ends > (SELECT now FROM moment) AND ends <= (SELECT now FROM moment) + {}::interval"
+"""A filter of tables with a column `ends`: what is not over, and will be within that time."""
+CREATED = {"created_since": "created >= {}", "created_before": "created < {}"}
+
+
+def holds(*columns: str) -> str:
+    """A condition: the text is in one of them, in whatever case."""
+    return f"strpos(lower(concat_ws(E'\\n', {', '.join(columns)})), lower({{}})) > 0"
+
+
+# ---------------------------------------------------------------- texts
 
 
 def whole(word: str) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 from pydantic import ValidationError
 
@@ -14,13 +14,14 @@ from acme_ca.core.eab import EabKey
 from acme_ca.core.ids import AccountId, EabKeyId
 from acme_ca.core.services import RegisteredService, Service, ServiceId
 from acme_ca.core.states import ServiceState
-from acme_ca.storage import eab
-from acme_ca.storage.database import Database, Row, from_json, to_json
+from acme_ca.storage import eab, search
+from acme_ca.storage.database import Columns, Database, from_json, to_json
+from acme_ca.storage.search import CREATED, By, Page, Table, Wanted, holds
 
 _COLUMNS = "s.id, s.body, s.state, s.created, s.changed, s.approved, s.retired"
 
 
-def _service_of(row: Row) -> RegisteredService:
+def _service_of(row: Columns) -> RegisteredService:
     service = _read(row)
     return RegisteredService(
         service=service or Service.model_construct(service_id=row["id"], name=row["id"], owner="unknown"),
@@ -33,7 +34,7 @@ def _service_of(row: Row) -> RegisteredService:
     )
 
 
-def _read(row: Row) -> Service | None:
+def _read(row: Columns) -> Service | None:
     try:
         return Service.model_validate({"service_id": row["id"], **from_json(row["body"])})
     except ValidationError:
@@ -100,30 +101,43 @@ async def find(database: Database, service: str) -> RegisteredService | None:
     return _service_of(row) if row else None
 
 
-async def page(
-    database: Database,
-    *,
-    state: ServiceState | None,
-    tag: str | None,
-    owner: str | None,
-    among: Sequence[str] | None,
-    after: str,
-    limit: int,
-) -> list[RegisteredService]:
-    """The next services behind the id `after`, by their ids. `among`: only these; None: all."""
-    rows = await database.fetch(
-        f"""SELECT {_COLUMNS} FROM service s
-            WHERE s.id > $1 AND ($2::text IS NULL OR s.state = $2) AND ($3::text IS NULL OR s.body -> 'tags' ? $3)
-              AND ($4::text IS NULL OR s.body ->> 'owner' = $4) AND ($5::text[] IS NULL OR s.id = ANY ($5))
-            ORDER BY s.id LIMIT $6""",
-        after,
-        state,
-        tag,
-        owner,
-        among,
-        limit,
-    )
-    return [_service_of(row) for row in rows]
+ServiceSort = Literal[
+    "service_id",
+    "-service_id",
+    "name",
+    "-name",
+    "owner",
+    "-owner",
+    "created",
+    "-created",
+    "changed",
+    "-changed",
+]
+SERVICES = Table(
+    source="""SELECT *, body ->> 'name' AS name, coalesce(body ->> 'owner', '') COLLATE "C" AS owner,
+                     coalesce(body ->> 'name', '') COLLATE "C" AS by_name FROM service""",
+    columns="id, body, state, created, changed, approved, retired",
+    filters={
+        "state": "state = {}",
+        "tag": "body -> 'tags' ? {}",
+        "owner": "owner = {}",
+        "domain": "body -> 'domains' ? {}",
+        "text": holds("id", "name", "owner", "body ->> 'contacts'", "body ->> 'domains'"),
+        "services": "id = ANY ({}::text[])",
+        **CREATED,
+    },
+    sorts={
+        "service_id": By(),
+        "name": By("by_name"),
+        "owner": By("owner"),
+        "created": By("created", datetime),
+        "changed": By("changed", datetime),
+    },
+)
+
+
+async def page(database: Database, wanted: Wanted, *, now: datetime) -> Page[RegisteredService]:
+    return await search.page(database, SERVICES, wanted, now=now, read=_service_of)
 
 
 async def change(

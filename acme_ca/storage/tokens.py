@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
+from typing import Literal
 
 import asyncpg
 
 from acme_ca.core.actors import Actor
-from acme_ca.storage.database import Database, Row
+from acme_ca.storage import search
+from acme_ca.storage.database import Columns, Database, Row
+from acme_ca.storage.search import CREATED, NEVER, SOON, By, Page, Table, Wanted, holds
 
 _COLUMNS = "t.id, t.name, t.secret_sha256, t.certificate_name, t.role, t.services, t.created, t.made_by, t.expires, t.revoked, t.last_used"
 
@@ -72,20 +76,40 @@ async def create(database: Database, token: Token, *, actor: Actor) -> bool:
     return True
 
 
-async def page(
-    database: Database, *, after: tuple[datetime, str] | None, limit: int, living_at: datetime | None
-) -> list[Token]:
-    """Newest first, behind `after` (created, id). `living_at`: only those that are good then."""
-    rows = await database.fetch(
-        f"""SELECT {_COLUMNS} FROM api_token t
-            WHERE ($1::timestamptz IS NULL OR (created, id) < ($1, $2))
-              AND ($3::timestamptz IS NULL OR (revoked IS NULL AND (expires IS NULL OR expires > $3)))
-            ORDER BY created DESC, id DESC LIMIT $4""",
-        *(after or (None, "")),
-        living_at,
-        limit,
-    )
-    return [_token(row) for row in rows]
+class TokenState(StrEnum):
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    REVOKED = "revoked"
+
+
+TokenSort = Literal["created", "-created", "expires", "-expires", "last_used", "-last_used", "name", "-name"]
+TOKENS = Table(
+    source=f"""
+        SELECT *, coalesce(expires, {NEVER}) AS ends, coalesce(last_used, '0001-01-01T00:00:00Z') AS used, name COLLATE "C" AS by_name,
+               CASE WHEN revoked IS NOT NULL THEN 'revoked' WHEN expires <= moment.now THEN 'expired' ELSE 'active' END AS state
+        FROM api_token, moment""",
+    columns=_COLUMNS.replace("t.", "c."),
+    filters={
+        "state": "state = {}",
+        "role": "role = {}",
+        "service": "{} = ANY (services)",
+        "made_by": "made_by = {}",
+        "text": holds("id", "name", "certificate_name"),
+        "expiring_within": f"revoked IS NULL AND {SOON}",
+        "unused_since": "used < {}",
+        **CREATED,
+    },
+    sorts={
+        "created": By("created", datetime),
+        "expires": By("ends", datetime),
+        "last_used": By("used", datetime),
+        "name": By("by_name"),
+    },
+)
+
+
+async def page(database: Database, wanted: Wanted, *, now: datetime) -> Page[Token]:
+    return await search.page(database, TOKENS, wanted, now=now, read=_token)
 
 
 async def find(database: Database, token: str) -> Token | None:
@@ -172,7 +196,7 @@ def _attempt(row: Row) -> Attempt:
     return Attempt(token=_token(row) if row["id"] is not None else None, locked_until=row["locked_until"])
 
 
-def _token(row: Row) -> Token:
+def _token(row: Columns) -> Token:
     return Token(
         id=row["id"],
         name=row["name"],

@@ -44,14 +44,14 @@ async def test_an_act_is_done_when_another_person_approves_it(ca):
     assert await revoked(ca) == 0
     mine = await alice.ask("POST", f"/approvals/{asked['id']}/approve")
     assert_refused(mine, Code.APPROVAL_BY_ANOTHER, status=403)
-    assert [one["id"] for one in await bob.pages("/approvals", waiting="true")] == [asked["id"]]
+    assert [one["id"] for one in await bob.pages("/approvals", state="waiting")] == [asked["id"]]
     done = await bob.post(f"/approvals/{asked['id']}/approve")
     assert (done["state"], done["decided_by"]) == ("approved", "bob")
     assert (done["outcome"]["status"], done["outcome"]["body"]["count"]) == (200, 1)
     assert await revoked(ca) == 1
     again = await bob.ask("POST", f"/approvals/{asked['id']}/approve")
     assert_refused(again, Code.CONFLICT, status=409)
-    assert await bob.pages("/approvals", waiting="true") == []
+    assert await bob.pages("/approvals", state="waiting") == []
     said = await ca.sql(
         "SELECT array_agg(event || ' ' || actor ORDER BY id) FROM audit_event "
         "WHERE event ~ '^approval' OR event = 'certificate.revoked'"

@@ -103,7 +103,12 @@ ANYTHING = {
     *(("eab-keys.list", name) for name in ("owner", "service", "contact", "text")),
     *(("accounts.list", name) for name in ("eab_key", "service", "contact")),
     *(("orders.list", name) for name in ("service", "profile")),
-    ("scopes.list", "eab_key"),
+    *(("scopes.list", name) for name in ("eab_key", "approved_by", "text")),
+    *(("tokens.list", name) for name in ("service", "made_by", "text")),
+    *(("approvals.list", name) for name in ("action", "requested_by", "decided_by")),
+    *(("limits.overrides.list", name) for name in ("subject", "text")),
+    *(("blocklist.list", name) for name in ("actor", "text")),
+    *((f"{room}.list", "text") for room in ("services", "policies", "profiles", "issuers")),
 }
 """Filters by what people write, or once wrote: that nothing has it is an answer."""
 QUERIES = [(route, name) for route in ROUTES if route.query for name in route.query.model_fields]

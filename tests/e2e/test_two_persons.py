@@ -53,7 +53,7 @@ def test_an_act_waits_for_another_person_and_not_for_the_same_ones_second_token(
     server.operate("cert", "issue", "a.localhost", "--new-key", "a.key", "--out", "a.pem")
     status, said = as_somebody(server, alice, "cert", "revoke-many", "--name", "a.localhost")
     assert (status, "a second person must approve it before" in said) == (3, True), said
-    (waiting,) = json.loads(server.operate("approval", "list", "--waiting", "--json"))
+    (waiting,) = json.loads(server.operate("approval", "list", "--state", "waiting", "--json"))
     decide = ("approval", "approve", waiting["id"])
     assert " ".join(("acme-ca", *decide)) in said
     for token, why in ((alice, "You asked for this act yourself"), (second, "operator:alice may have both")):

@@ -17,6 +17,7 @@ from acme_ca.lifecycle.services import Services
 from acme_ca.storage import eab
 from acme_ca.storage import services as store
 from acme_ca.storage.database import Database
+from acme_ca.storage.search import Position, Wanted
 from tests.support import records
 from tests.support.records import NOW
 
@@ -300,8 +301,10 @@ async def test_a_page_is_filtered_and_goes_on_behind_the_last(database):
     await room.retire("s4", actor=ALICE)
 
     async def ids(**wanted) -> list[str]:
-        given = {"state": None, "tag": None, "owner": None, "among": None, "after": "", "limit": 10} | wanted
-        return [one.service.service_id for one in await store.page(database, **given)]
+        after = Position(wanted.pop("after")) if "after" in wanted else None
+        limit = wanted.pop("limit", 10)
+        wish = Wanted(filters=wanted, sort="service_id", after=after, limit=limit)
+        return [one.service.service_id for one in (await store.page(database, wish, now=NOW)).items]
 
     assert await ids() == ["s0", "s1", "s2", "s3", "s4"]
     assert await ids(limit=2) == ["s0", "s1"]
@@ -310,5 +313,5 @@ async def test_a_page_is_filtered_and_goes_on_behind_the_last(database):
     assert await ids(tag="ev%") == []
     assert await ids(state=ServiceState.RETIRED) == ["s4"]
     assert await ids(owner="o3") == ["s3"]
-    assert await ids(among=["s1", "s3"]) == ["s1", "s3"]
-    assert await ids(among=[]) == []
+    assert await ids(services=["s1", "s3"]) == ["s1", "s3"]
+    assert await ids(services=[]) == []

@@ -9,6 +9,7 @@ from acme_ca.core.states import AccountStatus
 from acme_ca.storage import accounts, certificates, keys
 from acme_ca.storage.database import Database
 from acme_ca.storage.keys import Objection
+from acme_ca.storage.search import Wanted
 from tests.support import records
 from tests.support.records import DAY, NOW
 
@@ -73,16 +74,17 @@ async def test_an_account_whose_key_is_revoked_as_compromised_ends(database, own
     assert await database.fetchval(event) == int(ends)
 
 
+async def blocked(database):
+    return (await keys.blocked(database, Wanted(filters={}, sort="created", limit=9), now=NOW)).items
+
+
 async def test_blocking_is_done_once_and_told_once(database):
     wanted = [KEY, KEY, b"l" * 32]
     first, again = [
         await keys.block(database, wanted, comment=f"{n}", actor=Actor("operator"), now=NOW) for n in range(2)
     ]
     assert (sorted(first.keys), again.keys) == ([KEY, b"l" * 32], ())
-    assert [found.comment for found in await keys.blocked(database, after=None, limit=9, now=NOW)] == [
-        "0",
-        "0",
-    ]
+    assert [found.comment for found in await blocked(database)] == ["0", "0"]
     events = "SELECT count(*) FROM audit_event WHERE event = 'key.blocked'"
     assert await database.fetchval(events) == 2
     assert [await keys.unblock(database, KEY, actor=Actor("operator"), now=NOW) for _ in range(2)] == [
@@ -105,5 +107,5 @@ async def test_living_certificates_with_a_key(database, owner, draft, fate, livi
     await keys.block(database, [KEY], comment="", actor=Actor("operator"), now=NOW)
     found = await certificates.living_with_keys(database, [b"x" * 32, KEY], now=NOW)
     assert [one.serial for one in found] == ([serial] if living else [])
-    assert [one.living for one in await keys.blocked(database, after=None, limit=9, now=NOW)] == [int(living)]
+    assert [one.living for one in await blocked(database)] == [int(living)]
     assert await certificates.living_with_keys(database, [KEY], now=NOW + 91 * DAY) == []
