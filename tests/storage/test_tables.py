@@ -87,7 +87,9 @@ def in_text(*fields):
             for line in (row[field] if isinstance(row[field], list) else [row[field] or ""])
         )
 
-    return [("text", text, fits(text)) for text in ("ops", "%", "_", "A.ex", "nowhere", id_of(7)[:6])]
+    return [
+        ("text", text, fits(text)) for text in ("ops", "%", "_", "A.ex", "nowhere", "[", '", "', id_of(7)[:6])
+    ]
 
 
 # ---------------------------------------------------------------- EAB keys
