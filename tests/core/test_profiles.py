@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from acme_ca.ca.profiles import BUILT_IN, SERVER
-from acme_ca.core.challenges import ChallengeType, proving
+from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.codes import Code
 from acme_ca.core.keys import KeyAlgorithm
 from acme_ca.core.problems import ErrorType
@@ -207,12 +207,6 @@ def test_each_required_rule_needs_a_name():
 
 def test_a_profile_without_rules_takes_any_name():
     assert SERVER.name_violations(names("a.example", "*.example.org", "10.0.0.1")) == []
-
-
-def test_challenges_that_can_prove():
-    assert proving(names("a.example")[0]) == set(ChallengeType)
-    assert proving(names("*.a.example")[0]) == {ChallengeType.DNS_01}
-    assert proving(names("10.0.0.1")[0]) == {ChallengeType.HTTP_01, ChallengeType.TLS_ALPN_01}
 
 
 def without(*fields: str, **differences) -> Profile:

@@ -6,7 +6,6 @@ from typing import get_args
 import pytest
 
 from acme_ca.core import revocation
-from acme_ca.core.ids import read_serial
 from acme_ca.core.problems import ErrorType, Problem
 from acme_ca.core.revocation import (
     HOLD,
@@ -87,24 +86,3 @@ def test_circumstances_that_cannot_be(invalid_since, comment):
 def test_circumstances_that_can_be():
     revocation.check_circumstances(invalid_since=NOW, comment="gestohlen, siehe Ticket 7: ärgerlich", now=NOW)
     revocation.check_circumstances(invalid_since=None, comment=None, now=NOW)
-
-
-@pytest.mark.parametrize(
-    ("text", "serial"),
-    [
-        ("0" * 31 + "1", "0" * 31 + "1"),
-        ("1", "0" * 31 + "1"),
-        ("0x1F", "0" * 30 + "1f"),
-        ("AB:CD:" + "00:" * 13 + "01", "abcd" + "00" * 13 + "01"),
-        (" 00" + "f" * 32 + "\n", "f" * 32),
-        ("1" + "f" * 32, None),
-        ("", None),
-        ("0x", None),
-        ("x", None),
-        ("-1", None),
-        ("1_0", None),
-        ("\u0661", None),
-    ],
-)
-def test_serial_numbers_as_people_write_them(text, serial):
-    assert read_serial(text) == serial
