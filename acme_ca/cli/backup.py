@@ -165,7 +165,9 @@ def restore(
     if settings_to is not None:
         _write_settings(settings_to, read.settings)
     _tell(read.backup, as_json=as_json, err=False)
-    if not check:
+    if check:
+        sys.stderr.write("The backup is whole. Nothing was restored.\n")
+    else:
         _verify_audit(settings)
         sys.stderr.write("Next: acme-ca serve. What was issued or revoked after the backup is not in it.\n")
 

@@ -167,6 +167,8 @@ def unpause(
     yes: YesOption = False,
 ) -> None:
     """Let an account order its names again, or all accounts a name."""
+    if account is None and not name:
+        raise ConfigurationError("Say whose pauses: --account, --name, or both.")
     if account is None and name:
         confirm(f"Lift the pauses of all accounts for {', '.join(name)}?", yes=yes)
     wish: dict[str, Any] = {"account": account, "identifiers": name or None}

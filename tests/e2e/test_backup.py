@@ -155,6 +155,7 @@ def test_a_passphrase_is_asked_for_twice_and_once(tmp_path):
         status, said = terminal.end()
         assert status == 0, said
         assert "newest crl number" in said
+        assert "The backup is whole." in said
 
 
 def test_nobody_is_asked_where_nobody_is(tmp_path):
