@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import load_der_public_key
 
 from acme_ca.ca import remotestore
 from acme_ca.ca.keystore import KeyKind, KeyStoreError, KeyUnavailable, PrivateKey
-from acme_ca.ca.remotestore import CONNECT_SECONDS, READ_SECONDS, CloudUri
+from acme_ca.ca.remotestore import CONNECT_SECONDS, CREATE_SECONDS, READ_SECONDS, CloudUri
 
 T = TypeVar("T")
 
@@ -46,7 +46,8 @@ def create_key(uri: str, kind: KeyKind, *, password: bytes) -> tuple[str, Privat
     if not alias.startswith("alias/"):
         raise KeyStoreError("The URI of a new key in AWS KMS names its alias: awskms:///alias/NAME.")
     _check_is_free(address, client, alias)
-    made = _explained(address, lambda: client.create_key(KeySpec=_SPECS[kind], KeyUsage="SIGN_VERIFY"))
+    patient = _client(address, seconds=CREATE_SECONDS, attempts=1)
+    made = _explained(address, lambda: patient.create_key(KeySpec=_SPECS[kind], KeyUsage="SIGN_VERIFY"))
     arn = made["KeyMetadata"]["Arn"]
     _explained(address, lambda: client.create_alias(AliasName=alias, TargetKeyId=arn))
     return address.at(f"///{arn}", "region"), _opened(address, client, arn)
@@ -61,13 +62,13 @@ def _key_id(address: CloudUri) -> str:
     return address.place.removeprefix("///")
 
 
-def _client(address: CloudUri) -> Any:
+def _client(address: CloudUri, *, seconds: float = READ_SECONDS, attempts: int = 2) -> Any:
     arn = _key_id(address).split(":")
     region = address.query.get("region") or (arn[3] if len(arn) > 1 else None)
     limits = Config(
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=READ_SECONDS,
-        retries={"mode": "standard", "total_max_attempts": 2},
+        read_timeout=seconds,
+        retries={"mode": "standard", "total_max_attempts": attempts},
     )
     return _explained(
         address,

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from acme_ca.ca import remotestore
 from acme_ca.ca.keystore import KeyKind, KeyStoreError, KeyUnavailable, PrivateKey
 from acme_ca.ca.remotekey import der_signature
-from acme_ca.ca.remotestore import CONNECT_SECONDS, READ_SECONDS, CloudUri
+from acme_ca.ca.remotestore import CONNECT_SECONDS, CREATE_SECONDS, READ_SECONDS, CloudUri
 
 T = TypeVar("T")
 
@@ -99,6 +99,8 @@ class _Vault:
         how: dict[str, Any] = {
             "hardware_protected": self._address.query.get("protection") != "software",
             "key_operations": [KeyOperation.sign, KeyOperation.verify],
+            "read_timeout": CREATE_SECONDS,
+            "retry_total": 0,
         }
         if kind in _EC_KINDS:
             return self.keys.create_ec_key(name, curve=_EC_KINDS[kind], **how)

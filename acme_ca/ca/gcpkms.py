@@ -18,7 +18,7 @@ from google.cloud import kms_v1
 
 from acme_ca.ca import remotestore
 from acme_ca.ca.keystore import KeyKind, KeyStoreError, KeyUnavailable, PrivateKey
-from acme_ca.ca.remotestore import READ_SECONDS, CloudUri
+from acme_ca.ca.remotestore import CREATE_SECONDS, READ_SECONDS, CloudUri
 
 T = TypeVar("T")
 _Algorithm = kms_v1.CryptoKeyVersion.CryptoKeyVersionAlgorithm
@@ -31,8 +31,6 @@ _ALGORITHMS = {
 }
 _USABLE = {*_ALGORITHMS.values(), _Algorithm.RSA_SIGN_PKCS1_3072_SHA256}
 _HASHES = {32: "sha256", 48: "sha384"}
-_GENERATION_SECONDS = 60.0
-"""An RSA key in an HSM takes its time; until then asking for the public key is a bad request (FAILED_PRECONDITION)."""
 
 
 def open_key(uri: str, *, password: bytes) -> PrivateKey:
@@ -56,7 +54,8 @@ def create_key(uri: str, kind: KeyKind, *, password: bytes) -> tuple[str, Privat
     request = {"parent": ring, "crypto_key_id": name, "crypto_key": _template(address, kind)}
     _explained(address, lambda: client.create_crypto_key(request, timeout=READ_SECONDS, retry=None))
     found = address.at(f"{address.place}/cryptoKeyVersions/1", "protection")
-    pending = Retry(if_exception_type(errors.BadRequest), initial=0.2, timeout=_GENERATION_SECONDS)
+    # Until the key is made, asking for its public key is a bad request (FAILED_PRECONDITION).
+    pending = Retry(if_exception_type(errors.BadRequest), initial=0.2, timeout=CREATE_SECONDS)
     return found, _opened(_parse(found), client, pending)
 
 

@@ -17,6 +17,8 @@ from acme_ca.core import keys
 CONNECT_SECONDS = 2.0
 READ_SECONDS = 4.0
 """A signature that takes longer is one that will not come: the client is told to come back."""
+CREATE_SECONDS = 60.0
+"""A key, above all an RSA key in an HSM, takes its time. It is asked for once: a second answer would be a second key."""
 
 _TRIAL = b"acme-ca: the key signs"
 

@@ -31,6 +31,15 @@ def test_a_key_is_kept_by_its_version(store):
     assert_signs(key)
 
 
+def test_a_key_may_take_longer_than_a_signature_and_is_made_once(store, monkeypatch):
+    """As an RSA key in an HSM does."""
+    monkeypatch.setattr(azurekeyvault, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(store, "seconds_for_a_key", 1.5)
+    _, key = store.create("patience")
+    assert_signs(key)
+    assert len([one for one in store.keys if one.startswith("patience/")]) == 1
+
+
 @pytest.mark.parametrize(
     ("status", "error"), [(500, KeyUnavailable), (503, KeyUnavailable), (429, KeyUnavailable)]
 )

@@ -8,6 +8,7 @@ import json
 import re
 import ssl
 import threading
+import time
 from base64 import b64decode, b64encode, urlsafe_b64decode, urlsafe_b64encode
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import IPv4Address
@@ -119,7 +120,7 @@ class AzureKeyVault(Service):
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
         monkeypatch.setenv("IDENTITY_ENDPOINT", f"{self.base}/msi/token")
         monkeypatch.setenv("IDENTITY_HEADER", "a secret of the machine")
-        self.operations: dict[str, list[str]] = {}
+        self.seconds_for_a_key = 0.0
 
     @property
     def base(self) -> str:
@@ -173,6 +174,7 @@ class AzureKeyVault(Service):
         }
         assert body["key_ops"] == ["sign", "verify"]
         version = f"{name}/{len(self.keys):032x}"
+        time.sleep(self.seconds_for_a_key)
         self.keys[version] = kinds[body["kty"], body.get("crv")]()
         return self._bundle(version)
 
