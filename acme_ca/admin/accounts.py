@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 from pydantic import AwareDatetime
 
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
+from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.core.ids import AccountId
+from acme_ca.core.problems import conflict, not_found
 from acme_ca.core.states import AccountStatus
 from acme_ca.core.texts import ShortText
 from acme_ca.storage import accounts

@@ -13,11 +13,11 @@ from pydantic import BaseModel
 
 from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Answer, Call, Model, Route, conflict, not_found
+from acme_ca.admin.frame import Answer, Call, Model, Route
 from acme_ca.admin.lists import CreatedQuery
 from acme_ca.admin.paging import Page
 from acme_ca.core.codes import Code
-from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.problems import ErrorType, Problem, conflict, not_found
 from acme_ca.core.texts import ShortText
 from acme_ca.storage import approvals as store
 from acme_ca.storage.approvals import Approval, ApprovalSort, ApprovalState

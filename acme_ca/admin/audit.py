@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AwareDatetime, Field
 
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, File, Model, Route, not_found
+from acme_ca.admin.frame import Call, File, Model, Route
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_key, page, read_cursor, read_moment
 from acme_ca.audit import chain
+from acme_ca.core.problems import not_found
 from acme_ca.storage import seals as store
 from acme_ca.storage.seals import Filters, Seal, SealedEvent
 

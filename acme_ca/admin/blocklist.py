@@ -9,9 +9,10 @@ from pydantic import AwareDatetime, Field, StringConstraints
 
 from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, Model, Route, not_found
+from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.lists import CreatedQuery
 from acme_ca.admin.paging import Page
+from acme_ca.core.problems import not_found
 from acme_ca.core.texts import ShortText
 from acme_ca.storage import certificates
 from acme_ca.storage import keys as store

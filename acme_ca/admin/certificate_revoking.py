@@ -8,12 +8,12 @@ from pydantic import AwareDatetime, Field, model_validator
 
 from acme_ca.admin.access import Permission
 from acme_ca.admin.certificates import CertificateView, Name, SerialText, known, view_of
-from acme_ca.admin.frame import Call, Model, Route, conflict
+from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import AccountId, EabKeyId, IssuerId, Serial
 from acme_ca.core.names import identifier_of
-from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.problems import ErrorType, Problem, conflict
 from acme_ca.core.revocation import HOLD, MAX_COMMENT, REASONS, FinalReason, RevocationReason
 from acme_ca.core.services import ServiceId
 from acme_ca.core.texts import PRINTABLE, ShortText

@@ -11,14 +11,14 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from pydantic import AfterValidator, AwareDatetime, Field, RootModel, model_validator
 
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, File, Model, Route, conflict, not_found
+from acme_ca.admin.frame import Call, File, Model, Route
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_key, page, read_moment
 from acme_ca.core import keys, renewal
 from acme_ca.core.certificates import Certificate
 from acme_ca.core.ids import Serial, read_serial
 from acme_ca.core.keys import PublicKey
 from acme_ca.core.names import identifier_of
-from acme_ca.core.problems import Problem
+from acme_ca.core.problems import Problem, conflict, not_found
 from acme_ca.core.profiles import ProfileRef
 from acme_ca.core.renewal import SuggestedWindow
 from acme_ca.core.revocation import HOLD, reason_name

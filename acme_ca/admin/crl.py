@@ -15,10 +15,11 @@ from pydantic import AwareDatetime, Field
 
 from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, Model, Route, not_found
+from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.lists import Id
 from acme_ca.admin.paging import Page, PageQuery, invalid_field
 from acme_ca.core.ids import IssuerId
+from acme_ca.core.problems import not_found
 from acme_ca.core.root_list import RootList
 from acme_ca.core.texts import ShortText
 from acme_ca.storage import crls, operations

@@ -11,11 +11,12 @@ from pydantic import AwareDatetime, Field
 
 from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, Model, Route, conflict
+from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.lists import CreatedQuery, Within
 from acme_ca.admin.paging import Page, invalid_field
 from acme_ca.core.durations import Duration
 from acme_ca.core.eab import UNRESTRICTED, EabKey, EabKeyState, Restrictions
+from acme_ca.core.problems import conflict
 from acme_ca.core.revocation import REASONS, FinalReason
 from acme_ca.core.texts import ShortText
 from acme_ca.lifecycle.eab import no_such_key

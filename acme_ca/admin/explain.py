@@ -12,7 +12,7 @@ from acme_ca.acme.findings import Finding, Verdict
 from acme_ca.acme.messages import NewOrder
 from acme_ca.acme.preflight import Explanation, Question
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, Model, Route, not_found
+from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.lists import Id, Name, Word, address_of, name_of
 from acme_ca.admin.paging import invalid_field
 from acme_ca.ca.policies import AccountPolicy
@@ -20,7 +20,7 @@ from acme_ca.core import csr
 from acme_ca.core.accounts import Account
 from acme_ca.core.eab import EabKey
 from acme_ca.core.ids import AccountId, Serial, read_serial, serial_text
-from acme_ca.core.problems import Problem
+from acme_ca.core.problems import Problem, not_found
 from acme_ca.core.profiles import ProfileRef
 from acme_ca.core.renewal import CertId, parse_cert_id
 from acme_ca.core.states import AccountStatus

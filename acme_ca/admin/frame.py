@@ -24,7 +24,7 @@ from pydantic_core import ErrorDetails
 from acme_ca.admin.access import OPERATOR_NAME, Permission, Principal, Role
 from acme_ca.core.actors import Actor
 from acme_ca.core.codes import Code
-from acme_ca.core.problems import ErrorType, Problem, malformed
+from acme_ca.core.problems import ErrorType, Problem, malformed, not_found
 from acme_ca.core.services import SERVICE_ID
 from acme_ca.core.texts import PRINTABLE
 from acme_ca.http import PRINCIPAL, meet_expectation, read_body
@@ -191,14 +191,6 @@ def _forbidden(principal: Principal, permission: Permission) -> Problem:
         f"The role {principal.role} of {principal.name} does not include {permission}.",
         code=Code.FORBIDDEN,
     )
-
-
-def not_found(what: str = "There is no such thing.") -> Problem:
-    return Problem(ErrorType.MALFORMED, what, status=HTTPStatus.NOT_FOUND, code=Code.NOT_FOUND)
-
-
-def conflict(detail: str, code: Code = Code.CONFLICT) -> Problem:
-    return Problem(ErrorType.MALFORMED, detail, status=HTTPStatus.CONFLICT, code=code)
 
 
 # ---------------------------------------------------------------- reading

@@ -15,7 +15,7 @@ from pydantic import AwareDatetime, Field, StringConstraints
 
 from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, File, Model, Route, conflict, not_found
+from acme_ca.admin.frame import Call, File, Model, Route
 from acme_ca.admin.lists import Within
 from acme_ca.admin.paging import Page, PageQuery, invalid_field
 from acme_ca.ca import certify
@@ -31,6 +31,7 @@ from acme_ca.core.der import Unreadable, strictly
 from acme_ca.core.ids import serial_text
 from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.keys import key_name
+from acme_ca.core.problems import conflict, not_found
 from acme_ca.core.revocation import REASONS, FinalReason
 from acme_ca.core.states import IssuerState
 from acme_ca.core.texts import ShortText

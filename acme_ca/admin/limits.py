@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, Field, PlainSerializer, PlainValidator, With
 from acme_ca.acme.urls import is_id
 from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, Model, Route, not_found
+from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.lists import CreatedQuery, Within, address_of
 from acme_ca.admin.paging import Page, PageQuery, invalid_field
 from acme_ca.core import limits
@@ -19,7 +19,7 @@ from acme_ca.core.durations import Duration
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import AccountId
 from acme_ca.core.limits import Limit, LimitKind, Requester
-from acme_ca.core.problems import Problem
+from acme_ca.core.problems import Problem, not_found
 from acme_ca.core.texts import PRINTABLE, ShortText
 from acme_ca.storage import accounts, eab
 from acme_ca.storage import limits as store

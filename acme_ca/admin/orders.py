@@ -8,11 +8,12 @@ from pydantic import AwareDatetime
 
 from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, Model, Route, not_found
+from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.lists import Id, Name, Word
 from acme_ca.admin.paging import Page, PageQuery
 from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.ids import AccountId, AuthorizationId, OrderId
+from acme_ca.core.problems import not_found
 from acme_ca.core.profiles import ProfileRef
 from acme_ca.core.states import AuthorizationStatus, ChallengeStatus, OrderStatus
 from acme_ca.storage import order_list, scopes, stories

@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, Field, ValidationError
 
 from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, Model, Route, not_found
+from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.paging import Page, PageQuery, invalid_field
 from acme_ca.ca.policies import AccountPolicy
 from acme_ca.core import identifiers
@@ -17,7 +17,7 @@ from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import EabKeyId
 from acme_ca.core.names import NameRuleText
 from acme_ca.core.policy import NameRules
-from acme_ca.core.problems import Problem
+from acme_ca.core.problems import Problem, not_found
 from acme_ca.core.services import SERVICE_ID
 from acme_ca.core.texts import ShortText
 from acme_ca.storage import policies as store

@@ -8,10 +8,11 @@ from pydantic import AwareDatetime, Field
 
 from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
+from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.paging import Page, PageQuery, invalid_field
 from acme_ca.ca import profiles
 from acme_ca.ca.profiles import UnworkableProfile
+from acme_ca.core.problems import conflict, not_found
 from acme_ca.core.profiles import Profile
 from acme_ca.core.texts import ShortText
 from acme_ca.storage import profiles as store

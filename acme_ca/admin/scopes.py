@@ -9,12 +9,13 @@ from pydantic import AwareDatetime, Field
 
 from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
-from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
+from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.lists import CreatedQuery, Id, Name, Within
 from acme_ca.admin.paging import Page, invalid_field
 from acme_ca.core.durations import Duration
 from acme_ca.core.ids import AccountId, EabKeyId, ScopeId
 from acme_ca.core.names import NameRuleText
+from acme_ca.core.problems import conflict, not_found
 from acme_ca.core.scopes import KINDS, ApprovedScope, ScopeState, covering
 from acme_ca.core.texts import ShortText
 from acme_ca.storage import scopes

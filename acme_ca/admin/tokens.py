@@ -10,14 +10,14 @@ from pydantic import AfterValidator, AwareDatetime, Field
 from acme_ca.admin import lists
 from acme_ca.admin.access import OPERATOR_NAME, Permission, Role
 from acme_ca.admin.authentication import new_token
-from acme_ca.admin.frame import Call, Model, Route, conflict, not_found
+from acme_ca.admin.frame import Call, Model, Route
 from acme_ca.admin.lists import CreatedQuery, Within
 from acme_ca.admin.paging import Page, invalid_field
 from acme_ca.core import identifiers
 from acme_ca.core.actors import MACHINE
 from acme_ca.core.codes import Code
 from acme_ca.core.durations import Duration
-from acme_ca.core.problems import Problem
+from acme_ca.core.problems import Problem, conflict, not_found
 from acme_ca.core.texts import ShortText
 from acme_ca.storage import tokens as store
 from acme_ca.storage.tokens import Token, TokenSort, TokenState

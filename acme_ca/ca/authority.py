@@ -1,4 +1,4 @@
-"""Issuing: prepare → lint → record → sign (design, decision 7). The stages are types of `core.certificates`.
+"""Issuing: prepare → lint → record → sign (docs/issuance.md). The stages are types of `core.certificates`.
 
 The bytes to be signed are made once, by signing them with a throw-away key of the issuer's kind: that draft is what
 the linter reads, and its TBSCertificate is what the issuer signs, byte for byte.

@@ -25,7 +25,7 @@ KEY_KINDS: dict[str, tuple[KeyKind, KeyKind]] = {
     "ec": (KeyKind.EC_P384, KeyKind.EC_P256),
     "rsa": (KeyKind.RSA_4096, KeyKind.RSA_2048),
 }
-"""For each key type the kinds of root and intermediate (design, decision 10)."""
+"""For each key type the kinds of root and intermediate."""
 
 
 class HierarchyExists(IssuerError):  # noqa: N818  the name says it

@@ -1,4 +1,4 @@
-"""Where everyone finds what certificates point to, below `public_http_url` (design §5)."""
+"""Where everyone finds what certificates point to, below `public_http_url`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Profiles: what kind of certificate (design, decision 8)."""
+"""Profiles: what kinds of certificates there are."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ MAX_LIFE = timedelta(days=40 * 365)
 
 
 class Profile(BaseModel):
-    """What kind of certificate (design, decision 8). Stored as JSON, versioned, never changed.
+    """What kind of certificate. Stored as JSON, versioned, never changed.
 
     Refuses what cannot work: raises pydantic's ValidationError, each error a sentence.
     """

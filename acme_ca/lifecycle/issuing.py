@@ -214,7 +214,7 @@ class Issuing:
         days: int | None,
         actor: Actor,
     ) -> Issued:
-        """Prepare, lint, record, sign, store (design, decision 7)."""
+        """Prepare, lint, record, sign, store: as for orders."""
         self._check_key(public_key, profile)
         issuer = self._issuers.active()
         request = IssuanceRequest(

@@ -51,7 +51,7 @@ class SchemaError(Exception):
 
 class Database:
     """Two sets of connections to one PostgreSQL: what `_durable` ran is on disk when it returns; what `_quick` ran is
-    visible at once but a crash of PostgreSQL may lose the last fraction of a second (design, decision 6).
+    visible at once but a crash of PostgreSQL may lose the last fraction of a second: docs/architecture.md, Durability.
 
     asyncpg prepares each statement once per connection. Connections are not reset between uses: no code here
     leaves session state behind.

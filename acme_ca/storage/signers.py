@@ -1,8 +1,8 @@
 """Who signed a request, as the database knows it: the beginning of every statement that a signed request makes.
 
-The nonce is spent and the account read in the statement that also reads or does what is asked for: one round trip
-(design, decision 4). What is done is done only for `acting`: an account in good standing, not frozen, whose key is the one that
-the signature was checked with, and a nonce that was not used before.
+The nonce is spent and the account read in the statement that also reads or does what is asked for: one round trip. What
+is done is done only for `acting`: an account in good standing, not frozen, whose key is the one that the signature was
+checked with, and a nonce that was not used before.
 """
 
 from __future__ import annotations
