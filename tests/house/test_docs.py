@@ -166,3 +166,9 @@ def test_the_tests_that_prove_it_exist(page):
     )
     assert named
     assert named - there == set()
+
+
+def test_the_table_of_lessons_names_files_that_exist():
+    named = re.findall(r"`([\w/]+\.py)`", (ROOT / "tests" / "lessons" / "README.md").read_text())
+    assert named
+    assert [name for name in named if not (ROOT / "tests" / name).exists()] == []
