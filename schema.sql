@@ -496,6 +496,7 @@ CREATE INDEX audit_event_object ON audit_event (object);
 -- The order of lists, with what most filters ask about.
 CREATE INDEX audit_event_at ON audit_event (at, id) INCLUDE (actor, event);
 CREATE INDEX audit_event_actor ON audit_event (actor, at, id) INCLUDE (event);
+CREATE INDEX audit_event_source ON audit_event (source, at, id) INCLUDE (event);
 -- Issuing does not write to this one: what it adds is found by the actor, the object, or the time.
 CREATE INDEX audit_event_rare ON audit_event (event, at, id) INCLUDE (actor) WHERE event <> 'certificate.issued';
 

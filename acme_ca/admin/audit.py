@@ -16,8 +16,10 @@ from pydantic import AwareDatetime, Field
 
 from acme_ca.admin.access import Permission
 from acme_ca.admin.frame import Call, File, Model, Route
+from acme_ca.admin.lists import address_of
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_key, page, read_cursor, read_moment
 from acme_ca.audit import chain
+from acme_ca.core.actors import SOCKET
 from acme_ca.core.problems import not_found
 from acme_ca.storage import seals as store
 from acme_ca.storage.seals import Filters, Seal, SealedEvent
@@ -80,6 +82,8 @@ class _Wanted(Model):
     """As in `certificate:0a1b…`, `account:…`, `issuer:…`."""
     actor: Text | None = None
     """As in `operator:alice`, `account:…`, `server`."""
+    source: Text | None = None
+    """From where: an address, or `socket`."""
     event: Text | None = None
     """As in `certificate.revoked`."""
     since: AwareDatetime | None = None
@@ -89,7 +93,8 @@ class _Wanted(Model):
 
 
 class EventQuery(PageQuery, _Wanted):
-    sort: Literal["newest", "oldest"] = "newest"
+    sort: Literal["at", "-at"] = "-at"
+    """With a minus the last one first."""
 
 
 class ExportQuery(_Wanted):
@@ -105,7 +110,7 @@ async def list_events(admin: Admin, call: Call) -> Page[AuditEventView]:
         _filters(query),
         after=_read_position(query.cursor) if query.cursor else None,
         limit=query.limit + 1,
-        newest_first=query.sort == "newest",
+        newest_first=query.sort == "-at",
     )
     return page(found, query.limit, view=_view, key=_position)
 
@@ -166,8 +171,14 @@ def read_number(text: str) -> int:
 
 
 def _filters(query: _Wanted) -> Filters:
+    source = query.source
     return Filters(
-        object=query.object, actor=query.actor, event=query.event, since=query.since, until=query.until
+        object=query.object,
+        actor=query.actor,
+        source=source if source is None or source == SOCKET else address_of(source, "source"),
+        event=query.event,
+        since=query.since,
+        until=query.until,
     )
 
 

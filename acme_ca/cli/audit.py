@@ -209,6 +209,9 @@ ObjectOption = Annotated[
 ActorOption = Annotated[
     str | None, typer.Option(help="As in operator:alice, account:ID or server.", metavar="ACTOR")
 ]
+SourceOption = Annotated[
+    str | None, typer.Option("--from", metavar="ADDRESS", help="From this address, or socket: this machine.")
+]
 EventOption = Annotated[str | None, typer.Option(help="As in certificate.revoked.", metavar="EVENT")]
 SinceOption = Annotated[str | None, typer.Option(metavar="TIME", help="From then on; UTC, ISO 8601.")]
 UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Before then; UTC, ISO 8601.")]
@@ -220,13 +223,14 @@ def list_events(
     *,
     object_: ObjectOption = None,
     actor: ActorOption = None,
+    source: SourceOption = None,
     event: EventOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 100,
 ) -> None:
     """Show who did what, the newest first."""
-    query = _query(object_, actor, event, since, until)
+    query = _query(since, until, object=object_, actor=actor, source=source, event=event)
     found = list(api.pages("/audit/events", most=limit, **query))
     if api.as_json:
         show_json(found)
@@ -257,12 +261,13 @@ def export(
     *,
     object_: ObjectOption = None,
     actor: ActorOption = None,
+    source: SourceOption = None,
     event: EventOption = None,
     since: SinceOption = None,
     until: UntilOption = None,
 ) -> None:
     """Write events as JSON lines, the oldest first: as they are sealed, with the number of their seal."""
-    query = _query(object_, actor, event, since, until)
+    query = _query(since, until, object=object_, actor=actor, source=source, event=event)
     after = None
     while lines := api.get("/audit/export", after=after, limit=LINES_AT_ONCE, **query):
         sys.stdout.buffer.write(lines)
@@ -280,15 +285,13 @@ def checkpoint(api: Api) -> None:
         typer.echo(found["text"], nl=False)
 
 
-def _query(
-    object_: str | None, actor: str | None, event: str | None, since: str | None, until: str | None
-) -> dict[str, Any]:
+def _query(since: str | None, until: str | None, **wanted: str | None) -> dict[str, Any]:
     times = {
         name: _read_time(text, f"--{name}").isoformat()
         for name, text in (("since", since), ("until", until))
         if text is not None
     }
-    return {"object": object_, "actor": actor, "event": event, **times}
+    return {**wanted, **times}
 
 
 def _time(text: str | None, option: str, default: datetime) -> datetime:

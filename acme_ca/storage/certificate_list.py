@@ -49,11 +49,11 @@ _ALL_BY_END = Index(tells=_TOLD | {"good", "account"})
 
 def _by_recorded(*, descending: bool) -> Key:
     """What ends late was recorded late. So what has such an end is met where the page begins, unless it is wanted of one
-    issuer or profile alone, or from its other side: then few are sorted faster than all before them are passed.
+    issuer alone, or from its other side: then few are sorted faster than all before them are passed.
     """
     by_end = [
         replace(_ALL_BY_END, begins=begins, sorting=_END)
-        for begins in ("ends until" if descending else "ends after", "issuer", "profile")
+        for begins in ("ends until" if descending else "ends after", "issuer")
     ]
     indexes = (_REVOKED, _OF_ACCOUNT, _OF_SERVICE, *by_end, _OF_PROFILE, _OF_ISSUER, _ALL_BY_RECORDED)
     return Key(id="serial", column="recorded", indexes=indexes, descending=descending)
@@ -63,7 +63,7 @@ def _by_end(*, descending: bool) -> Key:
     """Likewise."""
     by_recorded = [
         replace(_ALL_BY_RECORDED, begins=begins, sorting=_RECORDED)
-        for begins in ("recorded until" if descending else "recorded since", "issuer", "profile")
+        for begins in ("recorded until" if descending else "recorded since", "issuer")
     ]
     of_account = replace(_OF_ACCOUNT, sorting=frozenset({"account"}))
     of_service = replace(_OF_SERVICE, sorting=frozenset({"service"}))

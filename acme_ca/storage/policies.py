@@ -39,7 +39,7 @@ POLICIES = Table(
     columns="scope, body, changed",
     filters={
         "rule": "(body -> 'allow' ? {0} OR body -> 'deny' ? {0})",
-        "text": holds("scope", texts_in("$.allow[*]"), texts_in("$.deny[*]")),
+        "text": holds("scope", texts_in("allow"), texts_in("deny")),
         "changed_since": "changed >= {}",
         "changed_before": "changed < {}",
     },

@@ -270,6 +270,7 @@ class Filters:
 
     object: str | None = None
     actor: str | None = None
+    source: str | None = None
     event: str | None = None
     since: datetime | None = None
     until: datetime | None = None
@@ -346,6 +347,7 @@ def _conditions(filters: Filters) -> tuple[list[str], list[Any]]:
     wanted = [
         ("object = ${}", filters.object),
         ("actor = ${}", filters.actor),
+        ("source = ${}", filters.source),
         ("event = ${}", filters.event),
         ("at >= ${}", filters.since),
         ("at < ${}", filters.until),

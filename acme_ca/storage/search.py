@@ -303,9 +303,11 @@ def holds(*columns: str) -> str:
     return f"strpos(lower(concat_ws(E'\\n', {', '.join(columns)})), lower({{}})) > 0"
 
 
-def texts_in(path: str) -> str:
-    """For `holds`: the texts at this JSON path in the column `body`, if there are any."""
-    return f"(SELECT string_agg(one #>> ARRAY[]::text[], E'\\n') FROM jsonb_path_query(body, 'lax {path}') AS one)"
+def texts_in(field: str) -> str:
+    """For `holds`: the texts of a list in the column `body`, without the JSON around them. A tenth of what taking it apart
+    costs.
+    """
+    return f"translate(body ->> '{field}', '[]\"', '')"
 
 
 # ---------------------------------------------------------------- texts

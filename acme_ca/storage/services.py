@@ -122,7 +122,7 @@ SERVICES = Table(
         "tag": "body -> 'tags' ? {}",
         "owner": "owner = {}",
         "domain": "body -> 'domains' ? {}",
-        "text": holds("id", "name", "owner", texts_in("$.contacts[*]"), texts_in("$.domains[*]")),
+        "text": holds("id", "name", "owner", texts_in("contacts"), texts_in("domains")),
         "services": "id = ANY ({}::text[])",
         **CREATED,
     },

@@ -26,9 +26,14 @@ async def test_who_did_what_is_found_by_object_actor_event_and_time(new_ca):
         assert [one["event"] for one in told] == ["account.updated"] * 3 + ["account.created"]
         assert told[0]["detail"]["before"]["contact"] == ["mailto:b@example.org"]
         assert told[0]["source"] == "127.0.0.1"
-        oldest = await officer.pages("/audit/events", object=actor, sort="oldest", limit=1)
+        oldest = await officer.pages("/audit/events", object=actor, sort="at", limit=1)
         assert oldest == told[::-1]
         assert await officer.get(f"/audit/events/{told[0]['id']}") == told[0]
+        from_here = {"object": actor, "source": "127.0.0.1"}
+        assert await officer.pages("/audit/events", **from_here) == told
+        assert await officer.pages("/audit/events", **(from_here | {"source": "127.0.0.2"})) == []
+        on_the_machine = await officer.pages("/audit/events", source="socket")
+        assert {one["event"] for one in on_the_machine} == {"token.created"}
         made = (await officer.get("/audit/events", event="account.created"))["items"]
         assert told[3] in made
         until = {"object": actor, "until": told[0]["at"], "since": told[2]["at"]}
@@ -59,7 +64,7 @@ async def test_what_happened_is_sealed_within_seconds(new_ca):
         (seal,) = await officer.pages("/audit/seals")
         assert (seal["id"], seal["hash"]) == (1, checkpoint["hash"])
         assert datetime.fromisoformat(seal["at"]) == datetime.fromisoformat(checkpoint["at"])
-        first = (await officer.get("/audit/events", sort="oldest"))["items"][0]
+        first = (await officer.get("/audit/events", sort="at"))["items"][0]
         assert first["seal"] == 1
 
 

@@ -222,7 +222,7 @@ _EVENTS = """
            CASE WHEN i % 3 < 2 THEN 'certificate.issued' WHEN i % 9 = 2 THEN 'account.created' WHEN i % 300 = 5 THEN 'certificate.revoked'
                 WHEN i % 30000 = 8 THEN 'token.created' WHEN i % 300 = 11 AND i < 300000 THEN 'policy.changed' ELSE 'crl.published' END,
            CASE WHEN i % 3 < 2 OR i % 9 = 2 THEN 'account:' || md5('account' || CASE WHEN i % 2 = 0 THEN 0 ELSE i % 1999 END)
-                WHEN i % 300 IN (5, 11) THEN 'operator:alice' WHEN i % 30000 = 8 THEN 'operator:bob' ELSE 'server' END, '192.0.2.1',
+                WHEN i % 300 IN (5, 11) THEN 'operator:alice' WHEN i % 30000 = 8 THEN 'operator:bob' ELSE 'server' END, '192.0.2.' || CASE WHEN i % 3000 = 77 THEN 77 ELSE 1 END,
            CASE WHEN i % 3 < 2 OR i % 300 = 5 THEN 'certificate:' || md5((i / 3 * 2 + i % 3)::text)
                 WHEN i % 9 = 2 THEN 'account:' || md5('account' || i)
                 WHEN i % 30000 = 8 THEN 'token:x' WHEN i % 300 = 11 THEN 'policy:server' ELSE 'crl:' || repeat('b', 32) || '/' || i % 50 END,
@@ -315,6 +315,9 @@ EVENTS: dict[str, dict[str, str]] = {
     "server": {"actor": "server"},
     "operator": {"actor": "operator:alice"},
     "operator without any": {"actor": "operator:nobody"},
+    "address of a few": {"source": "192.0.2.77"},
+    "address of most": {"source": "192.0.2.1"},
+    "address of nobody": {"source": "198.51.100.1"},
     "certificates issued": {"event": "certificate.issued"},
     "CRLs published": {"event": "crl.published"},
     "policy changes, all long ago": {"event": "policy.changed"},
@@ -335,7 +338,7 @@ LISTINGS = (
     Listing("/certificates", FILTERS, ("-recorded", "recorded", "-not_after", "not_after")),
     Listing("/orders", ORDERS, ("-created", "created")),
     Listing("/accounts", ACCOUNTS, ("-created", "created")),
-    Listing("/audit/events", EVENTS, ("newest", "oldest")),
+    Listing("/audit/events", EVENTS, ("-at", "at")),
 )
 
 
