@@ -49,6 +49,7 @@ class Code(StrEnum):
     LOCKED_OUT = "locked-out", "Too many wrong tokens came from there: wait as long as Retry-After says."
     FORBIDDEN = "forbidden", "The role, or the services that it is for, do not allow this."
     FIELD_INVALID = "field-invalid", "A field is missing, unknown or of a wrong kind; `errors` names each."
+    SEARCH_TOO_LONG = "search-too-long", "The search was cut off: give more filters, or a narrower time."
     NOT_JSON = "not-json", "The body is no JSON object."
     SERVICE_NOT_APPROVED = "service-not-approved", "The service waits for approval, or is retired."
     ALREADY_REVOKED = "already-revoked", "The certificate is revoked, or on hold, already."

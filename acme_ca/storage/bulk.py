@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from acme_ca.core import revocation
 from acme_ca.core.actors import Actor
@@ -13,6 +13,7 @@ from acme_ca.core.ids import AccountId, EabKeyId, IssuerId, Serial
 from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.services import ServiceId
 from acme_ca.storage.database import Database, Row
+from acme_ca.storage.search import Condition, Statement, whole
 
 BATCH = 500
 SAMPLE = 20
@@ -36,36 +37,40 @@ class Filter:
 
     @property
     def is_empty(self) -> bool:
-        return all(value is None for value in self._values)
-
-    @property
-    def parameters(self) -> tuple[Any, ...]:
-        """$1 to $9 of a statement with _MATCHING."""
-        return self._values
-
-    @property
-    def _values(self) -> tuple[Any, ...]:
-        return (
-            self.service,
-            self.issuer,
-            self.account,
-            self.profile,
-            None if self.name is None else [str(self.name)],
-            self.key_sha256,
-            self.eab_key,
-            self.issued_from,
-            self.issued_before,
-        )
+        return not [*_wanted(self)]
 
 
-# What has not expired and was not revoked for good: what can still be taken back with any reason.
-_MATCHING = """($1::text IS NULL OR c.service = $1) AND ($2::text IS NULL OR c.issuer_id = $2)
-    AND ($3::text IS NULL OR c.account_id = $3) AND ($4::text IS NULL OR c.profile = $4)
-    AND ($5::text[] IS NULL OR c.identifiers @> $5) AND ($6::bytea IS NULL OR c.spki_sha256 = $6)
-    AND ($7::text IS NULL OR c.account_id IN (SELECT id FROM account WHERE eab_key_id = $7))
-    AND ($8::timestamptz IS NULL OR c.recorded >= $8) AND ($9::timestamptz IS NULL OR c.recorded < $9)
-    AND ($12::timestamptz IS NULL OR c.recorded < $12)
-    AND c.not_after > $10 AND (c.revoked IS NULL OR (c.reason = 6 AND $11::smallint <> 6))"""
+def _wanted(wanted: Filter) -> Iterator[Condition]:
+    for column, value in (
+        ("service", wanted.service),
+        ("issuer_id", wanted.issuer),
+        ("account_id", wanted.account),
+        ("profile", wanted.profile),
+        ("spki_sha256", wanted.key_sha256),
+    ):
+        if value is not None:
+            yield Condition(column, f"c.{column} = {{}}", (value,))
+    if (name := wanted.name) is not None:
+        text = "c.words @@ {}::tsquery AND c.identifiers @> {}"
+        yield Condition("name", text, (whole(f"={name.value}"), [str(name)]))
+    if wanted.eab_key is not None:
+        text = "c.account_id IN (SELECT id FROM account WHERE eab_key_id = {})"
+        yield Condition("eab_key", text, (wanted.eab_key,))
+    if wanted.issued_from is not None:
+        yield Condition("recorded", "c.recorded >= {}", (wanted.issued_from,))
+    if wanted.issued_before is not None:
+        yield Condition("recorded", "c.recorded < {}", (wanted.issued_before,))
+
+
+def _matching(
+    wanted: Filter, *, reason: RevocationReason, recorded_before: datetime | None, now: datetime
+) -> list[Condition]:
+    """What has not expired and was not revoked for good: what can still be taken back for the reason."""
+    open_ = "c.revoked IS NULL" if reason is revocation.HOLD else "(c.revoked IS NULL OR c.reason = 6)"
+    conditions = [*_wanted(wanted), Condition("not_after", f"c.not_after > {{}} AND {open_}", (now,))]
+    if recorded_before is not None:
+        conditions.append(Condition("recorded", "c.recorded < {}", (recorded_before,)))
+    return conditions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,22 +85,19 @@ class Selection:
 
 async def select(database: Database, wanted: Filter, *, reason: RevocationReason, now: datetime) -> Selection:
     """What `revoke_batch` would take back for this reason, of what was recorded before `now`."""
-    row = await database.fetchrow(
+    statement = Statement(SAMPLE)
+    found = statement.where(_matching(wanted, reason=reason, recorded_before=now, now=now))
+    [row] = await database.search(
         f"""WITH found AS MATERIALIZED (
-                SELECT c.serial, c.identifiers, c.recorded FROM certificate c WHERE {_MATCHING}
+                SELECT c.serial, c.identifiers, c.recorded FROM certificate c WHERE {found}
             ), sample AS (
-                SELECT serial, identifiers FROM found ORDER BY recorded, serial LIMIT $13
+                SELECT serial, identifiers FROM found ORDER BY recorded, serial LIMIT $1
             )
             SELECT count(*) AS number,
                    encode(sha256(convert_to(coalesce(string_agg(serial, ',' ORDER BY serial), ''), 'UTF8')), 'hex') AS digest,
                    (SELECT array_agg(ROW(serial, identifiers)) FROM sample) AS sample FROM found""",
-        *wanted.parameters,
-        now,
-        reason,
-        now,
-        SAMPLE,
+        *statement.values,
     )
-    assert row is not None, "an aggregate gives a row"  # noqa: S101
     return _selection_of(row)
 
 
@@ -121,39 +123,41 @@ async def revoke_batch(
 
     Returns how many, and the last that was looked at; None: none is left.
     """
-    row = await database.fetchrow_durably(
-        f"""WITH found AS (
-                SELECT c.serial, c.reason AS before FROM certificate c
-                WHERE c.serial > $18 AND {_MATCHING} ORDER BY c.serial LIMIT $13 FOR UPDATE OF c
-            ), gone AS (
-                UPDATE certificate c SET revoked = coalesce(c.revoked, $10), reason = $11, status_changed = $10,
-                    comment = coalesce($14, c.comment)
-                FROM found WHERE c.serial = found.serial
-                RETURNING c.serial, c.issuer_id, c.shard, c.spki_sha256, found.before
-            ), ended AS (
-                UPDATE account SET status = 'revoked'
-                WHERE $11 = 1 AND status = 'valid' AND spki_sha256 IN (SELECT spki_sha256 FROM gone) RETURNING id
-            ), due AS (
-                INSERT INTO crl_due (issuer_id, shard, at) SELECT DISTINCT issuer_id, shard, $10::timestamptz FROM gone
-            ), told AS (
-                INSERT INTO audit_event (at, event, actor, source, object, detail)
-                SELECT $10, $15, $16, $17, 'certificate:' || serial, json_strip_nulls(json_build_object(
-                    'before', before, 'reason', $11::smallint, 'comment', $14::text)) FROM gone
-                UNION ALL
-                SELECT $10, 'account.revoked', $16, $17, 'account:' || id,
-                       json_build_object('why', 'its key is compromised') FROM ended
-            )
-            SELECT (SELECT count(*) FROM gone) AS number, max(serial) AS last FROM found""",
-        *wanted.parameters,
+    statement = Statement(
         now,
         reason,
-        recorded_before,
-        limit,
         comment,
         "certificate.held" if reason is revocation.HOLD else "certificate.revoked",
         actor.name,
         actor.source,
         after,
+        limit,
+    )
+    matching = statement.where(_matching(wanted, reason=reason, recorded_before=recorded_before, now=now))
+    row = await database.change(
+        f"""WITH found AS (
+                SELECT c.serial, c.reason AS before FROM certificate c
+                WHERE c.serial > $7 AND {matching} ORDER BY c.serial LIMIT $8 FOR UPDATE OF c
+            ), gone AS (
+                UPDATE certificate c SET revoked = coalesce(c.revoked, $1), reason = $2, status_changed = $1,
+                    comment = coalesce($3, c.comment)
+                FROM found WHERE c.serial = found.serial
+                RETURNING c.serial, c.issuer_id, c.shard, c.spki_sha256, found.before
+            ), ended AS (
+                UPDATE account SET status = 'revoked'
+                WHERE $2 = 1 AND status = 'valid' AND spki_sha256 IN (SELECT spki_sha256 FROM gone) RETURNING id
+            ), due AS (
+                INSERT INTO crl_due (issuer_id, shard, at) SELECT DISTINCT issuer_id, shard, $1::timestamptz FROM gone
+            ), told AS (
+                INSERT INTO audit_event (at, event, actor, source, object, detail)
+                SELECT $1, $4, $5, $6, 'certificate:' || serial, json_strip_nulls(json_build_object(
+                    'before', before, 'reason', $2::smallint, 'comment', $3::text)) FROM gone
+                UNION ALL
+                SELECT $1, 'account.revoked', $5, $6, 'account:' || id,
+                       json_build_object('why', 'its key is compromised') FROM ended
+            )
+            SELECT (SELECT count(*) FROM gone) AS number, max(serial) AS last FROM found""",
+        *statement.values,
     )
     assert row is not None, "an aggregate gives a row"  # noqa: S101
     return row["number"], row["last"]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 
-from acme_ca.core.problems import Problem
+from acme_ca.core.codes import Code
+from acme_ca.core.problems import Problem, malformed
 from acme_ca.storage import roles
 
 SCHEMA_VERSION = 1
@@ -96,11 +97,24 @@ class Database:
     async def search(self, query: str, *arguments: Any) -> list[Row]:
         """Rows of a statement that was put together for a filter: planned for these very values, cut off after
         SEARCH_LIMIT, on one core, of indexes that are in memory, and not kept among the prepared statements that issuing needs.
+
+        Raises Problem (`search-too-long`).
         """
-        async with self._quick.lend() as connection, connection.transaction(readonly=True):
-            await connection.execute(_SEARCHING)
+        async with self._quick.lend() as connection:
+            try:
+                async with connection.transaction(readonly=True):
+                    await connection.execute(_SEARCHING)
+                    statement = await connection.prepare(query)
+                    return await statement.fetch(*arguments)
+            except asyncpg.QueryCanceledError:
+                raise _too_long() from None
+
+    async def change(self, query: str, *arguments: Any) -> Row | None:
+        """The row of a durable statement that was put together for a filter: planned for these very values."""
+        async with self._durable.lend() as connection, connection.transaction():
+            await connection.execute("SET LOCAL plan_cache_mode = force_custom_plan")
             statement = await connection.prepare(query)
-            return await statement.fetch(*arguments)
+            return await statement.fetchrow(*arguments)
 
     async def execute(self, query: str, *arguments: Any) -> int:
         """The number of rows touched."""
@@ -235,6 +249,13 @@ _UNAVAILABLE = (
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
+
+
+def _too_long() -> Problem:
+    return malformed(
+        f"The search took longer than {SEARCH_LIMIT} seconds and was cut off: give more filters, or a narrower time.",
+        code=Code.SEARCH_TOO_LONG,
+    )
 
 
 def _unavailable(error: BaseException) -> DatabaseUnavailable:

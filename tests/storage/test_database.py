@@ -6,6 +6,8 @@ import contextlib
 import asyncpg
 import pytest
 
+from acme_ca.core.codes import Code
+from acme_ca.core.problems import Problem
 from acme_ca.storage import database as store
 from acme_ca.storage.database import Database, DatabaseUnavailable, SchemaError
 
@@ -67,6 +69,16 @@ async def test_quick_and_durable_statements_commit_as_they_say(database_url):
         assert (await database.fetchrow_durably("SHOW synchronous_commit"))[0] == "on"
         async with database.transaction() as connection:
             assert await connection.fetchval("SHOW synchronous_commit") == "on"
+
+
+async def test_a_search_that_takes_too_long_is_cut_off_and_told(database_url, monkeypatch):
+    monkeypatch.setattr(store, "_SEARCHING", "SET LOCAL statement_timeout = '50ms'")
+    async with Database.open(database_url, connections=1) as database:
+        pid = await database.fetchval("SELECT pg_backend_pid()")
+        with pytest.raises(Problem, match="give more filters") as cut_off:
+            await database.search("SELECT pg_sleep($1)", 60.0)
+        assert cut_off.value.code is Code.SEARCH_TOO_LONG
+        assert [row[0] for row in await database.search("SELECT pg_backend_pid()")] == [pid]
 
 
 async def test_a_failed_transaction_leaves_nothing(database_url):
