@@ -9,6 +9,7 @@ import pytest
 
 from tests.support.acme_client import AcmeClient
 from tests.support.server import running
+from tests.support.terminal import Terminal
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,23 @@ def test_accounts_and_certificates(server, account):
     assert own[0]["serial"] in server.operate("cert", "list", own[0]["serial"][:12])
     assert json.loads(server.operate("cert", "list", "%", "--json")) == []
     assert status_of(server, "cert", "list", "--serial", "x")[0] == 1
+
+
+def test_what_a_bulk_revocation_asks_does_not_stand_in_its_json(server, tmp_path):
+    server.operate("cert", "issue", "bulk.localhost", "--new-key", "bulk.key", "--out", "bulk.pem")
+    words = ("cert", "revoke-many", "--name", "bulk.localhost", "--json")
+    with (tmp_path / "out.json").open("wb") as out:
+        terminal = Terminal(
+            [sys.executable, "-m", "acme_ca", *words],
+            variables=server.environment,
+            place=server.place,
+            stdout=out,
+        )
+        asked, _ = terminal.await_text("[y/N]")
+        terminal.type("y")
+        status, _ = terminal.end()
+    assert (status, "bulk.localhost" in asked) == (0, True)
+    assert json.loads((tmp_path / "out.json").read_text())["count"] == 1
 
 
 def on_a_terminal(server, columns, *arguments) -> list[str]:

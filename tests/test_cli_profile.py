@@ -26,15 +26,19 @@ allowed_names = ["suffix:house.example", "regex:web[0-9]+\\\\.example"]
 """
 
 
+DANGEROUS = {"save", "withdraw", "offer"}
+
+
 @pytest.fixture
 async def run(tmp_path, database_url) -> Run:
     """`acme-ca profile …`, awaited, in a folder of its own beside a database with the built-in profiles."""
     async with Database.open(database_url, connections=1) as database:
         await profiles.register(database, now=datetime.now(UTC))
 
-    async def in_thread(*arguments: str, **settings: str) -> CompletedProcess[str]:
+    async def in_thread(*arguments: str, yes: bool = True, **settings: str) -> CompletedProcess[str]:
+        answer = ["--yes"] * (yes and arguments[0] in DANGEROUS)
         return await asyncio.to_thread(
-            lambda: command(tmp_path, "profile", *arguments, DATABASE_URL=database_url, **settings)
+            lambda: command(tmp_path, "profile", *arguments, *answer, DATABASE_URL=database_url, **settings)
         )
 
     return in_thread
@@ -109,6 +113,15 @@ async def test_withdrawn_and_offered_again(run):
     assert "Offered: mtls" in (await run("offer", "mtls")).stdout
     assert (await listed(run))["mtls"]["offered"]
     assert_refused(await run("offer", "mtls"), "not withdrawn")
+
+
+@pytest.mark.parametrize(
+    "words", [("save",), ("withdraw", "mtls"), ("offer", "mtls")], ids=lambda words: words[0]
+)
+async def test_nothing_is_done_where_nobody_can_be_asked(run, file, words):
+    before = await listed(run)
+    assert_refused(await run(*words, *[file(HOUSE)] * (words == ("save",)), yes=False), "say --yes")
+    assert await listed(run) == before
 
 
 SPOILED = {

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 from rich.table import Table
 
 from acme_ca.ca.keystore import KeyKind
@@ -273,28 +274,28 @@ def revoke_many(
     }
     found = api.post("/certificates/revoke-bulk", {**wish, "dry_run": True})
     if dry_run or not found["count"]:
-        _show_found(api, found)
+        if api.as_json:
+            show_json(found)
+        else:
+            _show_found(found, console())
         return
     if not yes:
-        _show_found(api, found)
+        _show_found(found, console(stderr=True))  # of the question: the answer may go to a program
     confirm(f"Take back {found['count']} certificates ({reason})?", yes=yes)
     act = {**wish, "dry_run": False, "expected": found["count"], "digest": found["digest"]}
     done = api.post("/certificates/revoke-bulk", act)
     say(api, done, f"Revoked ({reason}): {done['count']} certificates")
 
 
-def _show_found(api: Api, found: dict[str, Any]) -> None:
-    if api.as_json:
-        show_json(found)
-        return
+def _show_found(found: dict[str, Any], console: Console) -> None:
     table = Table(box=None)
     table.add_column("serial", no_wrap=True)
     table.add_column("names", overflow="fold")
     for one in found["sample"]:
         table.add_row(one["serial"], ", ".join(one["names"]))
-    console().print(table)
+    console.print(table)
     shown = len(found["sample"])
-    console().print(
+    console.print(
         f"{found['count']} certificates{f'; the oldest {shown} are shown' * (shown < found['count'])}."
     )
 

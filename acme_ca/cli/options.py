@@ -60,10 +60,14 @@ def with_password(settings: Settings, *, new: bool) -> Settings:
     return settings.model_copy(update={"ca_password": SecretStr(password)})
 
 
-def console() -> Console:
+def console(*, stderr: bool = False) -> Console:
     """For output that a person may copy from: as wide as it needs, when it does not go to a terminal."""
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    return console if console.is_terminal else Console(highlight=False, markup=False, emoji=False, width=200)
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return (
+        console
+        if console.is_terminal
+        else Console(stderr=stderr, highlight=False, markup=False, emoji=False, width=200)
+    )
 
 
 def in_database(settings: Settings, act: Callable[[Database], Awaitable[T]], *, make: bool = False) -> T:

@@ -12,10 +12,8 @@ import typer
 from acme_ca.ca import profiles
 from acme_ca.ca.profiles import UnworkableProfile
 from acme_ca.cli.lists import SORT, TextOption, show_list
-from acme_ca.cli.options import (
-    console,
-)
-from acme_ca.cli.remote import Api, command, minute, part, say, show_json
+from acme_ca.cli.options import console
+from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, part, say, show_json
 from acme_ca.config import ConfigurationError
 from acme_ca.core.profiles import Profile
 from acme_ca.storage.profiles import ProfileSort
@@ -93,9 +91,11 @@ def versions(api: Api, name: NameArgument) -> None:
 
 
 @command(app, "save")
-def save(api: Api, file: FileArgument) -> None:
+def save(api: Api, file: FileArgument, *, yes: YesOption = False) -> None:
     """Save a profile as the next version of its name. Orders that were placed before keep the version that they have."""
-    saved = api.post("/profiles", {"profile": _read(file)})
+    profile = _read(file)
+    confirm(f"Save {profile.get('name', 'it')}, for all orders from now on?", yes=yes)
+    saved = api.post("/profiles", {"profile": profile})
     if api.as_json:
         show_json(saved)
     elif not saved["saved"]:
@@ -107,15 +107,17 @@ def save(api: Api, file: FileArgument) -> None:
 
 
 @command(app, "withdraw")
-def withdraw(api: Api, name: NameArgument) -> None:
+def withdraw(api: Api, name: NameArgument, *, yes: YesOption = False) -> None:
     """Offer a profile no more. Orders that were placed before are finished."""
+    confirm(f"Offer {name} no more?", yes=yes)
     changed = api.post(f"/profiles/{part(name)}/withdraw")
     say(api, changed, f"Withdrawn: {name}")
 
 
 @command(app, "offer")
-def offer(api: Api, name: NameArgument) -> None:
+def offer(api: Api, name: NameArgument, *, yes: YesOption = False) -> None:
     """Offer a withdrawn profile again."""
+    confirm(f"Offer {name} again?", yes=yes)
     changed = api.post(f"/profiles/{part(name)}/offer")
     say(api, changed, f"Offered: {name}")
 
