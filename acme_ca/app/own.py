@@ -74,12 +74,12 @@ class Own:
 
 
 async def renew(own: OwnCertificate, to: Logger) -> None:
-    """With the one there is, status can be served and orders taken while a key store is away, or the issuer may not issue
-    for the server's own name.
+    """With the one there is, status can be served and orders taken while a key store is away, the issuer may not issue
+    for the server's own name, or the disk is full.
     """
     try:
         await own.renew_when_due()
-    except (KeyUnavailable, LintError, Problem) as error:
+    except (KeyUnavailable, LintError, Problem, OSError) as error:
         reason = str(error).rstrip(".")
         if not own.file.exists():
             raise ConfigurationError(f"The server's own certificate cannot be made: {reason}.") from None

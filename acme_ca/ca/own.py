@@ -6,6 +6,7 @@ They are the server's TLS certificate and its OCSP responders'.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -33,6 +34,9 @@ from acme_ca.core.policy import NamePolicy
 from acme_ca.core.profiles import Profile
 from acme_ca.storage import certificates
 from acme_ca.storage.database import Database
+
+ROOM = 64 * 1024
+"""Bytes. A key of the largest kind and a long chain take less."""
 
 
 class Unusable(Exception):  # noqa: N818  the name says it
@@ -91,13 +95,14 @@ class OwnCertificate:
         """Replace the certificate when it is missing, unreadable, of another issuer, for other names, two thirds over,
         revoked or on hold, or, since the clock went back, not valid yet.
 
-        Raises KeyUnavailable, `Problem`, DatabaseUnavailable.
+        Raises KeyUnavailable, LintError, `Problem`, DatabaseUnavailable, OSError.
         """
         issuer = self._issuer()
         if not (self._is_due(issuer) or await self.is_revoked(self.read(issuer).certificate)):
             return False
         if not await self._authority.can_sign(issuer.id):  # before there is a record of what nobody will sign
             raise KeyUnavailable(f"The key of issuer {issuer.id} does not sign.")
+        _check_room(self.file)
         key = keystore.generate(self._key_kind)
         request = IssuanceRequest(
             identifiers=self._identifiers,
@@ -149,8 +154,18 @@ def _pem(key: PrivateKey) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-def _replace(file: Path, content: bytes) -> None:
+def _check_room(file: Path) -> None:
+    """Raises OSError where the file could not be replaced, or not as a whole. Asked before anything is signed for it: else
+    each round of the loops on a full disk made one certificate more.
+    """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=file.parent) as trial:
+        trial.write(bytes(ROOM))
+        trial.flush()
+        os.fsync(trial.fileno())
+
+
+def _replace(file: Path, content: bytes) -> None:
     fresh = file.with_suffix(".new")
     fresh.unlink(missing_ok=True)
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:

@@ -1,5 +1,6 @@
 """The server's own certificate: made when it must be, kept while it is good, replaced in one move."""
 
+import errno
 import os
 import ssl
 import stat
@@ -114,6 +115,29 @@ async def test_it_is_made_anew_for_another_ca_of_the_same_name(own, hierarchy, t
     assert not await own(issuer=other.intermediate).renew_when_due()
     assert await own().renew_when_due()
     served(own.file)[0].verify_directly_issued_by(hierarchy.intermediate.certificate)
+
+
+async def test_none_is_signed_for_a_place_that_cannot_be_written(own):
+    """Lesson 23, in our own house: each of the loops would make one more every few seconds."""
+    own.file.parent.write_bytes(b"")
+    with pytest.raises(OSError, match="exists"):
+        await own().renew_when_due()
+    assert await own.database.fetchval("SELECT count(*) FROM certificate") == 0
+
+
+async def test_none_is_signed_for_a_disk_that_is_full(own, monkeypatch):
+    await own().renew_when_due()
+    good = own.file.read_bytes()
+    monkeypatch.setattr(os, "fsync", _no_room)
+    with pytest.raises(OSError, match="No space"):
+        await own("other.test").renew_when_due()
+    assert await own.database.fetchval("SELECT count(*) FROM certificate") == 1
+    assert own.file.read_bytes() == good
+    assert list(own.file.parent.iterdir()) == [own.file]
+
+
+def _no_room(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 async def test_the_file_serves_tls_and_is_nobody_elses(own, hierarchy):
