@@ -143,10 +143,12 @@ def protocol_of(server: web.Server) -> Callable[[], ProblemProtocol]:
 
 
 def client_of(request: web.Request, trusted_proxies: Sequence[Network]) -> str:
-    """The address that asks. Of what X-Forwarded-For says is believed what trusted proxies have put there: the last
-    address that is none of theirs, or the farthest proxy's before something that is no address (lesson 15).
+    """The address that asks, written in one way. Of what X-Forwarded-For says is believed what trusted proxies have put
+    there: the last address that is none of theirs, or the farthest proxy's before something that is no address (lesson 15).
     """
     client = request.remote or ""
+    if client.startswith(_MAPPED):  # a listener on "[::]" says so of whoever came by IPv4
+        client = str(read_address(client) or client)
     if not trusted_proxies:
         return client
     said = ",".join(request.headers.getall("X-Forwarded-For", ())).split(",")
@@ -168,6 +170,7 @@ def _address(text: str) -> Address | None:
     return read_address((match[1] or match[2]) if match else text.strip())
 
 
+_MAPPED = "::ffff:"
 _FORWARDED = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::\d+)?|([0-9.]+):\d+", re.ASCII)
 
 

@@ -223,6 +223,7 @@ def seen(remote: str, *forwarded: str, trusted=PROXIES) -> str:
         ("10.0.0.5", ["[2001:db8:1::7]:443"], "2001:db8:1::7"),
         ("2001:db8::1", ["::ffff:192.0.2.1"], "192.0.2.1"),
         ("::ffff:10.0.0.5", ["192.0.2.1"], "192.0.2.1"),
+        ("::ffff:192.0.2.9", ["203.0.113.66"], "192.0.2.9"),
         ("10.0.0.5", ["10.0.0.8, 10.0.0.9"], "10.0.0.8"),  # all are proxies
         ("10.0.0.5", ["192.0.2.1, unknown"], "10.0.0.5"),
         ("10.0.0.5", ["192.0.2.1, unknown, 10.0.0.9"], "10.0.0.9"),
@@ -239,6 +240,12 @@ def test_lesson_15_what_a_listed_proxy_says_is_believed_and_no_more(remote, forw
 @pytest.mark.parametrize("remote", ["10.0.0.5", "127.0.0.1"])
 def test_lesson_15_at_first_nobody_is_believed(remote):
     assert seen(remote, "203.0.113.66", trusted=()) == remote
+
+
+def test_who_comes_by_ipv4_to_a_listener_for_both_has_the_address_of_the_others():
+    """Lists, audit and log-ins go by it as a text."""
+    assert seen("::ffff:192.0.2.9", trusted=()) == "192.0.2.9"
+    assert seen("2001:db8::1", trusted=()) == "2001:db8::1"
 
 
 @given(st.lists(st.text(max_size=40), max_size=5))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Annotated, Any, TypeVar
@@ -13,7 +12,7 @@ from acme_ca.admin.frame import Call
 from acme_ca.admin.paging import Page, PageQuery, invalid_field, moment_of, read_cursor, write_cursor
 from acme_ca.core import identifiers
 from acme_ca.core.durations import Duration
-from acme_ca.core.identifiers import Identifier
+from acme_ca.core.identifiers import Identifier, read_address
 from acme_ca.core.names import identifier_of
 from acme_ca.core.problems import Problem
 from acme_ca.storage import search
@@ -47,10 +46,9 @@ def name_of(text: str, field: str = "name") -> Identifier:
 
 def address_of(text: str, field: str) -> str:
     """Raises Problem (`field-invalid`)."""
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        raise invalid_field(field, "It is no address.") from None
+    if (address := read_address(text)) is None:
+        raise invalid_field(field, "It is no address.")
+    return str(address)
 
 
 def suffix_of(text: str) -> str:

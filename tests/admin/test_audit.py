@@ -31,6 +31,8 @@ async def test_who_did_what_is_found_by_object_actor_event_and_time(new_ca):
         assert await officer.get(f"/audit/events/{told[0]['id']}") == told[0]
         from_here = {"object": actor, "source": "127.0.0.1"}
         assert await officer.pages("/audit/events", **from_here) == told
+        mapped = from_here | {"source": "::ffff:127.0.0.1"}
+        assert await officer.pages("/audit/events", **mapped) == told
         assert await officer.pages("/audit/events", **(from_here | {"source": "127.0.0.2"})) == []
         on_the_machine = await officer.pages("/audit/events", source="socket")
         assert {one["event"] for one in on_the_machine} == {"token.created"}
