@@ -23,7 +23,7 @@ from acme_ca.core.states import ServiceState
 from acme_ca.core.texts import ShortText
 from acme_ca.storage import services as store
 from acme_ca.storage.bulk import Filter
-from acme_ca.storage.services import ServiceSort
+from acme_ca.storage.services import Retirement, ServiceSort
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
@@ -145,7 +145,7 @@ async def retire(admin: Admin, call: Call) -> Retired:
     service = _service(call)
     if query.revoke_certificates:
         call.check_may(Permission.CERTIFICATES_REVOKE_MANY)
-    gone = await admin.services.retire(service, actor=call.actor)
+    gone = await _ended(admin, call, service, again=query.revoke_certificates)
     revoked = 0
     if query.revoke_certificates:
         revoked = await admin.bulk.revoke_all(
@@ -160,6 +160,13 @@ async def retire(admin: Admin, call: Call) -> Retired:
         accounts=list(gone.accounts),
         certificates_revoked=revoked,
     )
+
+
+async def _ended(admin: Admin, call: Call, service: str, *, again: bool) -> Retirement:
+    """`again`: it may be retired already, with certificates that are left: nobody asked for them, or that was broken off."""
+    if again and (found := await admin.services.find(service)).state is ServiceState.RETIRED:
+        return Retirement(service=found, eab_keys=(), accounts=())
+    return await admin.services.retire(service, actor=call.actor)
 
 
 async def make_eab_key(admin: Admin, call: Call) -> EabLines:

@@ -183,6 +183,20 @@ async def test_a_service_has_its_certificates(ca, one):
     assert {each["status"] for each in await one.pages(f"/certificates/{id_}")} == {"revoked"}
 
 
+async def test_the_certificates_of_a_service_that_is_retired_already_are_taken_back(ca, one):
+    """Asked for later, or again where it was broken off: nothing half-done stays behind."""
+    name, administrator = ca.name(), await ca.operator()
+    id_ = await register(ca, one, name)
+    await issue(ca, one, names=[name], service_id=id_)
+    assert (await one.delete(f"/services/{id_}"))["certificates_revoked"] == 0
+    for left in (1, 0):
+        gone = await administrator.ask("DELETE", f"/services/{id_}", revoke_certificates="true")
+        assert gone.status == 200, gone
+        assert (gone.json["state"], gone.json["certificates_revoked"]) == ("retired", left)
+        assert (gone.json["eab_keys"], gone.json["accounts"]) == ([], [])
+    assert {each["status"] for each in await one.pages(f"/certificates/{id_}")} == {"revoked"}
+
+
 async def test_a_token_for_some_services_sees_and_touches_only_theirs(ca, administrator):
     name, foreign = ca.name(), ca.name()
     mine, other = await register(ca, administrator, name), await register(ca, administrator, foreign)
