@@ -327,9 +327,9 @@ class LimitSettings(Section):
     orders_per_account: LimitText = Limit(10_000, timedelta(hours=1))
     """Orders, authorizations asked for without one, and changes of the account's contacts and key."""
     orders_per_eab_key: LimitText = None
-    """As before, of all accounts of an EAB key."""
+    """Orders and authorizations asked for without one, of all accounts of an EAB key."""
     orders_per_network: LimitText = None
-    """As before, from one network."""
+    """Orders, authorizations asked for without one, and changes of accounts, from one network."""
     certificates_per_eab_key: LimitText = None
     """Certificates of all accounts of an EAB key."""
     certificates_per_name_set: LimitText = Limit(300, timedelta(days=1))

@@ -128,7 +128,7 @@ class Accounts:
         if status is None:
             if contact is None or contact == request.account.contact:
                 return request.account
-            await self._limits.pay(self._limits.of_change(request.account.id), account=request.account.id)
+            await self._pay_for_change(request.account.id, request.client)
         account = await accounts.update(
             self._database,
             request.account.id,
@@ -161,7 +161,7 @@ class Accounts:
         self._weak_keys.check(new.key, ErrorType.BAD_PUBLIC_KEY)
         holder: AccountId | None = account.id
         if new.thumbprint != account.thumbprint:
-            await self._limits.pay(self._limits.of_change(account.id), account=account.id)
+            await self._pay_for_change(account.id, client)
             holder = await accounts.change_key(
                 self._database,
                 account,
@@ -180,3 +180,6 @@ class Accounts:
                 headers={"Location": self._urls.account(holder)},
             )
         return replace(account, jwk=new.text, thumbprint=new.thumbprint)
+
+    async def _pay_for_change(self, account: AccountId, client: str) -> None:
+        await self._limits.pay(self._limits.of_change(account, client), account=account)

@@ -24,7 +24,7 @@ from acme_ca.storage.limits import Level, Override, Paused, Refused
 _SENTENCES: Mapping[LimitKind, str] = {
     LimitKind.ORDERS_PER_ACCOUNT: "an account may place {amount} orders in {period}, and changes of it count",
     LimitKind.ORDERS_PER_EAB_KEY: "the accounts of one EAB key may place {amount} orders in {period}",
-    LimitKind.ORDERS_PER_NETWORK: "{amount} orders may be placed from {subject} in {period}",
+    LimitKind.ORDERS_PER_NETWORK: "{amount} orders may be placed from {subject} in {period}, and changes of accounts count",
     LimitKind.CERTIFICATES_PER_EAB_KEY: "the accounts of one EAB key may have {amount} certificates in {period}",
     LimitKind.CERTIFICATES_PER_NAME_SET: "there may be {amount} certificates for exactly these names in {period}",
     LimitKind.CERTIFICATES_PER_REGISTERED_NAME: "there may be {amount} certificates for {subject} and the names below it in {period}",
@@ -139,9 +139,12 @@ class Limits:
             return []
         return sorted(self._charges(limits.CERTIFICATES, requester, names, fresh=fresh))
 
-    def of_change(self, account: AccountId) -> list[Charge]:
-        """A change of the account's contact or key counts as an order of it: each is in the audit for ever."""
-        return list(self._charges_of(LimitKind.ORDERS_PER_ACCOUNT, [account]))
+    def of_change(self, account: AccountId, address: str) -> list[Charge]:
+        """A change of the account's contact or key counts as an order of it and of its network: each is in the audit for
+        ever. What EAB keys have is for orders alone: whoever has one is no stranger.
+        """
+        requester = Requester(account=account, eab_key=None, address=address)
+        return sorted(self._charges(limits.ORDERS, requester, ()))
 
     def of_account(self, address: str) -> list[Charge]:
         return list(self._charges_of(LimitKind.ACCOUNTS_PER_NETWORK, [self._rules.grouping.network(address)]))

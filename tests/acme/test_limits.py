@@ -86,6 +86,17 @@ async def test_6_6_changes_of_an_account_count_as_orders_of_it(new_ca):
         assert (await account.post(account.url, {"status": "deactivated"})).status == 200, "nobody is kept"
 
 
+async def test_6_6_changes_of_accounts_count_as_orders_from_their_network(new_ca):
+    """However many accounts a stranger makes to change them."""
+    async with new_ca(limits={"orders_per_network": "2/1h"}) as ca:
+        first, second = [await ca.account() for _ in range(2)]
+        assert (await first.post(first.url, {"contact": ["mailto:a@example.test"]})).status == 200
+        change = key_change(second, Key.generate())
+        assert (await second.post(ca.client.url("key-change"), change)).status == 200
+        answer = await first.post(first.url, {"contact": []})
+        assert_limited(answer, "2 orders may be placed from", "changes of accounts count", most=1800)
+
+
 async def test_6_6_certificates_per_exact_name_set_whoever_asks(new_ca):
     """Lesson 23: a client that cannot keep its account key has another each time."""
     async with new_ca(limits={"certificates_per_name_set": "2/1 day"}) as ca:
