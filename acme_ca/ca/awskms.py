@@ -62,12 +62,12 @@ def _key_id(address: CloudUri) -> str:
     return address.place.removeprefix("///")
 
 
-def _client(address: CloudUri, *, seconds: float = READ_SECONDS, attempts: int = 2) -> Any:
+def _client(address: CloudUri, *, seconds: float | None = None, attempts: int = 2) -> Any:
     arn = _key_id(address).split(":")
     region = address.query.get("region") or (arn[3] if len(arn) > 1 else None)
     limits = Config(
         connect_timeout=CONNECT_SECONDS,
-        read_timeout=seconds,
+        read_timeout=seconds or READ_SECONDS,
         retries={"mode": "standard", "total_max_attempts": attempts},
     )
     return _explained(
