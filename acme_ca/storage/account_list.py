@@ -60,7 +60,7 @@ async def find(
     sort: AccountSort = AccountSort.CREATED_LAST,
     after: Position | None = None,
 ) -> Page[AccountRecord]:
-    """Raises DatabaseUnavailable also when the search takes too long."""
+    """Raises Problem (`search-too-long`)."""
     key = _KEYS[sort]
     conditions = [*_conditions(wanted), *([key.behind(after)] if after is not None else ())]
     search = Search(database=database, listed=_ACCOUNTS, conditions=conditions, key=key, limit=limit + 1)

@@ -160,7 +160,7 @@ async def find(
     sort: CertificateSort = CertificateSort.RECORDED_LAST,
     after: Position | None = None,
 ) -> Page[FoundCertificate]:
-    """Raises DatabaseUnavailable also when the search takes too long."""
+    """Raises Problem (`search-too-long`)."""
     key = _KEYS[sort]
     conditions = [*_conditions(wanted, now), *([key.behind(after)] if after is not None else ())]
     rows: list[Row] = []

@@ -200,7 +200,7 @@ class EmbeddedPostgres:
     def _launch(self, binaries: Path, cluster_lock: int) -> None:
         owner = _owner_of(self._cluster)
         launcher = _step_down(owner, binaries, self._cluster)
-        _forget_reused_pid(self._cluster / "postmaster.pid")
+        _forget_stale_pid(self._cluster / "postmaster.pid")
         self._socket_directory = _socket_directory(self._cluster, owner)
         settings = {**self._settings, "unix_socket_directories": _list_item(self._socket_directory)}
         command = [*launcher, str(binaries / "postgres"), "-D", str(self._cluster)]
@@ -318,15 +318,14 @@ def _obtain(locking: Callable[[int, int], Any], lock: int, seconds: float) -> bo
         time.sleep(_POLL)
 
 
-def _forget_reused_pid(pid_file: Path) -> None:
-    """Remove the file of a server that was killed when another program has its process id today.
-
-    PostgreSQL would take that program for the old server; in a container, where ids are few, it happens.
+def _forget_stale_pid(pid_file: Path) -> None:
+    """Remove the file of a server that was killed, where PostgreSQL itself would not: when another program has its process
+    id today (in a container, where ids are few, it happens), and when it was killed before it had written anything there.
     """
-    with suppress(FileNotFoundError, ValueError):
-        pid = int(pid_file.read_text().splitlines()[0])
+    with suppress(FileNotFoundError):
+        pid = pid_file.read_text().partition("\n")[0].lstrip("-")  # with a minus it is in single-user mode
         program = Path(f"/proc/{pid}/comm")
-        if program.exists() and program.read_text().strip() != "postgres":
+        if not pid or (program.exists() and program.read_text().strip() != "postgres"):
             pid_file.unlink()
 
 

@@ -80,7 +80,7 @@ async def find(
     sort: OrderSort = OrderSort.CREATED_LAST,
     after: Position | None = None,
 ) -> Page[FoundOrder]:
-    """Raises DatabaseUnavailable also when the search takes too long."""
+    """Raises Problem (`search-too-long`)."""
     key = _KEYS[sort]
     conditions = [*_conditions(wanted, now), *([key.behind(after)] if after is not None else ())]
     search = Search(database=database, listed=_ORDERS, conditions=conditions, key=key, limit=limit + 1)

@@ -267,7 +267,7 @@ async def page(
     now: datetime,
     read: Callable[[Columns], Item],
 ) -> Page[Item]:
-    """Raises DatabaseUnavailable also when the search takes too long."""
+    """Raises Problem (`search-too-long`)."""
     key, statement = table.key(wanted.sort), Statement(now)
     conditions = [
         Condition(name, table.filters[name], (value,))

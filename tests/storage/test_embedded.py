@@ -327,6 +327,17 @@ def test_a_process_id_in_use_by_another_program_is_no_server(tmp_path):
             other.kill()
 
 
+def test_a_server_that_was_killed_before_it_wrote_its_process_id_starts_again(tmp_path):
+    directory = tmp_path / "postgres"
+    with running(directory):
+        pass
+    pid_file = directory / "cluster" / "postmaster.pid"
+    pid_file.touch(0o600)
+    shutil.chown(pid_file, pid_file.parent.stat().st_uid)
+    with running(directory) as url:
+        assert fetch(url, "SELECT 1") == 1
+
+
 # ---------------------------------------------------------------- one at a time
 
 
