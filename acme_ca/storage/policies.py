@@ -11,7 +11,7 @@ from acme_ca.core.actors import Actor
 from acme_ca.core.policy import NameRules
 from acme_ca.storage import search
 from acme_ca.storage.database import Columns, Database, from_json
-from acme_ca.storage.search import By, Page, Table, Wanted, holds, texts_in
+from acme_ca.storage.search import By, Page, Table, Wanted, holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,7 +39,7 @@ POLICIES = Table(
     columns="scope, body, changed",
     filters={
         "rule": "(body -> 'allow' ? {0} OR body -> 'deny' ? {0})",
-        "text": holds("scope", texts_in("allow"), texts_in("deny")),
+        "text": holds("scope", lists=("allow", "deny")),
         "changed_since": "changed >= {}",
         "changed_before": "changed < {}",
     },

@@ -16,7 +16,7 @@ from acme_ca.core.services import RegisteredService, Service, ServiceId
 from acme_ca.core.states import ServiceState
 from acme_ca.storage import eab, search
 from acme_ca.storage.database import Columns, Database, from_json, to_json
-from acme_ca.storage.search import CREATED, By, Page, Table, Wanted, holds, texts_in
+from acme_ca.storage.search import CREATED, By, Page, Table, Wanted, holds
 
 _COLUMNS = "s.id, s.body, s.state, s.created, s.changed, s.approved, s.retired"
 
@@ -122,7 +122,7 @@ SERVICES = Table(
         "tag": "body -> 'tags' ? {}",
         "owner": "owner = {}",
         "domain": "body -> 'domains' ? {}",
-        "text": holds("id", "name", "owner", texts_in("contacts"), texts_in("domains")),
+        "text": holds("id", "name", "owner", lists=("contacts", "domains")),
         "services": "id = ANY ({}::text[])",
         **CREATED,
     },

@@ -15,7 +15,7 @@ from acme_ca.core.identifiers import dns
 from acme_ca.core.limits import LimitKind
 from acme_ca.core.scopes import covering
 from acme_ca.storage import approvals, eab, keys, limits, policies, profiles, scopes, services, tokens
-from acme_ca.storage.database import Database
+from acme_ca.storage.database import Database, migrate
 from acme_ca.storage.search import Position, Table, Wanted
 from tests.support import records
 from tests.support.fixtures import IN_SESSION_LOOP
@@ -88,7 +88,11 @@ def in_text(*fields):
         )
 
     return [
-        ("text", text, fits(text)) for text in ("ops", "%", "_", "A.ex", "nowhere", "[", '", "', id_of(7)[:6])
+        ("text", text, fits(text))
+        for text in (
+            *("ops", "%", "_", "A.ex", "nowhere", id_of(7)[:6], "zoë"),
+            *("[", "]", "[Night", '"', '", "', '"x"', ", ", "\\", "\\y", "\\\\"),
+        )
     ]
 
 
@@ -170,7 +174,7 @@ def service(number):
         "changed": moment(number, 23),
         "name": PEOPLE[number * 3 % 5],
         "owner": PEOPLE[number % 5],
-        "contacts": [f"c{number}@a.example"],
+        "contacts": [[f"c{number}@a.example"], ["ops [night]", 'a "x" b'], ["c\\y, z"], []][number % 4],
         "domains": [["a.example", "*.b.example"], [], ["web.a.example"]][number % 3],
         "tags": [["x"], ["x", "y%"], []][number % 3],
     }
@@ -515,7 +519,8 @@ BLOCKED = Case(
 
 
 def policy(number):
-    rules = {"allow": [RULES[number % 6]], "deny": [RULES[(number + 1) % 6]] if number % 2 else []}
+    some = [*RULES, r"regex:^[a-z]+\.example$"]
+    rules = {"allow": [some[number % 7]], "deny": [some[(number + 1) % 7]] if number % 2 else []}
     return {
         "scope": f"service:{number * 13 % ROWS}" if number else "server",
         "changed": moment(number, 40),
@@ -538,7 +543,7 @@ POLICIES = Case(
         *(("rule", one, lambda row, one=one: one in rules_of(row)) for one in (RULES[1], "suffix:exampl_")),
         *(
             ("text", text, lambda row, text=text: any(text in one for one in [row["scope"], *rules_of(row)]))
-            for text in ("b.example", "service:1", "%", "server")
+            for text in ("b.example", "service:1", "%", "server", "[a-z]", r"]+\.ex", "[", '"', ", ")
         ),
         *dates("changed"),
     ],
@@ -683,6 +688,18 @@ async def test_the_filters_tell_rows_apart():
             if 0 < len(expected(case, [fits], get_args(case.sort)[0])) < len(case.rows)
         }
         assert telling == {filter_ for filter_, *_ in case.filters}, name
+
+
+@pytest.mark.parametrize("locale", ["C", "C.UTF-8"])
+async def test_text_is_found_as_it_was_written_whatever_the_locale(postgres, locale):
+    """And in another case, where the database knows the case of its letters."""
+    made = await postgres.create_empty(locale=locale)
+    await migrate(postgres.url(made))
+    async with Database.open(postgres.url(made), connections=1) as database:
+        await database.execute(EAB_KEYS.insert, *(EAB_KEYS.rows[3] | {"owner": "Jörg Österle"}).values())
+        for text in ("Jörg Österle", "jörg", "ÖSTERLE" if locale == "C.UTF-8" else "Österle"):
+            assert await everything(database, EAB_KEYS, {"text": text}, sort="created"), text
+    await postgres.drop(made)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -48,9 +48,9 @@ class Cluster:
         """A database like `database`, which nobody may be connected to; returns its name."""
         return await self._create(f"CREATE DATABASE {{}} TEMPLATE {database}")
 
-    async def create_empty(self) -> str:
+    async def create_empty(self, *, locale: str = "C") -> str:
         """A database without any table; returns its name."""
-        return await self._create("CREATE DATABASE {}")
+        return await self._create(f"CREATE DATABASE {{}} TEMPLATE template0 LOCALE '{locale}'")
 
     async def drop(self, name: str) -> None:
         await self._execute(f"DROP DATABASE {name} WITH (FORCE)")
