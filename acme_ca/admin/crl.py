@@ -93,8 +93,8 @@ class ServedCrl(Model):
 async def show(admin: Admin, call: Call) -> Page[ShardView]:
     query: CrlQuery = call.query
     known = await _states(admin)
-    by: dict[str, Callable[[ShardState], Any]] = {
-        "shard": known.index,
+    by: dict[str, Callable[[ShardState], datetime]] = {
+        "shard": lambda one: one.created,
         "next_update": lambda one: one.next_update or datetime.min.replace(tzinfo=UTC),
     }
     found = lists.short(
@@ -105,8 +105,9 @@ async def show(admin: Admin, call: Call) -> Page[ShardView]:
         ],
         query,
         sort=query.sort,
+        kind=datetime,
         by=by[query.sort.removeprefix("-")],
-        id_=lambda one: f"{one.shard.issuer}/{one.shard.number}",
+        id_=lambda one: f"{one.shard.issuer}/{one.shard.number:010}",
     )
     return lists.page(found, sort=query.sort, view=_view)
 

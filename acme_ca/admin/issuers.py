@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 PEM = "application/x-pem-file"
 MAX_PEM = 64 * 1024
+MOST_OF_SUBJECT = 200
+"""Characters that are compared, and that a cursor has."""
 LONGEST_DAYS = 100 * 365
 ROOT_DAYS = certify.ROOT_LIFETIME.days
 INTERMEDIATE_DAYS = certify.INTERMEDIATE_LIFETIME.days
@@ -189,16 +191,18 @@ class IssuerQuery(PageQuery):
 async def list_issuers(admin: Admin, call: Call) -> Page[IssuerView]:
     query: IssuerQuery = call.query
     known = await admin.rotation(call.actor).all()  # in the order in which they were made
-    by: dict[str, Callable[[Issuer], Any]] = {
-        "created": known.index,
-        "not_after": lambda one: one.not_after,
-        "subject": _subject,
+    by: dict[str, tuple[type, Callable[[Issuer], Any]]] = {
+        "created": (int, known.index),
+        "not_after": (datetime, lambda one: one.not_after),
+        "subject": (str, lambda one: _subject(one)[:MOST_OF_SUBJECT]),
     }
+    kind, value = by[query.sort.removeprefix("-")]
     found = lists.short(
         [one for one in known if _fits(one, query, admin.clock())],
         query,
         sort=query.sort,
-        by=by[query.sort.removeprefix("-")],
+        kind=kind,
+        by=value,
         id_=lambda one: str(one.id),
     )
     return lists.page(found, sort=query.sort, view=lambda one: _view(admin, one))

@@ -105,21 +105,24 @@ def short(
     query: PageQuery,
     *,
     sort: str,
+    kind: type,
     by: Callable[[Found], Any],
     id_: Callable[[Found], str],
 ) -> search.Page[Found]:
-    """A page of what is few and was read as a whole. Raises Problem (`field-invalid`) for another list's cursor."""
+    """A page of what is few and was read as a whole. `kind`: of what `by` gives. Raises Problem (`field-invalid`) for
+    another list's cursor.
+    """
+    end = after(query.cursor, sort=sort, kind=kind)
     ordered = sorted(found, key=lambda one: (by(one), id_(one)), reverse=sort.startswith("-"))
-    if query.cursor is not None and ordered:
-        end = after(query.cursor, sort=sort, kind=type(by(ordered[0])))
+    if end is not None:
         ordered = [one for one in ordered if _is_behind((by(one), id_(one)), end, sort)]
     shown = ordered[: query.limit]
     last = Position(id_(shown[-1]), by(shown[-1])) if len(ordered) > query.limit else None
     return search.Page(tuple(shown), last)
 
 
-def _is_behind(key: tuple[Any, str], end: Position | None, sort: str) -> bool:
-    place = (end.value, end.id) if end else key
+def _is_behind(key: tuple[Any, str], end: Position, sort: str) -> bool:
+    place = (end.value, end.id)
     return key < place if sort.startswith("-") else key > place
 
 

@@ -17,6 +17,8 @@ from acme_ca.core.problems import ErrorType, Problem
 Item = TypeVar("Item", bound=BaseModel)
 
 MAX_PAGE = 1000
+MAX_CURSOR = 2000
+"""Characters: of a text of 200, which another of as many may follow, in base64."""
 
 
 class PageQuery(BaseModel):
@@ -26,7 +28,7 @@ class PageQuery(BaseModel):
 
     limit: Annotated[int, Field(ge=1, le=MAX_PAGE)] = 100
     """Items in a page."""
-    cursor: Annotated[str, Field(min_length=1, max_length=500)] | None = None
+    cursor: Annotated[str, Field(min_length=1, max_length=MAX_CURSOR)] | None = None
     """`next` of the page before; with the same filters."""
 
 
@@ -51,7 +53,11 @@ def page(
 
 
 def write_cursor(*key: str | int) -> str:
-    return urlsafe_b64encode(json.dumps(key, separators=(",", ":")).encode()).decode().rstrip("=")
+    return (
+        urlsafe_b64encode(json.dumps(key, separators=(",", ":"), ensure_ascii=False).encode())
+        .decode()
+        .rstrip("=")
+    )
 
 
 def read_cursor(cursor: str, *kinds: type[str | int]) -> tuple[Any, ...]:

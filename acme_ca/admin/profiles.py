@@ -98,6 +98,7 @@ async def list_versions(admin: Admin, call: Call) -> Page[ProfileSummary]:
         await _versions(admin, call.path["name"]),
         query,
         sort=query.sort,
+        kind=int,
         by=lambda one: one.ref.version,
         id_=lambda one: one.ref.name,
     )

@@ -392,6 +392,8 @@ class ShardState:
     """
 
     shard: Shard
+    created: datetime
+    """The issuer."""
     of_root: bool
     state: str
     number: int | None
@@ -414,7 +416,7 @@ async def states(
     anew. `root_warning`: the remaining life at which a root's should.
     """
     rows = await database.fetch(
-        f"""SELECT i.id, i.kind, s.shard, c.number, c.this_update, c.next_update, c.entries, octet_length(c.der) AS size,
+        f"""SELECT i.id, i.kind, i.created, s.shard, c.number, c.this_update, c.next_update, c.entries, octet_length(c.der) AS size,
                    octet_length(c.delta) AS delta_size, c.taken,
                    coalesce(w.due, 0) AS due,
                    CASE WHEN c.number IS NULL THEN 'missing' WHEN {IS_FINISHED} THEN 'finished'
@@ -441,7 +443,18 @@ async def states(
     ]
 
 
-_STATE = ("state", "number", "this_update", "next_update", "entries", "size", "delta_size", "taken", "due")
+_STATE = (
+    "created",
+    "state",
+    "number",
+    "this_update",
+    "next_update",
+    "entries",
+    "size",
+    "delta_size",
+    "taken",
+    "due",
+)
 
 
 # ---------------------------------------------------------------- serving

@@ -303,7 +303,7 @@ def holds(*columns: str, lists: Sequence[str] = ()) -> str:
 
     The collation is said: ids have one that knows the case of A to Z alone, and both sides must be made small alike.
     """
-    in_columns = f"strpos({_small(columns)}, lower({{0}} COLLATE \"default\")) > 0"
+    in_columns = f'strpos({_small(columns)}, lower({{0}} COLLATE "default")) > 0'
     if not lists:
         return in_columns
     return f"({in_columns} OR strpos({_small([_texts_in(one) for one in lists])}, {_AS_JSON}) > 0)"

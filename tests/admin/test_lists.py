@@ -125,6 +125,43 @@ async def test_a_cursor_is_for_its_list_and_order_alone(stocked):
     assert_refused(answer, Code.FIELD_INVALID, status=400, field="cursor")
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/issuers?kind=cross",
+        "/issuers?kind=cross&sort=subject",
+        "/crl/info?state=finished",
+        "/profiles/server/versions?sort=-version",
+    ],
+)
+async def test_nonsense_is_no_cursor_of_a_list_that_is_empty_either(stocked, path):
+    _, operator, *_ = stocked
+    for cursor in ("x", urlsafe_b64encode(b'["created","x",1]').decode()):
+        answer = await operator.ask("GET", f"{path}&cursor={cursor}", failing=True)
+        assert_refused(answer, Code.FIELD_INVALID, status=400, field="cursor")
+
+
+async def test_lists_go_on_behind_the_longest_texts(new_ca):
+    """What a cursor says of them fits into it."""
+    async with new_ca() as ca:
+        operator, account = await ca.operator(), identity((await ca.account()).url)
+        for number in range(3):
+            long = "\N{LOCK}" * 199 + str(number)
+            wish = service(f"s{number}" + "x" * 61) | {"name": long, "owner": long, "domains": []}
+            await operator.post("/services/register", wish, status=201)
+            name = ".".join([f"{number}" * 61] * 4)
+            await ca.sql(
+                "INSERT INTO pause (account_id, identifier, failures, failed, paused) "
+                f"VALUES ('{account}', 'dns:{name}', 9, now(), now())"
+            )
+        for path, sorts in (
+            ("/services", ("service_id", "name", "-owner")),
+            ("/limits/pauses", ("account", "identifier", "failed")),
+        ):
+            for sort in sorts:
+                assert len(await operator.pages(path, sort=sort, limit=1)) == 3, (path, sort)
+
+
 # ---------------------------------------------------------------- orders
 
 
