@@ -215,14 +215,14 @@ CREATE UNLOGGED TABLE limit_refusal (
 );
 
 CREATE TABLE limit_override (
+    bucket       text        COLLATE "C" NOT NULL PRIMARY KEY,  -- its key: of bounded length, as `subject` is not
     kind         text        COLLATE "C" NOT NULL,       -- acme_ca.core.limits.LimitKind
     subject      text        COLLATE "C" NOT NULL,       -- the account, EAB key, network, names, … that it is for
     amount       integer     NOT NULL CHECK (amount > 0),
     period       integer     NOT NULL CHECK (period > 0),      -- seconds
     reason       text        NOT NULL,
     created      timestamptz NOT NULL,
-    expires      timestamptz,
-    PRIMARY KEY (kind, subject)
+    expires      timestamptz
 );
 
 -- Validations of an account that failed for a name again and again, none a day after the one before, since the last that

@@ -170,11 +170,11 @@ class Override:
 
 _KINDS = ", ".join(f"'{kind}'" for kind in LimitKind)
 """Of overrides; a later release may know others."""
-_LIVING = f"""SELECT kind, subject, amount, period, reason, created, expires FROM limit_override, moment
+_LIVING = f"""SELECT bucket, kind, subject, amount, period, reason, created, expires FROM limit_override, moment
               WHERE kind IN ({_KINDS}) AND (expires IS NULL OR expires > moment.now)"""
 OverrideSort = Literal["kind", "-kind", "subject", "-subject", "created", "-created", "expires", "-expires"]
 OVERRIDES = Table(
-    source=f"""SELECT *, kind || ' ' || subject AS id, coalesce(expires, {NEVER}) AS ends FROM ({_LIVING}) o""",
+    source=f"""SELECT *, bucket AS id, left(subject, 200) AS by_subject, coalesce(expires, {NEVER}) AS ends FROM ({_LIVING}) o""",
     columns="kind, subject, amount, period, reason, created, expires",
     filters={
         "kind": "kind = {}",
@@ -185,7 +185,7 @@ OVERRIDES = Table(
     },
     sorts={
         "kind": By(),
-        "subject": By("subject"),
+        "subject": By("by_subject"),
         "created": By("created", datetime),
         "expires": By("ends", datetime),
     },
@@ -218,18 +218,18 @@ async def put_override(database: Database, override: Override, *, actor: Actor) 
     """In the place of the one that there is for the subject. Its bucket is full: who gets a larger one need not wait."""
     await database.fetchrow_durably(
         """WITH before AS (
-               SELECT amount, period, expires FROM limit_override WHERE kind = $1 AND subject = $2
+               SELECT amount, period, expires FROM limit_override WHERE bucket = $10
            ), put AS (
-               INSERT INTO limit_override (kind, subject, amount, period, reason, created, expires)
-               VALUES ($1, $2, $3, $4, $5, $6, $7)
-               ON CONFLICT (kind, subject) DO UPDATE SET amount = excluded.amount, period = excluded.period,
+               INSERT INTO limit_override (kind, subject, amount, period, reason, created, expires, bucket)
+               VALUES ($1, $2, $3, $4, $5, $6, $7, $10)
+               ON CONFLICT (bucket) DO UPDATE SET amount = excluded.amount, period = excluded.period,
                    reason = excluded.reason, created = excluded.created, expires = excluded.expires
            ), filled AS (
                DELETE FROM bucket WHERE key = $10
            )
            INSERT INTO audit_event (at, event, actor, source, object, detail)
-           SELECT $6, 'limit.overridden', $8, $9, 'limit:' || $1 || ':' || $2, json_build_object(
-               'before', (SELECT row_to_json(before) FROM before), 'amount', $3::integer, 'period', $4::integer,
+           SELECT $6, 'limit.overridden', $8, $9, 'limit:' || $10, json_build_object(
+               'subject', $2::text, 'before', (SELECT row_to_json(before) FROM before), 'amount', $3::integer, 'period', $4::integer,
                'reason', $5::text, 'expires', $7::timestamptz) RETURNING true""",
         override.kind,
         override.subject,
@@ -250,13 +250,12 @@ async def remove_override(
     """False: there is none."""
     row = await database.fetchrow_durably(
         """WITH removed AS (
-               DELETE FROM limit_override WHERE kind = $1 AND subject = $2 RETURNING amount, period, expires
+               DELETE FROM limit_override WHERE bucket = $1 RETURNING subject, amount, period, expires
            )
            INSERT INTO audit_event (at, event, actor, source, object, detail)
-           SELECT $3, 'limit.override-removed', $4, $5, 'limit:' || $1 || ':' || $2,
+           SELECT $2, 'limit.override-removed', $3, $4, 'limit:' || $1,
                   json_build_object('before', row_to_json(removed)) FROM removed RETURNING true""",
-        kind,
-        subject,
+        limits.bucket_key(kind, subject),
         now,
         actor.name,
         actor.source,

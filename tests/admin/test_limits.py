@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from secrets import token_hex
 
 import pytest
 
@@ -101,6 +102,29 @@ async def test_subjects_are_read_as_people_write_them(new_ca):
             wish = {"kind": kind, "subject": subject, "limit": "5/1h", "reason": "x"}
             assert (await operator.put("/limits/overrides", wish))["subject"] == known
             await operator.post("/limits/overrides/remove", {"kind": kind, "subject": subject}, status=204)
+
+
+async def test_a_set_of_the_most_and_longest_names_can_have_another_limit(new_ca):
+    async with new_ca() as ca:
+        operator = await ca.operator()
+        kind = "certificates-per-name-set"
+        sets = [",".join(f"{token_hex(31)}.{token_hex(31)}.test" for _ in range(100)) for _ in range(3)]
+        for names in sets:
+            wish = {"kind": kind, "subject": names, "limit": "5/1h", "reason": "x"}
+            made = await operator.put("/limits/overrides", wish)
+            assert (await operator.put("/limits/overrides", wish | {"limit": "6/1h"}))["subject"] == made[
+                "subject"
+            ]
+        for sort in ("kind", "subject", "-subject", "created", "expires"):
+            found = await operator.pages("/limits/overrides", sort=sort, limit=1)
+            assert len({one["subject"] for one in found}) == len(found) == 3, sort
+            assert {one["limit"] for one in found} == {"6/1 hour"}
+        assert [
+            one["subject"] for one in await operator.pages("/limits/overrides", sort="-subject")
+        ] == sorted((one["subject"] for one in found), reverse=True)
+        for names in sets:
+            await operator.post("/limits/overrides/remove", {"kind": kind, "subject": names}, status=204)
+        assert await operator.pages("/limits/overrides") == []
 
 
 @pytest.mark.parametrize(

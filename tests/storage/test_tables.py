@@ -411,9 +411,12 @@ APPROVALS = Case(
 
 
 def override(number):
+    kind = list(LimitKind)[number % 3].value if number % 10 else "of-a-later-release"
+    subject = f"{WORDS[number % 6]}{number}"
     return {
-        "kind": list(LimitKind)[number % 3].value if number % 10 else "of-a-later-release",
-        "subject": f"{WORDS[number % 6]}{number}",
+        "bucket": f"{kind}:{subject}",
+        "kind": kind,
+        "subject": subject,
         "reason": PEOPLE[number % 5],
         "created": moment(number, 40),
         "expires": perhaps(number, 3, moment(number, 31)),
@@ -429,7 +432,8 @@ OVERRIDES = Case(
         for row in map(override, range(ROWS))
         if row["kind"] in set(LimitKind) and (row["expires"] is None or row["expires"] > NOW)
     ],
-    insert="""INSERT INTO limit_override (kind, subject, reason, created, expires, amount, period) VALUES ($1, $2, $3, $4, $5, 1, 60)""",
+    insert="""INSERT INTO limit_override (bucket, kind, subject, reason, created, expires, amount, period)
+              VALUES ($1, $2, $3, $4, $5, $6, 1, 60)""",
     filters=[
         *(("kind", one.value, lambda row, one=one: row["kind"] == one) for one in list(LimitKind)[:4]),
         *(("subject", one, lambda row, one=one: row["subject"] == one) for one in ("a.example6", "%", "_4")),
@@ -443,8 +447,8 @@ OVERRIDES = Case(
         "created": created,
         "expires": lambda row: row["expires"] or NEVER,
     },
-    id=lambda row: f"{row['kind']} {row['subject']}",
-    found_id=lambda one: f"{one.kind} {one.subject}",
+    id=lambda row: row["bucket"],
+    found_id=lambda one: f"{one.kind}:{one.subject}",
 )
 
 
