@@ -70,6 +70,30 @@ def test_what_a_bulk_revocation_asks_does_not_stand_in_its_json(server, tmp_path
     assert json.loads((tmp_path / "out.json").read_text())["count"] == 1
 
 
+def test_an_issuer_is_named_as_the_list_of_issuers_shows_it(server):
+    (active,) = json.loads(server.operate("ca", "list", "--kind", "intermediate", "--json"))
+    short = active["id"][:12]
+    assert short in server.operate("ca", "list")
+    own = json.loads(server.operate("cert", "list", "--issuer", short, "--json"))
+    assert own == json.loads(server.operate("cert", "list", "--issuer", active["id"], "--json")) != []
+    found = json.loads(server.operate("cert", "revoke-many", "--issuer", short, "--dry-run", "--json"))
+    assert found["count"] > 0
+    assert json.loads(server.operate("crl", "info", "--issuer", short, "--json"))
+    assert status_of(server, "cert", "revoke-many", "--issuer", "0" * 12, "--dry-run")[0] == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["token list --unused-since", "token list --since", "limits pauses --since", "audit list --until"],
+)
+def test_times_are_read_as_people_write_them(server, words):
+    for time in ("2026-01-31", "2026-01-31T12:00:00", "2026-01-31T12:00:00Z", "2026-01-31T12:00:00+02:00"):
+        server.operate(*words.split(), time)
+    for time in ("yesterday", "0001-01-01T00:00:00+14:00"):
+        status, told = status_of(server, *words.split(), time)
+        assert (status, "2026-01-31" in told, words.split()[-1] in told) == (2, True, True), told
+
+
 def on_a_terminal(server, columns, *arguments) -> list[str]:
     """The lines that somebody with so wide a terminal reads."""
     child = pexpect.spawn(

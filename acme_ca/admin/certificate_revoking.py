@@ -9,6 +9,7 @@ from pydantic import AwareDatetime, Field, model_validator
 from acme_ca.admin.access import Permission
 from acme_ca.admin.certificates import CertificateView, Name, SerialText, known, view_of
 from acme_ca.admin.frame import Call, Model, Route
+from acme_ca.admin.lists import Id
 from acme_ca.core.codes import Code
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import AccountId, EabKeyId, IssuerId, Serial
@@ -50,8 +51,9 @@ class BulkWish(Model):
     """
 
     service_id: ShortText | None = None
-    issuer: ShortText | None = None
-    account: ShortText | None = None
+    issuer: Id | None = None
+    """All of its id: with the first digits of it nothing would be found, and nothing be taken back."""
+    account: Id | None = None
     """That ordered them."""
     eab_key: ShortText | None = None
     """Of the account that ordered them."""

@@ -16,7 +16,18 @@ from rich.table import Table
 
 from acme_ca.ca.keystore import KeyKind
 from acme_ca.cli.options import console
-from acme_ca.cli.remote import Api, Refused, YesOption, command, confirm, part, say, show_facts, show_json
+from acme_ca.cli.remote import (
+    Api,
+    Refused,
+    YesOption,
+    command,
+    confirm,
+    part,
+    say,
+    show_facts,
+    show_json,
+    whole_issuer_id,
+)
 from acme_ca.config import ConfigurationError
 from acme_ca.core.ids import Serial, read_serial
 from acme_ca.core.revocation import FinalReason
@@ -27,6 +38,9 @@ TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M:%SZ"]
 
 SerialArgument = Annotated[
     str, typer.Argument(metavar="SERIAL", help="The serial number, hexadecimal; colons are welcome.")
+]
+IssuerOption = Annotated[
+    str | None, typer.Option(metavar="ID", help="Of this issuer: its id, or the first digits of it.")
 ]
 CommentOption = Annotated[str | None, typer.Option(help="Why: a note for operators.")]
 ReasonOption = Annotated[FinalReason, typer.Option(help="The reason of RFC 5280 §5.3.1.")]
@@ -235,7 +249,7 @@ def revoke_many(
     api: Api,
     *,
     service: Annotated[str | None, typer.Option(metavar="ID", help="Of this service.")] = None,
-    issuer: Annotated[str | None, typer.Option(metavar="ID", help="Of this issuer.")] = None,
+    issuer: IssuerOption = None,
     account: Annotated[str | None, typer.Option(metavar="ID", help="That this account ordered.")] = None,
     eab_key: Annotated[
         str | None, typer.Option(metavar="KID", help="That accounts of this EAB key ordered.")
@@ -261,7 +275,7 @@ def revoke_many(
     """
     wish = {
         "service_id": service,
-        "issuer": issuer,
+        "issuer": whole_issuer_id(api, issuer),
         "account": account,
         "eab_key": eab_key,
         "profile": profile,

@@ -9,7 +9,7 @@ import typer
 from acme_ca.cli import cert
 from acme_ca.cli.lists import show_list
 from acme_ca.cli.order import MostOption
-from acme_ca.cli.remote import Api, command, minute, show_json
+from acme_ca.cli.remote import Api, command, minute, show_json, whole_issuer_id
 from acme_ca.core.states import CertificateState
 from acme_ca.storage.certificate_list import CertificateSort
 
@@ -33,7 +33,7 @@ def list_certificates(
     ] = None,
     service: Annotated[str | None, typer.Option(metavar="ID", help="Of this service.")] = None,
     profile: Annotated[str | None, typer.Option(help="Of this profile.")] = None,
-    issuer: Annotated[str | None, typer.Option(metavar="ID", help="Of this issuer.")] = None,
+    issuer: cert.IssuerOption = None,
     account: Annotated[str | None, typer.Option(metavar="ID", help="Ordered by this account.")] = None,
     serial: Annotated[str | None, typer.Option(help="The serial number, or how it begins.")] = None,
     key: Annotated[str | None, typer.Option(metavar="SHA-256", help="Of this public key.")] = None,
@@ -53,7 +53,7 @@ def list_certificates(
             name=name,
             service=service,
             profile=profile,
-            issuer=issuer,
+            issuer=whole_issuer_id(api, issuer),
             account=account,
             serial=serial,
             key_sha256=key,

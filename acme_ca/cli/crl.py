@@ -25,7 +25,7 @@ from acme_ca.cli.options import (
     load_settings,
     with_password,
 )
-from acme_ca.cli.remote import Api, command, minute, part, say, show_json, this_machine
+from acme_ca.cli.remote import Api, command, minute, part, say, show_json, this_machine, whole_issuer_id
 from acme_ca.config import ConfigurationError, Settings, ca_password
 from acme_ca.core.root_list import RootList
 
@@ -34,7 +34,7 @@ T = TypeVar("T")
 app = typer.Typer(help="Certificate revocation lists.", no_args_is_help=True)
 
 IssuerOption = Annotated[
-    str | None, typer.Option(metavar="ID", help="Of this issuer only; its id, as acme-ca crl info shows it.")
+    str | None, typer.Option(metavar="ID", help="Of this issuer only: its id, or the first digits of it.")
 ]
 
 
@@ -49,7 +49,7 @@ def info(
     state: Annotated[str | None, typer.Option(help="ok, late, over, missing or finished.")] = None,
 ) -> None:
     """Show the newest CRL of every shard."""
-    found = list(api.pages("/crl/info", issuer=issuer, state=state))
+    found = list(api.pages("/crl/info", issuer=whole_issuer_id(api, issuer), state=state))
     if api.as_json:
         show_json(found)
         return
@@ -80,7 +80,7 @@ def generate(
     ] = 10.0,
 ) -> None:
     """Have CRLs made anew: a server that runs does so within seconds."""
-    made = api.post("/crl/generate", {"issuer": issuer, "shard": shard, "wait": wait})
+    made = api.post("/crl/generate", {"issuer": whole_issuer_id(api, issuer), "shard": shard, "wait": wait})
     if api.as_json:
         show_json(made)
         return

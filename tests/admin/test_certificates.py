@@ -371,6 +371,9 @@ async def test_many_are_shown_and_then_taken_back(ca, one):
     assert (await officer.post(path, wish))["count"] == 0
     for empty in ({}, {"reason": "superseded"}):
         assert_refused(await officer.ask("POST", path, empty), Code.FIELD_INVALID, "empty", status=400)
+    for field in ("issuer", "account"):
+        answer = await officer.ask("POST", path, {field: "0" * 12})
+        assert_refused(answer, Code.FIELD_INVALID, status=400, field=field)
     assert_refused(await one.ask("POST", path, wish), Code.FORBIDDEN, status=403)
 
 
