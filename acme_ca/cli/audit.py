@@ -24,7 +24,15 @@ from acme_ca.audit.findings import Finding, Findings, Severity
 from acme_ca.audit.journal import Journal
 from acme_ca.audit.signers import Trust
 from acme_ca.cli.lists import show_list
-from acme_ca.cli.options import ConfigOption, DataOption, JsonOption, console, in_database, load_settings
+from acme_ca.cli.options import (
+    ConfigOption,
+    DataOption,
+    JsonOption,
+    console,
+    in_database,
+    load_settings,
+    read_time,
+)
 from acme_ca.cli.remote import Api, command, show_json
 from acme_ca.config import ConfigurationError, Settings
 from acme_ca.core.ids import IssuerId
@@ -300,10 +308,9 @@ def _time(text: str | None, option: str, default: datetime) -> datetime:
 
 def _read_time(text: str, option: str) -> datetime:
     try:
-        time = datetime.fromisoformat(text)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise ConfigurationError(f"{option}: write the time as 2026-01-31 or 2026-01-31T12:00:00Z.") from None
+        return read_time(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{option}: {error}") from None
 
 
 # ---------------------------------------------------------------- the check

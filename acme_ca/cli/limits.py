@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from acme_ca.cli.lists import SORT, ExpiringOption, TextOption, show_list
+from acme_ca.cli.lists import SORT, ExpiringOption, TextOption, show_list, time_text
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import Api, YesOption, command, confirm, minute, say, show_json
 from acme_ca.config import ConfigurationError
@@ -129,7 +129,7 @@ def pauses(
     account: AccountOption = None,
     name: Annotated[str | None, typer.Option(help="For this name or address.")] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Paused from then on; UTC, ISO 8601.")
+        str | None, typer.Option(metavar="TIME", parser=time_text, help="Paused from then on; UTC, ISO 8601.")
     ] = None,
     sort: Annotated[PauseSort | None, typer.Option(help=SORT)] = None,
 ) -> None:

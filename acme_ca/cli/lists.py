@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from acme_ca.cli.options import console
+from acme_ca.cli.options import console, read_time
 
 TextOption = Annotated[
     str | None,
@@ -19,8 +19,22 @@ ExpiringOption = Annotated[
     str | None,
     typer.Option("--expiring-within", metavar="TIME", help='What ends within it, as in "30 days".'),
 ]
-SinceOption = Annotated[str | None, typer.Option(metavar="TIME", help="Made from then on; UTC, ISO 8601.")]
-BeforeOption = Annotated[str | None, typer.Option(metavar="TIME", help="Made before then; UTC, ISO 8601.")]
+
+
+def time_text(text: str) -> str:
+    """An operator's time, in UTC where they say nothing else, as the API wants it. For `typer.Option(parser=…)`."""
+    try:
+        return read_time(text).isoformat()
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+SinceOption = Annotated[
+    str | None, typer.Option(metavar="TIME", parser=time_text, help="Made from then on; UTC, ISO 8601.")
+]
+BeforeOption = Annotated[
+    str | None, typer.Option(metavar="TIME", parser=time_text, help="Made before then; UTC, ISO 8601.")
+]
 SORT = "With a minus the last one first."
 
 _GAP = 2

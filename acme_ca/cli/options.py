@@ -7,6 +7,7 @@ import os
 import pwd
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -40,6 +41,15 @@ def load_settings(config_file: Path | None, **overrides: Any) -> Settings:
     for name in config.unknown_variables(os.environ):
         log.get().warning("this environment variable names no setting", variable=name)
     return config.load(**overrides)
+
+
+def read_time(text: str) -> datetime:
+    """A day, or a time, of UTC where it says nothing else. Raises ValueError with a sentence."""
+    try:
+        time = datetime.fromisoformat(text)
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise ValueError("write the time as 2026-01-31 or 2026-01-31T12:00:00Z.") from None
 
 
 def operator() -> Actor:

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from acme_ca.admin.access import Role
-from acme_ca.cli.lists import SORT, BeforeOption, ExpiringOption, SinceOption, TextOption, show_list
+from acme_ca.cli.lists import (
+    SORT,
+    BeforeOption,
+    ExpiringOption,
+    SinceOption,
+    TextOption,
+    show_list,
+    time_text,
+)
 from acme_ca.cli.options import console
 from acme_ca.cli.remote import (
     Api,
@@ -68,7 +76,10 @@ def list_tokens(
     service: Annotated[str | None, typer.Option(metavar="ID", help="Only those for this service.")] = None,
     made_by: Annotated[str | None, typer.Option(metavar="ACTOR", help="As the audit names them.")] = None,
     unused_since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Not used from then on, or never; UTC, ISO 8601.")
+        str | None,
+        typer.Option(
+            metavar="TIME", parser=time_text, help="Not used from then on, or never; UTC, ISO 8601."
+        ),
     ] = None,
     text: TextOption = None,
     expiring_within: ExpiringOption = None,
