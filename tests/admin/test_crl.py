@@ -51,6 +51,25 @@ async def test_what_is_published_meanwhile_is_told(served, monkeypatch):
     assert len(made["published"]) == made["asked"] - 1, "the root is not named anywhere"
 
 
+async def test_a_shard_that_opens_meanwhile_has_none_shown_twice(served):
+    ca, alice = served
+    first = ca.hierarchy.intermediate.id
+    second = "2" * 32
+    await ca.sql(
+        "INSERT INTO issuer (id, der, kind, parent_id, spki_sha256, state, not_before, not_after, created, activated) "
+        f"SELECT '{second}', 'x', kind, parent_id, 'x', state, not_before, not_after, created + interval '1 s', activated "
+        f"FROM issuer WHERE id = '{first}'"
+    )
+    await ca.sql("UPDATE issuer SET open_shard = 1 WHERE kind = 'intermediate'")
+    begun = await alice.get("/crl/info", limit=3)
+    assert [(one["issuer"], one["shard"]) for one in begun["items"]] == [(first, 0), (first, 1), (second, 0)]
+    await ca.sql(f"UPDATE issuer SET open_shard = 10 WHERE id IN ('{first}', '{second}')")
+    rest = await alice.get("/crl/info", cursor=begun["next"])
+    assert [(one["issuer"], one["shard"]) for one in rest["items"]] == [
+        (second, number) for number in range(1, 11)
+    ]
+
+
 @pytest.mark.parametrize("wish", [{"issuer": "0" * 32}, {"shard": 999}])
 async def test_what_is_not_there(served, wish):
     _, alice = served
