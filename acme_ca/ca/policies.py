@@ -114,6 +114,7 @@ class Policies:
         self._composed: dict[EabKeyId | None, AccountPolicy] = {}
         self._scopes: Mapping[_Holder, Sequence[ApprovedScope]] = {}
         self._looked = clock()
+        self._looks = 0
         self.refresh = Refresh(self._look)
 
     async def _look(self) -> None:
@@ -127,6 +128,7 @@ class Policies:
         self._scopes = _by_holder(living)
         self._composed = {}
         self._looked = now
+        self._looks += 1
 
     async def _read_keys(self, wanted: Sequence[EabKeyId]) -> dict[EabKeyId, _Key]:
         if not wanted:
@@ -156,7 +158,13 @@ class Policies:
     async def _learn(self, key: EabKeyId) -> None:
         if len(self._keys) >= MAX_REMEMBERED:
             self._keys, self._composed = {}, {}
-        self._keys |= await self._read_keys([key])
+        looks, found = -1, dict[EabKeyId, _Key]()
+        while (
+            looks != self._looks
+        ):  # a look meanwhile was not for this key, which may have been changed before it
+            looks = self._looks
+            found = await self._read_keys([key])
+        self._keys |= found
 
     def _compose(self, id_: EabKeyId | None) -> AccountPolicy:
         if id_ is None:

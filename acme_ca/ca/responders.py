@@ -21,6 +21,7 @@ from acme_ca.ca import issuers as ca_issuers
 from acme_ca.ca.authority import Authority, signature, signature_algorithm
 from acme_ca.ca.issuers import Issuer, SignatureHash
 from acme_ca.ca.keystore import KeyKind, KeyStoreError, PrivateKey
+from acme_ca.ca.lint import LintError
 from acme_ca.ca.own import KeyAndCertificate, OwnCertificate, Unusable
 from acme_ca.ca.served import Issuers
 from acme_ca.core import keys
@@ -134,7 +135,7 @@ class Responders:
                 continue
             try:
                 await desk.own.renew_when_due()
-            except (KeyStoreError, Problem, OSError) as error:
+            except (KeyStoreError, LintError, Problem, OSError) as error:
                 self._log.error("OCSP responder not renewed", issuer=desk.issuer.id, reason=str(error))
         await self.refresh()
 

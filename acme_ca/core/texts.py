@@ -15,8 +15,8 @@ MAX_URL = 500
 
 def web_address(text: str) -> str:
     """The text, if it is an http or https URL that can stand in a header. Raises ValueError with a sentence."""
-    if not text.isascii() or not text.isprintable() or " " in text:
-        raise ValueError("a URL has printable ASCII characters only, and no spaces")
+    if not text.isascii() or not text.isprintable() or any(mark in text for mark in ' <>"'):
+        raise ValueError("a URL has printable ASCII characters only, and no spaces, quotes or angle brackets")
     parts = urlsplit(text)  # raises ValueError, and so does a port that is none
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.port == 0:
         raise ValueError("give an http or https URL with a host")

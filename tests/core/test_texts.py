@@ -24,6 +24,7 @@ def test_an_address_of_the_web(text):
         ("https://[::1/", "Invalid IPv6"),
         ("https://me:secret@a.example/", "leave them out"),
         ("https://a.example/b c", "no spaces"),
+        ("https://a.example/>;rel=other", "angle brackets"),
         ("https://a.example/\nX-Header: y", "printable"),
         ("https://a.example/ä", "ASCII"),
     ],
