@@ -58,9 +58,11 @@ class Database:
     leaves session state behind.
     """
 
-    def __init__(self, durable: _Connections, quick: _Connections) -> None:
+    def __init__(self, durable: _Connections, quick: _Connections, *, searches: int) -> None:
+        """`searches`: how many may run at once, so that those of operators leave connections to issuing."""
         self._durable = durable
         self._quick = quick
+        self._searches = asyncio.Semaphore(searches)
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -70,7 +72,7 @@ class Database:
             _Connections(dsn, connections, "on", as_server=True) as durable,
             _Connections(dsn, connections, "off", as_server=True) as quick,
         ):
-            yield cls(durable, quick)
+            yield cls(durable, quick, searches=max(1, connections // 4))
 
     @contextlib.asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
@@ -100,7 +102,7 @@ class Database:
 
         Raises Problem (`search-too-long`).
         """
-        async with self._quick.lend() as connection:
+        async with self._searches, self._quick.lend() as connection:
             try:
                 async with connection.transaction(readonly=True):
                     await connection.execute(_SEARCHING)

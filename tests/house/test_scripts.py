@@ -239,9 +239,10 @@ def test_an_ordinary_user_may_use_what_is_built_and_is_told_when_nothing_is(chec
 
 def test_test_runs_on_all_cores_unless_the_tests_are_named(built, place):
     script = built / "scripts" / "test"
+    parallel = ["-n", str(len(os.sched_getaffinity(0)) + 1), "--dist", "worksteal"]
     for options, passed_on in {
-        (): ["-n", "auto", "--dist", "worksteal"],
-        ("-x", "-k", "a b"): ["-n", "auto", "--dist", "worksteal", "-x", "-k", "a b"],
+        (): parallel,
+        ("-x", "-k", "a b"): [*parallel, "-x", "-k", "a b"],
         ("-n", "3"): ["-n", "3"],
         ("tests/some/test_it.py::test",): ["tests/some/test_it.py::test"],
     }.items():

@@ -81,6 +81,18 @@ async def test_a_search_that_takes_too_long_is_cut_off_and_told(database_url, mo
         assert [row[0] for row in await database.search("SELECT pg_backend_pid()")] == [pid]
 
 
+async def test_searches_leave_connections_to_issuing(database_url):
+    async with Database.open(database_url, connections=4) as database:
+        async with database.transaction() as holder:
+            await holder.execute("SELECT pg_advisory_xact_lock(1)")
+            lock = "SELECT pg_advisory_xact_lock_shared(1)"
+            searches = [asyncio.create_task(database.search(lock)) for _ in range(8)]
+            await asyncio.sleep(0.2)
+            assert await asyncio.gather(*(database.fetchval("SELECT 1") for _ in range(8))) == [1] * 8
+            assert not any(search.done() for search in searches)
+        await asyncio.gather(*searches)
+
+
 async def test_a_failed_transaction_leaves_nothing(database_url):
     async def fail(database):
         async with database.transaction() as connection:
