@@ -64,7 +64,7 @@ def read_cursor(cursor: str, *kinds: type[str | int]) -> tuple[Any, ...]:
     """The values of a cursor of just these kinds. Raises Problem (`field-invalid`)."""
     try:
         key = json.loads(urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-    except ValueError:
+    except (ValueError, RecursionError):  # the second of lists in lists in lists
         key = None
     if not isinstance(key, list) or [type(part) for part in key] != list(kinds) or any(map(_unsuitable, key)):
         raise _no_cursor()

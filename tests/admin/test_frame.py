@@ -1,11 +1,12 @@
 """What every route does with a request: bodies, queries, paths; and what its answers carry."""
 
 import json
+from base64 import urlsafe_b64encode
 
 import pytest
 import pytest_asyncio
 
-from acme_ca.admin.paging import read_cursor, write_cursor
+from acme_ca.admin.paging import MAX_CURSOR, read_cursor, write_cursor
 from acme_ca.admin.routes import ROUTES
 from acme_ca.core.codes import Code
 from acme_ca.core.problems import Problem
@@ -15,6 +16,10 @@ from tests.support.fixtures import IN_SESSION_LOOP
 pytestmark = IN_SESSION_LOOP
 
 GOOD = {"name": "somebody", "role": "viewer"}
+
+
+def as_cursor(content: bytes) -> str:
+    return urlsafe_b64encode(content).decode().rstrip("=")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
@@ -82,8 +87,10 @@ async def test_all_that_is_wrong_is_said_at_once(administrator):
         {"cursor": write_cursor("2026-01-01T00:00:00", "x")},
         {"cursor": write_cursor("yesterday", "x")},
         {"cursor": write_cursor("2026-01-01T00:00:00+00:00", "\0")},
-        {"cursor": write_cursor("2026-01-01T00:00:00+00:00", "\ud800")},
-        {"cursor": "x" * 501},
+        {"cursor": as_cursor(b'["2026-01-01T00:00:00+00:00","\\ud800"]')},
+        {"cursor": as_cursor(b'["\xff","x"]')},
+        {"cursor": as_cursor(b"[" * 1500)},
+        {"cursor": "x" * (MAX_CURSOR + 1)},
         {"surprise": 1},
         {"all": "perhaps"},
         {"limit": ["1", "2"]},
