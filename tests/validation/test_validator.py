@@ -33,7 +33,7 @@ def open_sockets() -> int:
 async def settled_sockets(expected: int) -> int:
     """How many sockets are open once pycares' thread and the servers' have closed what was given up."""
     for _ in range(100):
-        if open_sockets() == expected:
+        if open_sockets() <= expected:
             break
         await asyncio.sleep(0.02)
     return open_sockets()
@@ -172,7 +172,7 @@ async def test_many_validations_leave_nothing(dns, web, http):
     before = open_sockets()
     outcomes = await asyncio.gather(*(validator.validate(ATTEMPT) for _ in range(50)))
     assert all(outcome.problem is None for outcome in outcomes)
-    assert await settled_sockets(before) == before
+    assert await settled_sockets(before) <= before, "one of an earlier test may have been closed meanwhile"
     assert len(asyncio.all_tasks()) == 1
     gc.collect()
 
