@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 
 from acme_ca.admin import lists
 from acme_ca.admin.access import Permission
@@ -218,7 +218,15 @@ def _plain(model: BaseModel | None) -> Any:
 
 
 def _again(value: Any, model: type[BaseModel] | None) -> BaseModel | None:
-    return None if model is None else model.model_validate_json(json.dumps(value), strict=True)
+    """Raises Problem: it was asked for before an update, and such a thing is refused since."""
+    if model is None:
+        return None
+    try:
+        return model.model_validate_json(json.dumps(value), strict=True)
+    except ValidationError:
+        raise conflict(
+            "This version of the server does not take what was asked for: ask for the act again."
+        ) from None
 
 
 ROUTES = (
@@ -230,7 +238,7 @@ ROUTES = (
         endpoint=list_approvals,
         query=ApprovalQuery,
         answer=Page[ApprovalView],
-        summary="Dangerous acts that were asked for, newest first.",
+        summary="Dangerous acts that were asked for.",
     ),
     Route(
         name="approvals.show",

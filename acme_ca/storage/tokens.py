@@ -85,7 +85,7 @@ class TokenState(StrEnum):
 TokenSort = Literal["created", "-created", "expires", "-expires", "last_used", "-last_used", "name", "-name"]
 TOKENS = Table(
     source=f"""
-        SELECT *, coalesce(expires, {NEVER}) AS ends, coalesce(last_used, '0001-01-01T00:00:00Z') AS used, name COLLATE "C" AS by_name,
+        SELECT *, coalesce(expires, {NEVER}) AS ends, coalesce(last_used, 'epoch') AS used, name COLLATE "C" AS by_name,
                CASE WHEN revoked IS NOT NULL THEN 'revoked' WHEN expires <= moment.now THEN 'expired' ELSE 'active' END AS state
         FROM api_token, moment""",
     columns=_COLUMNS.replace("t.", "c."),

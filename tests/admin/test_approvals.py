@@ -77,6 +77,22 @@ async def test_what_is_rejected_or_withdrawn_or_too_old_is_not_done(ca):
     assert await revoked(ca) == 0
 
 
+@pytest.mark.parametrize(
+    "before",
+    ["action = 'certificates.burn'", """request = jsonb_set(request::jsonb, '{body,issuer}', '"short"')"""],
+    ids=["act", "field"],
+)
+async def test_what_an_older_version_took_and_this_one_does_not_is_told_and_not_done(ca, before):
+    await one_certificate(ca)
+    alice, bob = await ca.operator(), await ca.operator(Role.SECURITY_OFFICER)
+    asked = await alice.post("/certificates/revoke-bulk", wish(), status=202)
+    await ca.sql(f"UPDATE approval SET {before}")
+    answer = await bob.ask("POST", f"/approvals/{asked['id']}/approve")
+    assert_refused(answer, Code.CONFLICT, "This version", status=409)
+    assert (await bob.get(f"/approvals/{asked['id']}"))["state"] == "waiting"
+    assert await revoked(ca) == 0
+
+
 async def test_of_many_who_approve_at_once_one_does_it(ca):
     await one_certificate(ca)
     alice = await ca.operator()
