@@ -93,8 +93,8 @@ class EventView(Model):
     at: AwareDatetime
     event: str
     actor: str
-    source: str
-    """Address; empty: this machine."""
+    source: str | None
+    """Address; empty: this machine. Null: the credential may not read the audit."""
     object: str
     detail: dict[str, Any]
 
@@ -138,7 +138,7 @@ async def show(admin: Admin, call: Call) -> OrderStoryView:
         **_fields(FoundOrder(order=story.order, created=story.created, service=story.service)),
         why=why(story),
         authorizations=[await _authorization(admin, one) for one in story.authorizations],
-        events=[_event(one) for one in story.events],
+        events=[_event(one, with_source=_may_audit(call)) for one in story.events],
     )
 
 
@@ -248,15 +248,19 @@ def _validation(one: Validation) -> ValidationView:
     )
 
 
-def _event(one: Event) -> EventView:
+def _event(one: Event, *, with_source: bool) -> EventView:
     return EventView(
         at=one.at,
         event=one.event,
         actor=one.actor,
-        source=one.source,
+        source=one.source if with_source else None,
         object=one.object,
         detail=one.detail,
     )
+
+
+def _may_audit(call: Call) -> bool:
+    return call.principal.may(Permission.AUDIT_READ) and not call.principal.services
 
 
 ROUTES = (

@@ -67,11 +67,11 @@ def read_cursor(cursor: str, *kinds: type[str | int]) -> tuple[Any, ...]:
     except (ValueError, RecursionError):  # the second of lists in lists in lists
         key = None
     if not isinstance(key, list) or [type(part) for part in key] != list(kinds) or any(map(_unsuitable, key)):
-        raise _no_cursor()
+        raise no_cursor()
     return tuple(key)
 
 
-def _no_cursor() -> Problem:
+def no_cursor() -> Problem:
     return invalid_field("cursor", "This is no cursor of this list: begin without one.")
 
 
@@ -86,9 +86,9 @@ def moment_of(text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise _no_cursor() from None
+        raise no_cursor() from None
     if moment.tzinfo is None or not is_in_utc(moment):
-        raise _no_cursor()
+        raise no_cursor()
     return moment
 
 

@@ -73,7 +73,7 @@ def show(api: Api, order: Annotated[str, typer.Argument(metavar="ID")]) -> None:
     for authorization in authorizations:
         _show_authorization(authorization)
     for event in events:
-        _say(f"{_second(event['at'])}  {event['event']}  {event['actor']}  {event['source']}")
+        _say(f"{_second(event['at'])}  {event['event']}  {event['actor']}  {event['source'] or ''}".rstrip())
 
 
 def _show_authorization(found: Mapping[str, Any]) -> None:

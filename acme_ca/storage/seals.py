@@ -293,19 +293,20 @@ async def search(
     database: Database,
     filters: Filters,
     *,
-    after: tuple[datetime, int] | None,
+    after: int | None,
     limit: int,
     newest_first: bool,
 ) -> list[SealedEvent]:
-    """In the order of their times, then ids; behind `after` in that order.
+    """In the order of their times, then ids; in that order behind the event `after`, none where there is no such event.
 
     What is wanted is found in an index alone, which tells all but the object; events of an object are read and sorted.
     """
     conditions, values = _conditions(filters)
     if after is not None:
-        values += after
-        sign = "<" if newest_first else ">"
-        conditions.append(f"(at, id) {sign} (${len(values) - 1}, ${len(values)})")
+        values.append(after)
+        sign, place = "<" if newest_first else ">", len(values)
+        # Its time as it is stored: somebody may have made it one that no datetime has.
+        conditions.append(f"(at, id) {sign} ((SELECT at FROM audit_event WHERE id = ${place}), ${place})")
     way = "DESC" if newest_first else "ASC"
     found = f"SELECT at, id FROM audit_event WHERE {' AND '.join(conditions) or 'true'}"
     whole = "OFFSET 0" if filters.object is not None else ""  # planned as if all of it were wanted

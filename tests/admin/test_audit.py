@@ -49,6 +49,39 @@ async def test_who_did_what_is_found_by_object_actor_event_and_time(new_ca):
         assert json.loads(rest.body)["id"] == told[0]["id"]
 
 
+async def test_events_whose_times_somebody_changed_break_no_page(new_ca):
+    """`audit verify` names them; the list has each of them once, in either order."""
+    async with new_ca() as ca:
+        officer = await ca.operator(Role.SECURITY_OFFICER)
+        account = await ca.account()
+        for contact in "abcdefgh":
+            await account.post(account.url, {"contact": [f"mailto:{contact}@example.org"]})
+        ids = await ca.sql(
+            "SELECT array_agg(id ORDER BY id) FROM audit_event WHERE event = 'account.updated'"
+        )
+        odd = (
+            "infinity",
+            "-infinity",
+            "4000-01-01 BC",
+            "294000-01-01",
+            "1969-12-31",
+            "0001-01-01",
+            "9999-12-31",
+        )
+        await ca.sql("ALTER TABLE audit_event DISABLE TRIGGER USER")
+        for id_, time in zip(ids, odd, strict=False):
+            await ca.sql(f"UPDATE audit_event SET at = '{time}' WHERE id = {id_}")
+        expected = await ca.sql("SELECT array_agg(id ORDER BY at, id) FROM audit_event")
+        for limit in (1, 2, 3):
+            for sort, wanted in (("at", expected), ("-at", expected[::-1])):
+                found = await officer.pages("/audit/events", sort=sort, limit=limit)
+                assert [one["id"] for one in found] == wanted
+        page = await officer.get("/audit/events", sort="at", limit=2)
+        await ca.sql(f"DELETE FROM audit_event WHERE id = {page['items'][-1]['id']}")
+        gone = await officer.ask("GET", "/audit/events", sort="at", limit=2, cursor=page["next"])
+        assert_refused(gone, Code.FIELD_INVALID, status=400, field="cursor")
+
+
 async def test_what_happened_is_sealed_within_seconds(new_ca):
     async with new_ca() as ca:
         officer = await ca.operator(Role.SECURITY_OFFICER)

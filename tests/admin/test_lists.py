@@ -6,8 +6,10 @@ from base64 import urlsafe_b64encode
 import pytest
 import pytest_asyncio
 
+from acme_ca.admin.access import Role
 from acme_ca.core.codes import Code
 from tests.support.admin import assert_refused
+from tests.support.eab import add_eab_key, bound_account
 from tests.support.fixtures import IN_SESSION_LOOP
 
 pytestmark = IN_SESSION_LOOP
@@ -187,6 +189,20 @@ async def test_the_story_of_an_order_that_went_well(stocked):
     assert story["authorizations"][0]["validations"][0]["succeeded"]
     assert "certificate.issued" in [event["event"] for event in story["events"]]
     assert (await operator.get(f"/certificates/{story['serial']}"))["names"] == story["names"]
+
+
+async def test_who_may_not_read_the_audit_is_not_told_the_addresses_in_a_story(new_ca):
+    async with new_ca() as ca:
+        operator, viewer = await ca.operator(), await ca.operator(Role.VIEWER)
+        scoped = await ca.operator(Role.SECURITY_OFFICER, services=("shop",))
+        await add_eab_key(ca, "of-shop", service="shop")
+        order = await (await bound_account(ca, "of-shop")).order(ca.name())
+        await order.issue(ca.web)
+        path = f"/orders/{identity(order.url)}"
+        told = (await operator.get(path))["events"]
+        assert {event["source"] for event in told} == {"127.0.0.1"}
+        for who in (viewer, scoped):
+            assert (await who.get(path))["events"] == [event | {"source": None} for event in told]
 
 
 async def test_what_an_order_waits_for(stocked):

@@ -72,11 +72,14 @@ class Operator:
         """The items of all pages."""
         found: list[Any] = []
         cursor: dict[str, str] = {}
+        before: set[str] = set()
         while True:
             page = await self.get(path, limit=limit, **cursor, **query)
             found += page["items"]
             if page["next"] is None:
                 return found
+            assert page["next"] not in before, "the pages go round in a circle"
+            before.add(page["next"])
             cursor = {"cursor": page["next"]}
 
 
