@@ -12,19 +12,21 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import BaseModel, ValidationError
 
+from acme_ca.ca.scopes import LivingScopes
 from acme_ca.core.accounts import Account
 from acme_ca.core.codes import Code
 from acme_ca.core.eab import UNRESTRICTED, Restrictions
 from acme_ca.core.identifiers import Identifier
-from acme_ca.core.ids import AccountId, EabKeyId
+from acme_ca.core.ids import EabKeyId
 from acme_ca.core.names import NameRule
 from acme_ca.core.policy import Layer, NamePolicy, NameRules, Ruling
 from acme_ca.core.problems import ErrorType, Problem, compound
 from acme_ca.core.scopes import ApprovedScope
 from acme_ca.refreshing import Refresh
-from acme_ca.storage import eab, scopes
+from acme_ca.storage import eab
 from acme_ca.storage import policies as store
-from acme_ca.storage.database import Database
+from acme_ca.storage import scopes as storage_scopes
+from acme_ca.storage.database import Database, from_json
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -85,8 +87,13 @@ class _Key:
     """None: a later release has written them."""
 
 
-_Holder = tuple[AccountId | None, EabKeyId | None]
-"""Whom a scope is for: the other is None."""
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """Of a stored policy. `body`: as it is stored."""
+
+    body: str
+    rules: NameRules | None
+    """None: a later release has written them."""
 
 
 class Policies:
@@ -109,26 +116,37 @@ class Policies:
         self._unbound_names = unbound_names
         self._clock = clock
         self._log = log
-        self._rules: Mapping[str, NameRules | None] = {}
+        self._rules: Mapping[str, _Rules] = {}
         self._keys: dict[EabKeyId, _Key] = {}
         self._composed: dict[EabKeyId | None, AccountPolicy] = {}
-        self._scopes: Mapping[_Holder, Sequence[ApprovedScope]] = {}
-        self._looked = clock()
+        self._scopes = LivingScopes()
+        self._looked: datetime | None = None
         self._looks = 0
         self.refresh = Refresh(self._look)
 
     async def _look(self) -> None:
+        """Of what there may be very much only what has changed is read."""
         now = self._clock()
-        stored = await store.all_policies(self._database)
-        changed = await eab.changed_since(self._database, min(self._looked, now) - CLOCKS_APART)
+        bodies = await store.bodies(self._database)
+        if self._looked is None:
+            changed, scopes = list(self._keys), await storage_scopes.living(self._database, now=now)
+        else:
+            since = min(self._looked, now) - CLOCKS_APART
+            changed = await eab.changed_since(self._database, since)
+            scopes = await storage_scopes.changed(self._database, since=since, now=now)
         known = await self._read_keys([key for key in changed if key in self._keys])
-        living = await scopes.living(self._database, now=now)
-        self._rules = {each.scope: self._read(NameRules, each.body, policy=each.scope) for each in stored}
+        self._rules = {scope: self._rules_of(scope, body) for scope, body in bodies.items()}
         self._keys |= known
-        self._scopes = _by_holder(living)
+        self._scopes.learn(scopes, now=now)
         self._composed = {}
         self._looked = now
         self._looks += 1
+
+    def _rules_of(self, scope: str, body: str) -> _Rules:
+        known = self._rules.get(scope)
+        if known is not None and known.body == body:
+            return known
+        return _Rules(body, self._read(NameRules, from_json(body), policy=scope))
 
     async def _read_keys(self, wanted: Sequence[EabKeyId]) -> dict[EabKeyId, _Key]:
         if not wanted:
@@ -180,13 +198,7 @@ class Policies:
         """An approval of the name for the account or its EAB key, the one that ends last; as of the last look, so that who
         relies on it has to make sure.
         """
-        if not self._scopes:
-            return None
-        now = self._clock()
-        holders = ((account.id, None), (None, account.eab_key_id))
-        approvals = [scope for holder in holders for scope in self._scopes.get(holder, ())]
-        covering = [scope for scope in approvals if scope.expires > now and scope.covers(identifier)]
-        return max(covering, key=lambda scope: scope.expires, default=None)
+        return self._scopes.best(account, identifier, now=self._clock())
 
     def of_service(self, service: str | None) -> NamePolicy:
         """What holds for a service's certificates; None: for everybody's. Raises Problem (`serverInternal`)."""
@@ -196,17 +208,12 @@ class Policies:
         return NamePolicy(tuple(layers))
 
     def _stored(self, scope: str, who: str) -> tuple[Layer, ...]:
-        rules = self._rules.get(scope, NameRules())
-        if rules is None:
+        stored = self._rules.get(scope)
+        if stored is None:
+            return ()
+        if stored.rules is None:
             raise unreadable()
-        return _layer(who, rules)
-
-
-def _by_holder(living: Sequence[ApprovedScope]) -> Mapping[_Holder, Sequence[ApprovedScope]]:
-    found: dict[_Holder, list[ApprovedScope]] = {}
-    for scope in living:
-        found.setdefault((scope.account_id, scope.eab_key_id), []).append(scope)
-    return found
+        return _layer(who, stored.rules)
 
 
 def _layer(who: str, rules: NameRules) -> tuple[Layer, ...]:

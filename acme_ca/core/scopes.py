@@ -43,16 +43,12 @@ class ApprovedScope:
             return ScopeState.REVOKED
         return ScopeState.EXPIRED if self.expires <= now else ScopeState.LIVING
 
-    def covers(self, identifier: Identifier) -> bool:
-        """`suffix:` and `wildcard:` rules cover the wildcard, too; an exact name covers itself alone."""
-        return self.rule is not None and self.rule.matches(identifier)
-
     def sentence(self) -> str:
         return f"approved by scope {self.id} ({self.rule}) of {self.approved_by}: {self.reason}"
 
 
 def covering(identifier: Identifier) -> list[NameRule]:
-    """All rules by which a scope can cover the identifier."""
+    """All rules by which a scope approves the identifier: those of KINDS that match it."""
     rules = [NameRule(RuleKind.EXACT, identifier.value)]
     if identifier.type is IdentifierType.DNS:
         labels = identifier.base.split(".")

@@ -81,12 +81,21 @@ async def find(database: Database, scope: str) -> ApprovedScope | None:
 
 
 async def living(database: Database, *, now: datetime) -> list[ApprovedScope]:
-    """Without those whose rule a later release wrote: they approve nothing here."""
     rows = await database.fetch(
-        f"SELECT {_COLUMNS} FROM approved_scope WHERE revoked IS NULL AND expires > $1 ORDER BY id", now
+        f"SELECT {_COLUMNS} FROM approved_scope WHERE revoked IS NULL AND expires > $1", now
     )
-    found = map(_scope_of, rows)
-    return [scope for scope in found if scope.rule is not None]
+    return list(map(_scope_of, rows))
+
+
+async def changed(database: Database, *, since: datetime, now: datetime) -> list[ApprovedScope]:
+    """Those that began, expired or were revoked since then."""
+    rows = await database.fetch(
+        f"""SELECT {_COLUMNS} FROM approved_scope
+            WHERE created >= $1 OR revoked >= $1 OR (expires >= $1 AND expires <= $2)""",
+        since,
+        now,
+    )
+    return list(map(_scope_of, rows))
 
 
 async def has_living(database: Database, eab_key: EabKeyId, *, now: datetime) -> bool:

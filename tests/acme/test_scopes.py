@@ -7,7 +7,6 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import pytest_asyncio
 
-from acme_ca.core import identifiers
 from acme_ca.core.codes import Code
 from acme_ca.core.ids import ScopeId
 from acme_ca.core.names import NameRule
@@ -269,4 +268,3 @@ async def test_a_scope_lives_until_its_end_or_its_revocation():
     assert ApprovedScope(**scope).state(now) is ScopeState.LIVING
     assert ApprovedScope(**scope).state(now + HOUR) is ScopeState.EXPIRED
     assert ApprovedScope(**scope, revoked=now).state(now) is ScopeState.REVOKED
-    assert ApprovedScope(**scope).covers(identifiers.dns("a.example"))
