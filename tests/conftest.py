@@ -6,9 +6,14 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.postgres import Cluster
 from tests.support.server import free_ports
+
+# Laws are judged by what they find, never by the time that a busy machine takes for an example.
+settings.register_profile("acme-ca", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("acme-ca")
 
 
 @pytest.fixture(scope="session")

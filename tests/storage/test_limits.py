@@ -94,7 +94,11 @@ async def test_of_many_at_once_exactly_the_amount(database, subjects):
         assert left[0].left == 50 - 13
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     limit=st.builds(Limit, st.integers(1, 20), st.integers(1, 86400).map(lambda s: timedelta(seconds=s))),
     gaps=st.lists(st.integers(-400_000, 4_000_000), min_size=1, max_size=30),

@@ -204,7 +204,11 @@ def state_of(rows, serial):
     return next(state for state in CertificateState if fits(row, CertificateFilter(state=state)))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(
     chosen=st.lists(st.sampled_from(CONDITIONS), max_size=3),
     limit=st.sampled_from([1, 7, 1000]),

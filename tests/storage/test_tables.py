@@ -709,7 +709,11 @@ async def test_text_is_found_as_it_was_written_whatever_the_locale(postgres, loc
     await postgres.drop(made)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(choice=st.data())
 async def test_law_all_pages_are_the_filters_applied_to_all_rows(stocked, choice):
     case = CASES[choice.draw(st.sampled_from(sorted(CASES)))]
