@@ -148,8 +148,9 @@ async def test_wrong_tokens_make_their_source_wait_longer_and_longer(new_ca):
         guesses = [Operator(ca.client, f"acmeca_{number:016x}_{'0' * 64}") for number in range(9)]
         answers = [await guess.ask("GET", "/tokens") for guess in guesses]
         assert [answer.status for answer in answers[:6]] == [401] * 6
-        locked = assert_refused(answers[-1], Code.LOCKED_OUT, "wait", status=429)
-        assert int(answers[-1].headers["Retry-After"]) >= 1
+        refused = [answer for answer in answers[6:] if answer.status == 429]  # not who came when it was over
+        locked = assert_refused(refused[-1], Code.LOCKED_OUT, "wait", status=429)
+        assert int(refused[-1].headers["Retry-After"]) >= 1
         assert "acmeca" not in str(locked)
         assert (await good.get("/tokens"))["items"]
 
@@ -160,6 +161,9 @@ async def test_guessing_one_tokens_secret_locks_that_token_for_the_source(new_ca
         guess = Operator(ca.client, good.token[:-1] + ("0" if good.token[-1] != "0" else "1"))
         for _ in range(7):
             await guess.ask("GET", "/tokens")
+        await ca.sql(
+            "UPDATE login_failure SET until = until + interval '1 minute'"
+        )  # it is a second, to begin with
         assert_refused(await good.ask("GET", "/tokens"), Code.LOCKED_OUT, status=429)
         await ca.sql("UPDATE login_failure SET until = now() - interval '1 second'")
         assert (await good.get("/tokens"))["items"]

@@ -202,7 +202,7 @@ def settings_for(around: World, place: Path, **settings: Any) -> Settings:
         "resolvers": around.dns.address,
         "allow_networks": "127.0.0.0/8,::1/128",
         "attempts": 1,
-        "timeout": 5,
+        "timeout": 30,
         "retry_delay": 0.01,
     }
     return Settings(

@@ -34,7 +34,7 @@ from tests.support.jose import Key, base64url, compact, jws
 from tests.support.responders import HttpResponder
 
 JOSE = "application/jose+json"
-PATIENCE = 10.0
+PATIENCE = 60.0
 """Seconds that a test waits for what the server does beside its answers."""
 
 

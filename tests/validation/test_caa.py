@@ -265,6 +265,7 @@ async def test_absence_climbs(dns, checking, answer):
     ("at", "answer"),
     [(NAME, REFUSED), *((at, answer) for at in (NAME, "test") for answer in (SERVFAIL, DROP, GARBAGE))],
 )
+@pytest.mark.usefixtures("silent_dns")
 async def test_a_failing_lookup_fails_closed(dns, checking, answer, at):
     """Lesson 10."""
     dns.answer(at, answer, kind="CAA")

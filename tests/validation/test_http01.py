@@ -133,7 +133,7 @@ async def test_an_endless_body_is_cut(web, http):
     web.raw(PATH, b"HTTP/1.1 200 OK\r\n\r\n", *[b"x" * 100] * 1000)
     started = time.monotonic()
     assert_problem(await http.problem(), ErrorType.INCORRECT_RESPONSE, "more than")
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 15, "long before its end"
 
 
 @pytest.mark.parametrize(
@@ -257,19 +257,17 @@ async def test_no_answer_is_bounded_in_time(dns, proving):
     dns.add(NAME, "A", "127.0.0.1")
     with SilentServer() as silent:
         started = time.monotonic()
-        problem = await proving.changed(http01_port=silent.port, timeout=0.3).problem()
-        assert time.monotonic() - started < 1
-    assert_problem(
-        problem, ErrorType.CONNECTION, "0.3 seconds", "web server", f"127.0.0.1, port {silent.port}"
-    )
+        problem = await proving.changed(http01_port=silent.port, timeout=1).problem()
+        assert time.monotonic() - started < 15, "the server never ends it"
+    assert_problem(problem, ErrorType.CONNECTION, "1 seconds", "web server", f"127.0.0.1, port {silent.port}")
 
 
 async def test_a_dripping_answer_is_bounded_in_time(web, http):
     web.raw(PATH, *(bytes([byte]) for byte in b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 50), pause=0.05)
     started = time.monotonic()
-    problem = await http.changed(timeout=0.4).problem()
-    assert time.monotonic() - started < 1
-    assert_problem(problem, ErrorType.CONNECTION, "0.4 seconds")
+    problem = await http.changed(timeout=1).problem()
+    assert time.monotonic() - started < 12, "the whole answer would take longer"
+    assert_problem(problem, ErrorType.CONNECTION, "1 seconds")
 
 
 async def test_a_complete_answer_suffices_though_the_connection_stays_open(web, http):

@@ -249,13 +249,13 @@ async def test_only_the_acme_protocol_is_offered(dns, proving):
     """RFC 8737 §3: an ALPN extension with the single protocol; and SNI with the name."""
     dns.add(NAME, "A", "127.0.0.1")
     with _listener() as (listener, port):
-        problem = await proving.changed(tlsalpn01_port=port, timeout=0.3).problem(ALPN01)
+        problem = await proving.changed(tlsalpn01_port=port, timeout=1).problem(ALPN01)
         connection, _ = listener.accept()
         with connection:
             hello = connection.recv(4096)
     assert b"\x00\x10\x00\x0d\x00\x0b\x0aacme-tls/1" in hello
     assert NAME.encode() in hello
-    assert_problem(problem, ErrorType.CONNECTION, "0.3 seconds", "handshake")
+    assert_problem(problem, ErrorType.CONNECTION, "1 seconds", "handshake")
 
 
 async def test_no_tls_at_all(dns, proving):
@@ -287,7 +287,7 @@ async def test_a_peer_that_never_stops_sending_keeps_nobody_waiting(dns, proving
 
     heart = asyncio.create_task(beat())
     with FloodingServer() as flood:
-        problem = await proving.changed(tlsalpn01_port=flood.port, timeout=5).problem(ALPN01)
+        problem = await proving.changed(tlsalpn01_port=flood.port).problem(ALPN01)
     heart.cancel()
     assert_problem(problem, ErrorType.CONNECTION, NAME)
     assert "message too long" in problem.detail, "ended by what was received, long before the time was over"
