@@ -189,14 +189,12 @@ def begin_validation(client: AcmeClient, order: messages.OrderResource, web: Htt
         time.sleep(0.01)
 
 
-@pytest.mark.timeout(200)
 @pytest.mark.parametrize("killed", KILLS)
 def test_a_validation_under_way_is_made_again(survivors, killed):
     survivor = survivors[killed]
     survivor.await_status(survivor.validating, "ready", within=VALIDATION_SWEPT + MARGIN)
 
 
-@pytest.mark.timeout(200)
 @pytest.mark.parametrize("killed", KILLS)
 def test_an_order_that_was_processing_gets_its_certificate(survivors, killed):
     survivor = survivors[killed]

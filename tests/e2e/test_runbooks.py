@@ -13,7 +13,7 @@ RUNBOOKS = [*sorted((ROOT / "docs" / "runbooks").glob("*.md")), ROOT / "docs" / 
 pytestmark = pytest.mark.client
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("page", RUNBOOKS, ids=lambda page: page.name)
 def test_a_runbook_can_be_carried_out(page, tmp_path, dns):
     find("openssl")

@@ -25,7 +25,7 @@ EXAMPLES = 12
 """Of each route, beside those that cover each constraint of each field once."""
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_the_api_keeps_to_its_description(tmp_path):
     with running(tmp_path) as server:
         made = server.operate("token", "create", "--name", "tool", "--role", "administrator", "--json")
@@ -45,6 +45,7 @@ def test_the_api_keeps_to_its_description(tmp_path):
                 f"--tls-verify={server.root}",
                 f"--header=Authorization: Bearer {json.loads(made)['token']}",
                 "--warnings=off",
+                "--request-timeout=60",
                 "--no-color",
             ],
             cwd=tmp_path,

@@ -17,7 +17,7 @@ from acme_ca.storage.database import Database
 from tests.support import issuing, records
 from tests.support.server import command
 
-pytestmark = pytest.mark.timeout(300)  # many processes
+pytestmark = pytest.mark.timeout(600)  # many processes
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SOON = datetime.now(UTC) + timedelta(days=90)
 

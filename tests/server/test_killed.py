@@ -133,7 +133,6 @@ async def test_a_restore_that_is_killed_is_done_by_doing_it_again(settings, else
     assert await value(elsewhere, "SELECT count(*) FROM audit_event WHERE event = 'backup.restored'") == 1
 
 
-@pytest.mark.timeout(200)
 @pytest.mark.parametrize(
     "moment",
     ["among the rows", "after it is said to be whole", "among what is moved", "before the draft is gone"],

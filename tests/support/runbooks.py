@@ -43,7 +43,7 @@ from tests.support.holders import People
 from tests.support.server import PASSWORD, SERVE, Server, prepared
 from tests.support.terminal import Terminal
 
-TIME_LIMIT = 60.0
+TIME_LIMIT = 150.0
 REFUSED = "(refused)"
 _BLOCK = re.compile(
     r"(?:^<!-- runbook: (?P<players>.*?) -->\n+)?^```(?P<kind>\w*)\n(?P<content>.*?)^```$",

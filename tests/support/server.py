@@ -20,8 +20,8 @@ from tests.support import commands
 
 ROOT = Path(__file__).resolve().parents[2]
 PASSWORD = "correct horse battery staple"
-START_LIMIT = 60.0
-STOP_LIMIT = 30.0
+START_LIMIT = 120.0
+STOP_LIMIT = 60.0
 SERVE = (sys.executable, "-m", "acme_ca", "serve")
 
 
