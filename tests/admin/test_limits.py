@@ -219,7 +219,7 @@ async def test_metrics_count_who_is_refused_and_who_is_paused(new_ca):
             f"VALUES ('{identity(account)}', 'dns:a.test', 9, now(), now())"
         )
         async with at_work(ca):
-            for _ in range(100):
+            for _ in range(500):
                 if await ca.sql("SELECT sum(refusals) FROM limit_refusal"):
                     break
                 await asyncio.sleep(0.02)

@@ -122,7 +122,7 @@ async def test_lesson_25_what_is_dead_goes_and_certificates_stay(new_ca):
 
 async def gone(ca, table: str) -> None:
     """Wait till no row is left."""
-    for _ in range(200):
+    for _ in range(1000):
         if not (left := await ca.sql(f"SELECT count(*) FROM {table}")):
             return
         await asyncio.sleep(0.02)

@@ -83,7 +83,7 @@ async def test_lesson_33_a_validation_that_failed_is_invalid_soon(ca, account):
     settled = await account.settled(order.object["authorizations"][0])
     assert settled["status"] == "invalid"
     assert (await order.read())["status"] == "invalid"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 async def test_lesson_34_many_clients_at_once_on_two_workers(ca, new_ca):

@@ -44,7 +44,7 @@ def test_of_many_servers_that_start_at_once_one_has_the_socket(tmp_path, elsewhe
     shared = {"socket": tmp_path / "s"} if elsewhere else {}
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(tmp_path / ("s" if elsewhere else "admin.sock")))
-    begin, ended = Barrier(8, timeout=10), Barrier(8, timeout=10)
+    begin, ended = Barrier(8, timeout=60), Barrier(8, timeout=60)
 
     def start(number):
         data = tmp_path / str(number) if elsewhere else tmp_path
@@ -55,7 +55,7 @@ def test_of_many_servers_that_start_at_once_one_has_the_socket(tmp_path, elsewhe
             with adminsocket.listening(settings) as made:
                 ended.wait()
                 connected = adminsocket.connect(settings)
-                made.settimeout(5)
+                made.settimeout(60)
                 accepted, _ = made.accept()
                 accepted.close()
                 connected.close()

@@ -35,7 +35,7 @@ async def answer(address, sent):
     reader, writer = await asyncio.open_connection(*address)
     try:
         writer.write(sent)
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 30)
         fields = dict(line.split(": ", 1) for line in head.decode().splitlines()[1:] if line)
         return head.split()[1], fields, json.loads(await reader.readexactly(int(fields["Content-Length"])))
     finally:

@@ -318,4 +318,4 @@ def test_the_server_stops_within_the_time_a_service_manager_gives(tmp_path):
     with running(tmp_path) as server:
         started = time.monotonic()
         assert server.stop(signal.SIGINT) == 0
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 10, "Docker's patience"

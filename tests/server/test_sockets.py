@@ -64,7 +64,8 @@ def test_a_refusal_of_the_second_listener_frees_the_first(impatient):
     sockets.listen(endpoint(https), endpoint(http), workers=1).close()
 
 
-def test_a_predecessor_that_is_just_leaving_is_waited_for():
+def test_a_predecessor_that_is_just_leaving_is_waited_for(monkeypatch):
+    monkeypatch.setattr(sockets, "PREDECESSOR_GRACE", 30.0)
     https, http = free_ports(2)
     leaving = socket.create_server(("127.0.0.1", https))
     program = subprocess.Popen(

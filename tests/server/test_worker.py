@@ -96,7 +96,7 @@ async def serve(tls: ServerTls, *, grace: float = 5.0, application: SlowApplicat
 
 
 async def test_a_request_under_way_at_sigterm_gets_its_answer(tls):
-    served = await serve(tls)
+    served = await serve(tls, grace=60.0)
     async with aiohttp.ClientSession() as client:
         slow = asyncio.create_task(client.get(served.url("/slow"), ssl=False))
         await served.application.entered.wait()
@@ -109,7 +109,7 @@ async def test_a_request_under_way_at_sigterm_gets_its_answer(tls):
         assert (response.status, await response.text()) == (200, "done")
         assert await served.task == 0
     assert served.application.background_ended
-    assert 0 <= served.application.seconds_left < 5.0, "what the request took is not given twice"
+    assert 0 <= served.application.seconds_left < 60.0, "what the request took is not given twice"
 
 
 async def test_after_sigterm_nobody_is_accepted_and_idle_connections_end(tls):
@@ -125,7 +125,8 @@ async def test_after_sigterm_nobody_is_accepted_and_idle_connections_end(tls):
         await asyncio.open_connection("127.0.0.1", served.http_port)
 
 
-async def test_a_keepalive_client_is_told_of_the_end(tls):
+async def test_a_keepalive_client_is_told_of_the_end(tls, monkeypatch):
+    monkeypatch.setattr(worker, "LINGER", 3.0)  # so that a moment's pause of the machine is not its end
     served = await serve(tls)
     reader, writer = await asyncio.open_connection("127.0.0.1", served.http_port)
     ask = b"GET /quick HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -147,7 +148,7 @@ async def test_a_request_that_takes_longer_than_the_grace_is_not_waited_for(tls)
         os.kill(os.getpid(), signal.SIGTERM)
         started = time.monotonic()
         assert await served.task == 0
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 30, "nobody ends it"
         slow.cancel()
 
 
@@ -168,8 +169,9 @@ async def test_sighup_loads_the_certificate_again(tls, tmp_path):
     renew(tmp_path / "server.pem", 1007)
     assert await served_serial(served.https_port) == 1001
     os.kill(os.getpid(), signal.SIGHUP)
-    await asyncio.sleep(0.05)
-    assert await served_serial(served.https_port) == 1007
+    async with asyncio.timeout(30):
+        while await served_serial(served.https_port) != 1007:  # noqa: ASYNC110  the signal comes when it comes
+            await asyncio.sleep(0.05)
     served.kill_supervisor()
     await served.task
 
@@ -178,7 +180,7 @@ async def test_a_client_that_never_shakes_hands_is_dropped(tls, monkeypatch):
     monkeypatch.setattr(worker, "HANDSHAKE_TIMEOUT", 0.2)
     served = await serve(tls)
     reader, writer = await asyncio.open_connection("127.0.0.1", served.https_port)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert await reader.read() == b""
     writer.close()
     served.kill_supervisor()
@@ -190,7 +192,7 @@ async def test_half_a_request_is_not_waited_for_for_ever(tls, monkeypatch):
     served = await serve(tls)
     reader, writer = await asyncio.open_connection("127.0.0.1", served.http_port)
     writer.write(b"GET /quick HTTP/1.1\r\nHost:")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await reader.read()
     writer.close()
     served.kill_supervisor()
