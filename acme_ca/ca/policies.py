@@ -128,16 +128,18 @@ class Policies:
         """Of what there may be very much only what has changed is read."""
         now = self._clock()
         bodies = await store.bodies(self._database)
-        if self._looked is None:
-            changed, scopes = list(self._keys), await storage_scopes.living(self._database, now=now)
+        if self._looked is None or now < self._looked:  # a clock that was ahead may have ended what lives
+            changed, living = list(self._keys), LivingScopes()
+            scopes = await storage_scopes.living(self._database, now=now)
         else:
-            since = min(self._looked, now) - CLOCKS_APART
+            since, living = self._looked - CLOCKS_APART, self._scopes
             changed = await eab.changed_since(self._database, since)
             scopes = await storage_scopes.changed(self._database, since=since, now=now)
         known = await self._read_keys([key for key in changed if key in self._keys])
         self._rules = {scope: self._rules_of(scope, body) for scope, body in bodies.items()}
         self._keys |= known
-        self._scopes.learn(scopes, now=now)
+        living.learn(scopes, now=now)
+        self._scopes = living
         self._composed = {}
         self._looked = now
         self._looks += 1

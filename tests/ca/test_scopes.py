@@ -158,6 +158,18 @@ async def test_who_begins_knows_what_was_approved_long_ago(world):
     assert await world.approved("old.example")
 
 
+@pytest.mark.parametrize("knows", [True, False], ids=["already known", "read first with that clock"])
+async def test_a_clock_that_was_ahead_ends_nothing_for_good(world, knows):
+    await world.approve("a.example", lasts=10 * DAY)
+    assert not knows or await world.approved("a.example")
+    world.now += 2 * DAY
+    assert not knows or await world.approved("a.example")
+    world.now += 11 * DAY
+    assert not await world.approved("a.example")
+    world.now -= 11 * DAY
+    assert await world.approved("a.example")
+
+
 async def test_a_change_of_another_server_whose_clock_goes_after_is_seen(world):
     assert not await world.approved("a.example")
     world.now -= CLOCKS_APART - SECOND
