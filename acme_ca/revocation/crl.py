@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -89,6 +90,7 @@ class Publisher:
         self._log = log
         self._history = history
         self._failed: dict[IssuerId | Shard, _Failure] = {}
+        self._turns = itertools.count(1)
 
     async def publish_due(self) -> None:
         """Make what is due; after ROUND the rest is left to the next call."""
@@ -100,7 +102,7 @@ class Publisher:
             also=self._history.untrusted(),
             now=begun,
         )
-        for one in due:
+        for one in sorted(due, key=self._last_failed):
             if not self._is_left_alone(one):
                 await self._try(one)
             if self._clock() - begun > ROUND:
@@ -229,16 +231,30 @@ class Publisher:
 
     # ------------------------------------------------------------ what cannot be signed
 
+    def _last_failed(self, due: DueCrl) -> int:
+        """0: it did not. One key that hangs takes more than a ROUND: whoever signed the last time comes first, and of the
+        others each has its turn.
+        """
+        return max((failure.turn for failure in self._failures(due)), default=0)
+
     def _is_left_alone(self, due: DueCrl) -> bool:
         now, wishes = self._clock(), set(due.wishes)
-        failures = (self._failed.get(failed) for failed in (due.shard.issuer, due.shard))
-        return any(failure and failure.retry > now and wishes <= failure.wishes for failure in failures)
+        return any(
+            failure.tried <= now < failure.tried + failure.pause  # a clock may be set back
+            and wishes <= failure.wishes
+            for failure in self._failures(due)
+        )
+
+    def _failures(self, due: DueCrl) -> list[_Failure]:
+        return [self._failed[failed] for failed in (due.shard.issuer, due.shard) if failed in self._failed]
 
     def _put_off(self, failed: IssuerId | Shard, due: DueCrl, reason: str) -> None:
         now = self._clock()
         earlier = self._failed.get(failed)
         self._failed[failed] = _Failure(
-            retry=now + (ROOT_PAUSE if due.of_root else PAUSE),
+            turn=next(self._turns),
+            tried=now,
+            pause=ROOT_PAUSE if due.of_root else PAUSE,
             wishes=frozenset(due.wishes) | (earlier.wishes if earlier else frozenset()),
         )
         if due.of_root and not self._is_missed(due, now):
@@ -260,9 +276,11 @@ class Publisher:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Failure:
-    """Of an issuer, or of one shard. `wishes`: those that are known and wait."""
+    """Of an issuer, or of one shard. `turn`: the failures in their order. `wishes`: those that are known and wait."""
 
-    retry: datetime
+    turn: int
+    tried: datetime
+    pause: timedelta
     wishes: frozenset[int]
 
 

@@ -15,6 +15,7 @@ from acme_ca.ca.certify import Parent
 from acme_ca.ca.crls import CrlSigner
 from acme_ca.ca.hierarchy import Hierarchy
 from acme_ca.ca.issuers import issuer
+from acme_ca.ca.keystore import KeyUnavailable
 from acme_ca.ca.served import record_of
 from acme_ca.core.actors import Actor
 from acme_ca.core.crl import BACKDATING, ENTRY_SIZE
@@ -316,6 +317,105 @@ async def test_one_issuers_missing_key_stops_no_other(world, shard, tmp_path):
     await world.revoke(other := await world.issue(broken_shard))
     await publisher.publish_due()
     assert serials(await world.full(broken_shard)) == {serial, other}, "another revocation is no time to wait"
+
+
+class Hanging:
+    """A signer that gives up the keys of some issuers only after a while; others sign in no time."""
+
+    def __init__(self, world: Estate, *, wait: timedelta) -> None:
+        self._world, self._signer, self._wait = world, world.signer(), wait
+        self.hung: set[str] = set()
+
+    async def sign(self, wanted, *, key_uri):
+        if wanted[0].issuer in self.hung:
+            self._world.now += self._wait
+            raise KeyUnavailable("The key store did not answer.")
+        return await self._signer.sign(wanted, key_uri=key_uri)
+
+
+async def several(world, tmp_path, count):
+    """Shards of so many issuers more."""
+    places = [tmp_path / str(n) for n in range(count)]
+    for place in places:
+        place.mkdir()
+    return [await world.add(new_hierarchy(place, f"Another {place.name}")) for place in places]
+
+
+async def rounds_until(world, publisher, is_done, *, most):
+    """How many it took; more than `most`: it was not to be."""
+    for done in range(most):
+        if await is_done():
+            return done
+        await publisher.publish_due()
+        world.now += SECOND
+    return most if await is_done() else most + 1
+
+
+@pytest.mark.parametrize(("hung", "wait"), [(2, timedelta(seconds=10)), (3, timedelta(seconds=4))])
+async def test_issuers_whose_keys_hang_do_not_starve_others(world, shard, tmp_path, hung, wait):
+    """Each of them uses up a ROUND, and while it does the PAUSE of the one before runs out."""
+    signer = Hanging(world, wait=wait)
+    publisher = world.publisher(signer=signer)
+    bad = await several(world, tmp_path, hung)
+    await publisher.publish_due()
+    world.now += SECOND
+    await crls.wish(world.database, issuer=shard.issuer, shard=0, now=world.now)
+    await publisher.publish_due()
+    assert (await world.full(shard)).last_update_utc > (await world.full(bad[0])).last_update_utc, "it sorts last"
+    signer.hung = {one.issuer for one in bad}
+    for one in bad:
+        await world.revoke(await world.issue(one))
+    for _ in range(hung):
+        await publisher.publish_due()
+        world.now += SECOND
+    await world.revoke(serial := await world.issue(shard))
+
+    async def is_published():
+        return serial in serials(await world.full(shard))
+
+    assert await rounds_until(world, publisher, is_published, most=20) == 1
+
+
+async def test_issuers_that_failed_have_their_turns(world, shard, tmp_path):
+    """One whose key is back is not kept waiting by two whose keys still hang."""
+    signer = Hanging(world, wait=timedelta(seconds=10))
+    publisher = world.publisher(signer=signer)
+    bad = await several(world, tmp_path, 2)
+    await publisher.publish_due()
+    world.now += SECOND
+    await crls.wish(world.database, issuer=shard.issuer, shard=0, now=world.now)
+    await publisher.publish_due()
+    signer.hung = {one.issuer for one in (*bad, shard)}
+    await world.revoke(serial := await world.issue(shard))
+    for one in bad:
+        await world.revoke(await world.issue(one))
+    for _ in range(3):
+        await publisher.publish_due()
+        world.now += SECOND
+    signer.hung.remove(shard.issuer)
+
+    async def is_published():
+        return serial in serials(await world.full(shard))
+
+    assert await rounds_until(world, publisher, is_published, most=20) <= 3
+
+
+@pytest.mark.parametrize("ahead", [timedelta(minutes=20), 30 * DAY])
+async def test_a_clock_that_was_ahead_makes_no_pause_longer(world, shard, hierarchy, ahead):
+    store = Store(hierarchy.intermediate.key)
+    world.issuers[shard.issuer] = replace(hierarchy.intermediate, key=store.key())
+    publisher = world.publisher()
+    await publisher.publish_due()
+    await world.revoke(serial := await world.issue(shard, life=60 * DAY))
+    world.now += ahead
+    store.away = True
+    await publisher.publish_due()
+    assert serials(await world.full(shard)) == set(), "it failed indeed"
+    store.away = False
+    world.now -= ahead
+    world.now += PAUSE
+    await publisher.publish_due()
+    assert serials(await world.full(shard)) == {serial}
 
 
 async def test_a_shard_that_fails_again_and_again_stops_no_other(world, shard):
