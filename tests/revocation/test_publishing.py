@@ -361,7 +361,9 @@ async def test_issuers_whose_keys_hang_do_not_starve_others(world, shard, tmp_pa
     world.now += SECOND
     await crls.wish(world.database, issuer=shard.issuer, shard=0, now=world.now)
     await publisher.publish_due()
-    assert (await world.full(shard)).last_update_utc > (await world.full(bad[0])).last_update_utc, "it sorts last"
+    assert (await world.full(shard)).last_update_utc > (await world.full(bad[0])).last_update_utc, (
+        "it sorts last"
+    )
     signer.hung = {one.issuer for one in bad}
     for one in bad:
         await world.revoke(await world.issue(one))
