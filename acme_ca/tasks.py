@@ -13,6 +13,9 @@ import structlog
 from acme_ca.storage import operations
 from acme_ca.storage.database import Database, DatabaseUnavailable
 
+LEASE_ROUNDS = 3
+"""For how many intervals of its loop a lease lasts; each round renews it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loop:
@@ -41,6 +44,7 @@ class Background:
         self._holder = holder
         self._clock = clock
         self._log = log
+        self._told: set[tuple[str, str]] = set()
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -66,6 +70,24 @@ class Background:
     async def _is_ours(self, loop: Loop) -> bool:
         if loop.lease is None:
             return True
-        return await operations.take_lease(
-            self._database, loop.lease, self._holder, now=self._clock(), seconds=3 * loop.interval
+        taken = await operations.take_lease(
+            self._database,
+            loop.lease,
+            self._holder,
+            now=self._clock(),
+            seconds=LEASE_ROUNDS * loop.interval,
         )
+        if taken and taken.holder and taken.until:
+            self._tell(loop.lease, taken.holder, taken.until)
+        return taken is not None
+
+    def _tell(self, lease: str, holder: str, until: datetime) -> None:
+        """Once: two that live, and whose clocks are apart, take it from each other in turn."""
+        if (lease, holder) not in self._told:
+            self._told.add((lease, holder))
+            self._log.warning(
+                "a lease was to last too long and is taken over",
+                lease=lease,
+                holder=holder,
+                until=until.isoformat(),
+            )

@@ -1,10 +1,11 @@
 """The background loops: one works, a failure does not end them."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from acme_ca.storage import operations
 from acme_ca.storage.database import Database, DatabaseUnavailable
 from acme_ca.tasks import Background, Loop
 
@@ -17,9 +18,14 @@ async def run_for(seconds, *backgrounds):
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def background(database, loop, holder="one"):
-    log = structlog.get_logger()
-    return Background([loop], database=database, holder=holder, clock=lambda: datetime.now(UTC), log=log)
+def background(database, *loops, holder="one", log=None):
+    return Background(
+        loops,
+        database=database,
+        holder=holder,
+        clock=lambda: datetime.now(UTC),
+        log=log or structlog.get_logger(),
+    )
 
 
 async def test_a_loop_goes_on_after_failures(database_url):
@@ -49,3 +55,26 @@ async def test_of_two_processes_one_works_under_a_lease(database_url):
     async with Database.open(database_url, connections=2) as database:
         await run_for(0.5, *(background(database, loop(name), holder=name) for name in ("one", "two")))
     assert len(workers) == 1
+
+
+async def test_the_lease_of_a_process_whose_clock_was_ahead_is_taken_over_and_told_of_once(database_url):
+    rounds = 0
+    log = structlog.testing.CapturingLogger()
+
+    async with Database.open(database_url, connections=1) as database:
+
+        async def take(holder, now):
+            await operations.take_lease(database, "work", holder, now=now, seconds=1)
+
+        async def work():
+            nonlocal rounds
+            rounds += 1
+            await take("dead", datetime.now(UTC) + timedelta(days=1))
+
+        await take("dead", datetime.now(UTC) + timedelta(days=1))
+        loop = Loop(name="loop", interval=0.01, work=work, lease="work")
+        await run_for(0.5, background(database, loop, log=log))
+    assert rounds > 3
+    (told,) = log.calls
+    assert told.method_name == "warning"
+    assert (told.kwargs["lease"], told.kwargs["holder"]) == ("work", "dead")

@@ -22,14 +22,14 @@ from acme_ca.core.ids import IssuerId
 from acme_ca.core.problems import not_found
 from acme_ca.core.root_list import RootList
 from acme_ca.core.texts import ShortText
+from acme_ca.revocation import crl
 from acme_ca.storage import crls, operations
 from acme_ca.storage.crls import Shard, ShardState
+from acme_ca.tasks import LEASE_ROUNDS
 
 if TYPE_CHECKING:
     from acme_ca.admin.rooms import Admin
 
-LEASE = "crl"
-"""Of the loop that publishes."""
 POLL = 0.2
 """Seconds."""
 LONGEST_WAIT = 60.0
@@ -163,7 +163,9 @@ def _is_wanted(shard: Shard, wish: WishForCrls) -> bool:
 
 
 async def _somebody_publishes(admin: Admin) -> bool:
-    return await operations.is_leased(admin.database, LEASE, now=admin.clock())
+    return await operations.is_leased(
+        admin.database, crl.LEASE, now=admin.clock(), seconds=LEASE_ROUNDS * crl.INTERVAL
+    )
 
 
 def _der(text: str) -> bytes:

@@ -19,6 +19,7 @@ from acme_ca.ca.served import Issuers
 from acme_ca.config import Settings
 from acme_ca.core.issuers import IssuerKind
 from acme_ca.expiry import Expiry
+from acme_ca.revocation import crl
 from acme_ca.revocation.crl import Publisher
 from acme_ca.revocation.crl_files import CrlFiles
 from acme_ca.revocation.shards import Shards
@@ -29,8 +30,8 @@ from acme_ca.tasks import Background, Loop
 from acme_ca.validation.network import AddressRules
 from acme_ca.validation.resolver import Zones
 
-CRL_INTERVAL = 1.0
-"""Seconds at most from a revocation to its CRL, and again until every worker serves that."""
+CRL_FILES_INTERVAL = 1.0
+"""Seconds at most until every worker serves a CRL that is new."""
 OCSP_RENEWAL_INTERVAL = 5.0
 """Seconds until an issuer that is new has an OCSP responder, or a responder whose file is lost another."""
 OWN_CERTIFICATE_INTERVAL = 10.0
@@ -69,8 +70,8 @@ def background(
         Loop(name="profiles", interval=PROFILES_INTERVAL, work=shared.profiles.refresh),
         Loop(name="policies", interval=POLICIES_INTERVAL, work=shared.policies.refresh),
         Loop(name="limits", interval=LIMITS_INTERVAL, work=acme.limits.tend),
-        Loop(name="crl-files", interval=CRL_INTERVAL, work=crl_files.look),
-        Loop(name="crl", interval=CRL_INTERVAL, work=publisher.publish_due, lease="crl"),
+        Loop(name="crl-files", interval=CRL_FILES_INTERVAL, work=crl_files.look),
+        Loop(name="crl", interval=crl.INTERVAL, work=publisher.publish_due, lease=crl.LEASE),
         Loop(name="crl-shards", interval=10, work=shards.tend, lease="crl-shards"),
         # Attempts are taken over row by row (SKIP LOCKED): every worker may look.
         Loop(name="attempts", interval=5, work=acme.authorizations.take_over),

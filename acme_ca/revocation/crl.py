@@ -28,6 +28,10 @@ from acme_ca.storage import crls
 from acme_ca.storage.crls import DueCrl, Listing, Shard, SignedCrl
 from acme_ca.storage.database import Database, DatabaseUnavailable
 
+LEASE = "crl"
+"""Of the loop that publishes."""
+INTERVAL = 1.0
+"""Seconds at most from a revocation to its CRL."""
 ROUND = timedelta(seconds=2)
 """After which the publisher stops to renew its lease."""
 PAUSE = timedelta(seconds=10)

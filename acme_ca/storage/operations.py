@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 NONCE_MARGIN = 300
 """Seconds."""
+CLOCKS_APART = timedelta(minutes=5)
+"""By how much the clocks of replicas may differ: a lease that goes on for longer than one lasts, and this, is none."""
 
 
 async def record_event(
@@ -60,26 +63,51 @@ async def delete_expired_nonces(database: Database, now: datetime) -> int:
 # ---------------------------------------------------------------- leases
 
 
-async def take_lease(database: Database, name: str, holder: str, *, now: datetime, seconds: float) -> bool:
-    """Take or renew the lease: whoever gets True works alone on `name` until it expires."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """`until`: when it would have ended. None: nobody had one."""
+
+    holder: str | None = None
+    until: datetime | None = None
+
+
+async def take_lease(
+    database: Database, name: str, holder: str, *, now: datetime, seconds: float
+) -> Lease | None:
+    """Take or renew the lease: whoever gets it works alone on `name` for so many seconds. None: it is another's.
+
+    What it returns is the lease of another that was taken over since it went on for too long: who took it had a wrong clock,
+    and may have died since. `seconds` must be the same for all who take it.
+    """
     row = await database.fetchrow(
-        """INSERT INTO lease (name, holder, expires) VALUES ($1, $2, $3)
+        """WITH another AS (SELECT holder, expires FROM lease WHERE name = $1 AND holder <> $2 AND expires > $5)
+           INSERT INTO lease (name, holder, expires) VALUES ($1, $2, $3)
            ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, expires = excluded.expires
-           WHERE lease.holder = excluded.holder OR lease.expires <= $4 RETURNING true""",
+           WHERE lease.holder = excluded.holder OR lease.expires <= $4 OR lease.expires > $5
+           RETURNING (SELECT holder FROM another) AS before, (SELECT expires FROM another) AS until""",
         name,
         holder,
         now + timedelta(seconds=seconds),
         now,
+        _latest_end(now, seconds),
     )
-    return row is not None
+    return Lease(holder=row["before"], until=row["until"]) if row else None
 
 
-async def is_leased(database: Database, name: str, *, now: datetime) -> bool:
-    """Whether some process works on `name`."""
+async def is_leased(database: Database, name: str, *, now: datetime, seconds: float) -> bool:
+    """Whether some process works on `name`. `seconds`: as for `take_lease`."""
     found: bool = await database.fetchval(
-        "SELECT EXISTS (SELECT FROM lease WHERE name = $1 AND expires > $2)", name, now
+        "SELECT EXISTS (SELECT FROM lease WHERE name = $1 AND expires > $2 AND expires <= $3)",
+        name,
+        now,
+        _latest_end(now, seconds),
     )
     return found
+
+
+def _latest_end(now: datetime, seconds: float) -> datetime:
+    """Of a lease that somebody with a good clock has taken."""
+    return now + timedelta(seconds=seconds) + CLOCKS_APART
 
 
 async def release_leases(database: Database, holder: str) -> None:

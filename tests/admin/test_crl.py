@@ -38,7 +38,7 @@ async def test_one_shard_is_asked_for(served):
 async def test_what_is_published_meanwhile_is_told(served, monkeypatch):
     """The wait ends when the publisher has taken the wishes away."""
     ca, alice = served
-    await ca.sql("INSERT INTO lease (name, holder, expires) VALUES ('crl', 'x', now() + interval '1 hour')")
+    await ca.sql("INSERT INTO lease (name, holder, expires) VALUES ('crl', 'x', now() + interval '1 minute')")
     looked = crl._somebody_publishes
 
     async def publish(admin):

@@ -1,10 +1,12 @@
 """What the server does by itself: epochs, leases, retention."""
 
 import asyncio
+from datetime import timedelta
 
 from acme_ca.core.challenges import ChallengeType
 from acme_ca.storage import operations, signers
 from acme_ca.storage.database import Database
+from acme_ca.storage.operations import CLOCKS_APART, Lease
 from acme_ca.storage.signers import SpentNonce
 from tests.support import records
 from tests.support.records import DAY, EPOCH, NOW
@@ -93,10 +95,32 @@ async def left(database: Database) -> dict[str, int]:
 
 async def test_a_lease_has_one_holder_until_it_expires(database):
     async def take(holder, now):
-        return await operations.take_lease(database, "sweep", holder, now=now, seconds=60)
+        return bool(await operations.take_lease(database, "sweep", holder, now=now, seconds=60))
 
     assert (await asyncio.gather(*(take(f"h{n}", NOW) for n in range(6)))).count(True) == 1
     holder = await database.fetchval("SELECT holder FROM lease")
     assert await take(holder, NOW)
     assert not await take("another", NOW)
     assert await take("another", NOW + DAY)
+
+
+async def test_a_lease_of_a_process_whose_clock_was_ahead_is_none(database):
+    """It has died since: nobody else would do its work until that day."""
+    lasts = timedelta(seconds=60)
+
+    async def take(holder, now):
+        return await operations.take_lease(database, "sweep", holder, now=now, seconds=lasts.total_seconds())
+
+    async def is_leased(now):
+        return await operations.is_leased(database, "sweep", now=now, seconds=lasts.total_seconds())
+
+    assert await take("dead", NOW + CLOCKS_APART) == Lease()
+    assert await is_leased(NOW)
+    assert await take("living", NOW) is None, "clocks may be that far apart"
+    ahead = NOW + CLOCKS_APART + timedelta(seconds=1)
+    assert await take("dead", ahead) == Lease(), "its own"
+    assert not await is_leased(NOW)
+    assert await take("living", NOW) == Lease(holder="dead", until=ahead + lasts)
+    assert await is_leased(NOW)
+    assert await take("living", NOW) == Lease(), "told once"
+    assert await take("dead", NOW) is None
