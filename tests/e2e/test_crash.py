@@ -108,9 +108,8 @@ def kill_as_soon_as_there_is(moment: str, place: Path) -> None:
     variables = environment(place, free_ports(5), {})
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, env=variables, cwd=place, **quiet)
-    while not any(
-        list(place.glob(one)) for one in (moment, "data/tls")
-    ):  # the last one, where a short one was missed
+    # Where one that is there for half a second was missed, it is the last of them.
+    while not any(list(place.glob(one)) for one in (moment, "data/tls")):
         assert process.poll() is None
     kill_everything(process)
 
