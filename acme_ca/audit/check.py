@@ -100,16 +100,16 @@ async def _orders(database: Database, scope: Scope, position: Position, done: st
     """Whether each that is valid has a certificate."""
     last, lost = await audit.valid_without_certificate(database, scope, after=done)
     findings = Findings(found=list(map(_uncertified, lost)))
-    return Step(findings, replace(position, order=last) if last else replace(position, event=0))
+    return Step(findings, replace(position, order=last) if last else replace(position, event=audit.BEFORE_EVENTS))
 
 
 async def _events(database: Database, scope: Scope, position: Position, done: int) -> Step:
     """Whether each certificate that the audit tells of is there. Events name no issuer: a check of one leaves them out."""
-    if scope.issuer is not None or done >= await audit.last_event(database):
+    if scope.issuer is not None:
         return Step(Findings(), replace(position, issuer=""))
-    lost = await audit.issued_without_row(database, scope, after=done)
-    findings = Findings(found=[_lost(object_) for _, object_ in lost])
-    return Step(findings, replace(position, event=done + audit.EVENT_BATCH))
+    last, lost = await audit.issued_without_row(database, scope, after=done)
+    findings = Findings(found=list(map(_lost, lost)))
+    return Step(findings, replace(position, issuer="") if last is None else replace(position, event=last))
 
 
 async def _shard(

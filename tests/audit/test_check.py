@@ -150,13 +150,15 @@ async def test_a_journal_that_is_none_is_refused(run, database, tmp_path):
 async def test_a_check_that_was_cut_off_anywhere_goes_on(database, tmp_path, monkeypatch):
     """Whatever part of the journal a crash left."""
     monkeypatch.setattr(audit, "_CERTIFICATES", audit._CERTIFICATES.replace("LIMIT 500", "LIMIT 2"))
+    monkeypatch.setattr(audit, "EVENT_BATCH", 10)
+    await told_of_the_lost(database, 2**62)
     place = tmp_path / "journal"
     scope = Scope(since=datetime.fromtimestamp(0, UTC), until=datetime.now(UTC), issuer=None)
     whole = await followed(database, journal := Journal.begin(place, scope))
     content = place.read_bytes()
-    lines = 1 + 5 + 1 + 2 + 2 + 2
+    lines = 1 + 5 + 1 + 2 + 3 + 2
     assert len(content.splitlines()) == lines, (
-        "scope, five batches, end, orders, end, audit events, end, two shards"
+        "scope, five batches, end, orders, end, two batches of audit events and the rest, two shards"
     )
     seen: dict[int, object] = {}
     for length in range(content.index(b"\n") + 1, len(content) + 1):
@@ -189,6 +191,32 @@ async def followed(database: Database, journal: Journal) -> Findings:
     async for step in check.steps(database, journal.scope, background, after=journal.position):
         journal.write(step)
     return journal.total
+
+
+async def told_of_the_lost(database: Database, id_: int) -> str:
+    """An event with that id, of a certificate that is not there; gives the object."""
+    object_ = f"certificate:{id_ % 2**64:032x}"
+    await database.execute(
+        """INSERT INTO audit_event (id, at, event, actor, object) OVERRIDING SYSTEM VALUE
+           VALUES ($1, now() - interval '1 hour', 'certificate.issued', 'account:x', $2)""",
+        id_,
+        object_,
+    )
+    return object_
+
+
+@pytest.mark.parametrize("batch", [1, 2, 1000])
+async def test_events_are_found_whatever_their_ids(database, tmp_path, monkeypatch, batch):
+    """One id far above all others once had a check go on for ever, through ids that never were."""
+    monkeypatch.setattr(audit, "EVENT_BATCH", batch)
+    ids = (-(2**63) + 1, -7, 0, 2**62, 2**63 - 1)
+    lost = {await told_of_the_lost(database, id_) for id_ in ids}
+    scope = Scope(since=datetime.fromtimestamp(0, UTC), until=datetime.now(UTC), issuer=None)
+    place = tmp_path / "journal"
+    found = (await followed(database, Journal.begin(place, scope))).found
+    assert {one.object for one in found if one.code == "audit.certificate"} == lost
+    events = await database.fetchval("SELECT count(*) FROM audit_event")
+    assert place.read_bytes().count(b"\n") < 12 + events // batch
 
 
 @asynccontextmanager
