@@ -100,7 +100,9 @@ async def _orders(database: Database, scope: Scope, position: Position, done: st
     """Whether each that is valid has a certificate."""
     last, lost = await audit.valid_without_certificate(database, scope, after=done)
     findings = Findings(found=list(map(_uncertified, lost)))
-    return Step(findings, replace(position, order=last) if last else replace(position, event=audit.BEFORE_EVENTS))
+    return Step(
+        findings, replace(position, order=last) if last else replace(position, event=audit.BEFORE_EVENTS)
+    )
 
 
 async def _events(database: Database, scope: Scope, position: Position, done: int) -> Step:
