@@ -89,7 +89,7 @@ def test_an_issuer_is_named_as_the_list_of_issuers_shows_it(server):
 def test_times_are_read_as_people_write_them(server, words):
     for time in ("2026-01-31", "2026-01-31T12:00:00", "2026-01-31T12:00:00Z", "2026-01-31T12:00:00+02:00"):
         server.operate(*words.split(), time)
-    for time in ("yesterday", "0001-01-01T00:00:00+14:00"):
+    for time in ("yesterday", "0001-01-01T00:00:00+14:00", "0001-01-01", "9999-12-31T23:59:59.999999"):
         status, told = status_of(server, *words.split(), time)
         assert (status, "2026-01-31" in told, words.split()[-1] in told) == (2, True, True), told
 

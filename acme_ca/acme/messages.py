@@ -19,6 +19,7 @@ from acme_ca.core.orders import Authorization, Order
 from acme_ca.core.problems import ErrorType, Problem, compound, malformed
 from acme_ca.core.renewal import CertId, SuggestedWindow, parse_cert_id
 from acme_ca.core.states import AuthorizationStatus, ChallengeStatus, OrderStatus
+from acme_ca.core.times import RANGE, can_be_kept
 
 MAX_CONTACT = 320
 
@@ -171,11 +172,14 @@ def _timestamp(payload: Mapping[str, Any], member: str) -> datetime | None:
     try:
         if not isinstance(value, str) or not _TIMESTAMP.fullmatch(value):
             raise ValueError(value)  # noqa: TRY301
-        return datetime.fromisoformat(value.upper()).astimezone(UTC)
+        time = datetime.fromisoformat(value.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         raise malformed(
             f'"{member}" must be a date and time as in 2030-01-31T12:00:00Z (RFC 3339).'
         ) from None
+    if not can_be_kept(time):
+        raise malformed(f'"{member}" must be {RANGE}, as in 2030-01-31T12:00:00Z (RFC 3339).')
+    return time
 
 
 def csr_of(payload: Mapping[str, Any]) -> bytes:

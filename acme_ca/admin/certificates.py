@@ -22,6 +22,7 @@ from acme_ca.core.problems import Problem, conflict, not_found
 from acme_ca.core.profiles import ProfileRef
 from acme_ca.core.renewal import SuggestedWindow
 from acme_ca.core.revocation import HOLD, reason_name
+from acme_ca.core.times import can_be_kept
 from acme_ca.storage import certificates, renewals
 
 if TYPE_CHECKING:
@@ -170,13 +171,19 @@ def _window(
     try:
         since = start or min(now, end - timedelta(seconds=1))
     except OverflowError:
-        raise invalid_field("end", "Nothing can end so early.") from None
+        raise _too_early() from None
+    if not can_be_kept(since):
+        raise _too_early()
     window = SuggestedWindow(start=since, end=end)
     try:
         renewal.check_moved(window, explanation_url=explanation_url)
     except Problem as problem:
         raise invalid_field("end" if since >= end else "explanation_url", problem.detail) from None
     return window
+
+
+def _too_early() -> Problem:
+    return invalid_field("end", "Nothing can end so early.")
 
 
 # ---------------------------------------------------------------- answers

@@ -12,7 +12,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import cache
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -27,6 +27,7 @@ from acme_ca.core.codes import Code
 from acme_ca.core.problems import ErrorType, Problem, malformed, not_found
 from acme_ca.core.services import SERVICE_ID
 from acme_ca.core.texts import PRINTABLE
+from acme_ca.core.times import RANGE, can_be_kept
 from acme_ca.http import PRINCIPAL, meet_expectation, read_body
 
 if TYPE_CHECKING:
@@ -285,18 +286,9 @@ def _validated(read: Callable[[], Given]) -> Given:
             detail = f"The body is no JSON: {found[0]['msg'].removeprefix('Invalid JSON: ')}."
             raise Problem(ErrorType.MALFORMED, detail, code=Code.NOT_JSON) from None
         raise _invalid([_told(one) for one in found]) from None
-    if wrong := [name for name, value in model if isinstance(value, datetime) and not is_in_utc(value)]:
-        raise _invalid([(name, "In UTC there is no such time.") for name in wrong])
+    if wrong := [name for name, value in model if isinstance(value, datetime) and not can_be_kept(value)]:
+        raise _invalid([(name, f"Give {RANGE}.") for name in wrong])
     return model
-
-
-def is_in_utc(time: datetime) -> bool:
-    """Whether it is between the years 1 and 9999 in UTC, too: an offset may lead beyond."""
-    try:
-        time.astimezone(UTC)
-    except OverflowError:
-        return False
-    return True
 
 
 def _told(error: ErrorDetails) -> tuple[str, str]:

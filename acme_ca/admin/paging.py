@@ -10,9 +10,9 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from acme_ca.admin.frame import is_in_utc
 from acme_ca.core.codes import Code
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.times import can_be_kept
 
 Item = TypeVar("Item", bound=BaseModel)
 
@@ -87,7 +87,7 @@ def moment_of(text: str) -> datetime:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise no_cursor() from None
-    if moment.tzinfo is None or not is_in_utc(moment):
+    if moment.tzinfo is None or not can_be_kept(moment):
         raise no_cursor()
     return moment
 

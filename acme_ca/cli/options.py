@@ -18,6 +18,7 @@ from rich.console import Console
 from acme_ca import config, log
 from acme_ca.config import Settings
 from acme_ca.core.actors import MACHINE, SOCKET, Actor
+from acme_ca.core.times import RANGE, can_be_kept
 
 if TYPE_CHECKING:
     from acme_ca.storage.database import Database
@@ -47,9 +48,12 @@ def read_time(text: str) -> datetime:
     """A day, or a time, of UTC where it says nothing else. Raises ValueError with a sentence."""
     try:
         time = datetime.fromisoformat(text)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise ValueError("write the time as 2026-01-31 or 2026-01-31T12:00:00Z.") from None
+    time = time.replace(tzinfo=UTC) if time.tzinfo is None else time
+    if not can_be_kept(time):
+        raise ValueError(f"write {RANGE}, as in 2026-01-31.")
+    return time.astimezone(UTC)
 
 
 def operator() -> Actor:

@@ -18,6 +18,7 @@ from acme_ca.core.profiles import ProfileRef
 from acme_ca.storage.crls import IS_EXPECTED, IS_FINISHED, is_signed_by, scope_of
 from acme_ca.storage.database import Database, Row, from_json
 from acme_ca.storage.issuers import COLUMNS, IssuerRecord, record_of
+from acme_ca.storage.times import known, within
 
 CERTIFICATE_BATCH = 500
 ORDER_BATCH = 20_000
@@ -358,15 +359,16 @@ _SHARD = f"""
         WHERE issuer_id = i.issuer_id AND shard = i.shard
     ) c ON true
     LEFT JOIN LATERAL (
-        SELECT array_agg(at) AS wishes FROM crl_due WHERE issuer_id = i.issuer_id AND shard = i.shard
+        SELECT array_agg({within("at")}) AS wishes FROM crl_due WHERE issuer_id = i.issuer_id AND shard = i.shard
     ) w ON true
     LEFT JOIN LATERAL (
-        SELECT array_agg(ROW(serial, revoked, reason, invalid_since, status_changed)) AS leaves FROM certificate
+        SELECT array_agg(ROW(serial, {within("revoked")}, reason, {known("invalid_since")}, {within("status_changed")})) AS leaves
+        FROM certificate
         WHERE issuer_id = i.issuer_id AND shard = i.shard AND status_changed IS NOT NULL AND not_after > c.lists_after
           AND i.kind <> 'root'
     ) l ON true
     LEFT JOIN LATERAL (
-        SELECT array_agg(ROW(der, revoked, reason)) AS cas FROM issuer
+        SELECT array_agg(ROW(der, {within("revoked")}, reason)) AS cas FROM issuer
         WHERE {is_signed_by("i.issuer_id")} AND revoked IS NOT NULL AND not_after > c.lists_after AND i.shard = 0
     ) a ON true
     LEFT JOIN LATERAL (

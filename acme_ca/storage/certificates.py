@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from acme_ca.core import revocation
@@ -21,13 +21,16 @@ from acme_ca.core.profiles import ProfileRef
 from acme_ca.core.renewal import SuggestedWindow
 from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.services import ServiceId
+from acme_ca.core.times import LAST
 from acme_ca.storage import keys
 from acme_ca.storage.database import Database, Row
+from acme_ca.storage.times import known, within
 
-COLUMNS = """
-    c.serial, c.issuer_id, c.account_id AS certificate_account, c.identifiers, c.der, c.not_before, c.not_after, c.revoked,
-    c.profile, c.profile_version, c.shard, c.reason, c.invalid_since, c.comment, c.window_start, c.window_end, c.explanation_url,
-    c.service, c.requested_by"""
+COLUMNS = f"""
+    c.serial, c.issuer_id, c.account_id AS certificate_account, c.identifiers, c.der, {within("c.not_before")} AS not_before,
+    {within("c.not_after")} AS not_after, {within("c.revoked")} AS revoked, c.profile, c.profile_version, c.shard, c.reason,
+    {known("c.invalid_since")} AS invalid_since, c.comment, {within("c.window_start", since="0001-01-02")} AS window_start,
+    {within("c.window_end", since="0001-01-02")} AS window_end, c.explanation_url, c.service, c.requested_by"""
 
 
 def certificate_of(row: Row) -> Certificate:
@@ -187,15 +190,23 @@ async def newest_of_service(database: Database, service: ServiceId, *, now: date
 async def of_service(
     database: Database, service: str, *, before: tuple[datetime, str] | None, limit: int
 ) -> list[tuple[datetime, Certificate]]:
-    """Those of a service with their times of recording, newest first, `before` this time and serial number."""
+    """Those of a service with their times of recording, newest first, `before` this time and serial number: the time that
+    the certificate has, which somebody may have made one that no cursor can tell.
+    """
     rows = await database.fetch(
-        f"""SELECT {COLUMNS}, c.recorded FROM certificate c
-            WHERE c.service = $1 AND (c.recorded, c.serial) < ($2, $3) ORDER BY c.recorded DESC, c.serial DESC LIMIT $4""",
+        f"""SELECT {COLUMNS}, {within("c.recorded")} AS recorded FROM certificate c
+            WHERE c.service = $1
+              AND (c.recorded, c.serial) < (coalesce((SELECT recorded FROM certificate WHERE serial = $3), $2), $3)
+            ORDER BY c.recorded DESC, c.serial DESC LIMIT $4""",
         service,
-        *(before or (datetime.max.replace(tzinfo=UTC), "")),
+        *(before or (LAST, _BEHIND_ALL)),
         limit,
     )
     return [(row["recorded"], certificate_of(row)) for row in rows]
+
+
+_BEHIND_ALL = "g"
+"""No serial number, which has hexadecimal digits, sorts behind it."""
 
 
 async def find(database: Database, serial: Serial) -> Certificate | None:
@@ -220,7 +231,8 @@ async def living_with_keys(
 async def statuses(database: Database, serials: Collection[Serial]) -> dict[Serial, CertificateStatus]:
     """Of those serial numbers that were ever recorded."""
     rows = await database.fetch(
-        """SELECT serial, issuer_id, der IS NOT NULL AS signed, revoked, reason, status_changed
+        f"""SELECT serial, issuer_id, der IS NOT NULL AS signed, {within("revoked")} AS revoked, reason,
+                  {within("status_changed")} AS status_changed
            FROM certificate WHERE serial = ANY ($1)""",
         serials,
     )

@@ -15,6 +15,7 @@ from acme_ca.core.crl import Base, Entry, Newest, Scope
 from acme_ca.core.ids import IssuerId, Serial, serial_text
 from acme_ca.core.issuers import IssuerKind
 from acme_ca.storage.database import Database, Row, to_json
+from acme_ca.storage.times import known, within
 
 
 class Shard(NamedTuple):
@@ -194,7 +195,7 @@ async def listing(database: Database, shard: Shard, scope: Scope, *, lists_after
 
 async def _changed_leaves(database: Database, shard: Shard, lists_after: datetime) -> list[Row]:
     return await database.fetch(
-        """SELECT serial, revoked, reason, invalid_since FROM certificate
+        f"""SELECT serial, {within("revoked")} AS revoked, reason, {known("invalid_since")} AS invalid_since FROM certificate
            WHERE issuer_id = $1 AND shard = $2 AND status_changed IS NOT NULL AND not_after > $3""",
         shard.issuer,
         shard.number,
@@ -221,7 +222,8 @@ def _leaves(rows: list[Row]) -> Listing:
 
 async def _cas(database: Database, issuer: IssuerId, lists_after: datetime) -> list[Entry]:
     rows = await database.fetch(
-        f"SELECT der, revoked, reason FROM issuer WHERE {is_signed_by('$1')} AND revoked IS NOT NULL AND not_after > $2",
+        f"""SELECT der, {within("revoked")} AS revoked, reason FROM issuer
+            WHERE {is_signed_by("$1")} AND revoked IS NOT NULL AND not_after > $2""",
         issuer,
         lists_after,
     )

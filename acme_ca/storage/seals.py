@@ -10,6 +10,7 @@ from typing import Any
 import asyncpg
 
 from acme_ca.storage.database import Database, Row, from_json
+from acme_ca.storage.times import within
 
 EVENT_BATCH = 5_000
 SEAL_BATCH = 50
@@ -167,22 +168,21 @@ class Revoked:
     invalid_since: datetime | None = None
 
 
-_WITHIN_YEARS = "greatest('1970-01-01', least('9999-12-30', {}))"
-_ROW = f"{_WITHIN_YEARS.format('revoked')} AS at, coalesce(reason, 0) AS reason"
-_EVENT_ROW = f"{_WITHIN_YEARS.format('at')} AS at, event, detail::text AS detail"
+_ROW = f"{within('revoked')} AS at, coalesce(reason, 0) AS reason"
+_EVENT_ROW = f"{within('at')} AS at, event, detail::text AS detail"
 
 
 async def revoked_signers(database: Database, serials: Sequence[str]) -> dict[str, list[Revoked]]:
     """By serial, those that are revoked: as the certificate's row says, and as the last event about it does."""
     rows = await database.fetch(
-        f"""SELECT serial, {_ROW}, {_WITHIN_YEARS.format("invalid_since")} AS invalid_since,
-                   invalid_since IS NOT NULL AS dated FROM certificate WHERE serial = ANY ($1) AND revoked IS NOT NULL""",
+        f"""SELECT serial, {_ROW}, {within("invalid_since")} AS invalid_since
+            FROM certificate WHERE serial = ANY ($1) AND revoked IS NOT NULL""",
         serials,
     )
     found: dict[str, list[Revoked]] = {}
     for row in rows:
-        since = row["invalid_since"] if row["dated"] else None
-        found[row["serial"]] = [Revoked(at=row["at"], reason=row["reason"], invalid_since=since)]
+        revoked = Revoked(at=row["at"], reason=row["reason"], invalid_since=row["invalid_since"])
+        found[row["serial"]] = [revoked]
     events = await database.fetch(
         f"""SELECT object, {_EVENT_ROW} FROM audit_event WHERE object = ANY ($1)
               AND event IN ('certificate.revoked', 'certificate.held', 'certificate.released') ORDER BY id""",

@@ -78,6 +78,8 @@ NO_TIMES = {
     "year 0": "0000-01-01T00:00:00Z",
     "before the first year": "0001-01-01T00:00:00+23:59",
     "after the last year": "9999-12-31T23:59:59-23:59",
+    "the first moment": "0001-01-01T00:00:00Z",
+    "the last moment": "9999-12-31T23:59:59.999999Z",
     "zone of 99 hours": "2030-01-31T12:00:00+99:00",
     "basic format": "20300131T120000Z",
     "week": "2030-W05-4T12:00:00Z",

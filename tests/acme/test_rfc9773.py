@@ -142,6 +142,18 @@ async def test_4_2_an_operator_moves_the_window_and_says_why(ca, issued):
     assert (await renewal_info(ca, issued.cert_id)).json == computed.json
 
 
+@pytest.mark.parametrize("start", ["-infinity", "4000-01-01 BC"])
+async def test_a_window_that_somebody_made_begin_before_all_time_is_due(ca, account, issued, start):
+    now = datetime.now(UTC).replace(microsecond=0)
+    await move(ca, issued, SuggestedWindow(start=now, end=now + timedelta(days=1)), None)
+    serial = serial_text(issued.leaf.serial_number)
+    await ca.sql(f"UPDATE certificate SET window_start = '{start}' WHERE serial = '{serial}'")
+    window = (await renewal_info(ca, issued.cert_id)).json["suggestedWindow"]
+    assert (when(window["start"]) < now, when(window["end"])) == (True, now + timedelta(days=1))
+    order = await account.order(*issued.names, replaces=issued.cert_id)
+    assert order.object["replaces"] == issued.cert_id
+
+
 async def test_4_2_revoked_is_revoked_wherever_the_window_was(ca, account, issued):
     now = datetime.now(UTC).replace(microsecond=0)
     later = SuggestedWindow(start=now + timedelta(days=10), end=now + timedelta(days=20))

@@ -1,6 +1,7 @@
 """Certificates over the API: issued, renewed, looked at, taken back; by the same rules as anywhere, and for whom."""
 
 import base64
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -299,6 +300,7 @@ async def test_held_released_and_revoked(ca, one):
         ({"comment": "a" * 1001}, "comment"),
         ({"invalid_since": "yesterday"}, "invalid_since"),
         ({"invalid_since": "2020-01-01T00:00:00"}, "invalid_since"),
+        ({"invalid_since": "0001-01-01T00:00:00Z"}, "invalid_since"),
         ({"why": "x"}, "why"),
     ],
 )
@@ -334,8 +336,10 @@ async def test_the_window_is_moved_and_computed_again(ca, one):
     assert_refused(await one.ask("POST", path, bad), Code.FIELD_INVALID, status=400, field="end")
     late = {"end": (end + timedelta(days=4000)).isoformat()}
     assert_refused(await one.ask("POST", path, late), Code.CONFLICT, status=409)
-    early = {"end": "0001-01-01T00:00:00Z"}
-    assert (await one.ask("POST", path, early)).status in {200, 400}
+    for early in ("0001-01-01T00:00:00Z", "0001-01-01T00:00:01Z", "0001-01-01T14:00:00.5+14:00"):
+        answer = await one.ask("POST", path, {"end": early})
+        assert_refused(answer, Code.FIELD_INVALID, status=400, field="end")
+    assert (await one.get(f"/certificates/{serial}"))["renewal_window"] is None
 
 
 async def test_the_certificate_with_its_chain(ca, one):
@@ -343,6 +347,36 @@ async def test_the_certificate_with_its_chain(ca, one):
     answer = await one.ask("GET", f"/certificates/{made['serial']}/pem")
     assert answer.content_type == "application/pem-certificate-chain"
     assert answer.body.decode() == made["certificate"] + made["chain"]
+
+
+EARLY = ("-infinity", "4000-01-01 BC")
+LATE = ("infinity", "294000-01-01")
+
+
+@pytest.mark.parametrize(
+    ("column", "time"),
+    [
+        *itertools.product(("not_before", "not_after", "revoked", "invalid_since", "recorded"), EARLY + LATE),
+        *itertools.product(("window_start",), EARLY),
+        *itertools.product(("window_end",), LATE),
+    ],
+)
+async def test_a_certificate_whose_times_somebody_changed_is_shown(ca, one, column, time):
+    name = ca.name()
+    service = await register(ca, one, name)
+    serial = (await issue(ca, one, names=[name], service_id=service))["serial"]
+    end = {"end": (datetime.now(UTC) + timedelta(days=1)).isoformat()}
+    await one.post(f"/certificates/{serial}/renewal-window", end)
+    await one.post(f"/certificates/{serial}/revoke", {"invalid_since": "2026-01-01T00:00:00Z"})
+    await ca.sql(f"UPDATE certificate SET {column} = '{time}' WHERE serial = '{serial}'")
+    shown = await one.get(f"/certificates/{serial}")
+    assert (shown["serial"], shown["status"]) == (serial, "revoked")
+    assert (shown["invalid_since"] is None) == (column == "invalid_since")
+    others = [(await issue(ca, one, names=[name], service_id=service))["serial"] for _ in range(2)]
+    await ca.sql(f"UPDATE certificate SET recorded = '{time}' WHERE serial = '{others[0]}'")
+    listed = await one.pages(f"/certificates/{service}", limit=1)
+    assert sorted(each["serial"] for each in listed) == sorted([serial, *others])
+    assert shown in listed
 
 
 # ---------------------------------------------------------------- many

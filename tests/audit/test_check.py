@@ -124,6 +124,7 @@ async def test_no_check_reaches_into_the_future(run, database):
         (("--since", "yesterday"), "--since"),
         (("--until", "2026-13-01"), "--until"),
         (("--since", "0001-01-01T00:00:00+14:00"), "--since"),
+        (("--since", "0001-01-01"), "--since"),
         (("--issuer", "0" * 32), "--issuer"),
         (("--resume",), "--resume"),
         (("--resume", "--since", "2026-01-01"), "--resume"),

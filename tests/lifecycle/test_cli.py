@@ -174,7 +174,8 @@ async def test_renewal_windows_are_moved_and_cleared(acme_ca, unsigned):
         assert window(first, "--end", "2020-01-01").returncode == 0, "at once"
         assert window(first, second, "--clear").returncode == 0
         refused_by_command(window(first, "--clear"), "no window set")
-        refused_by_command(window(first, "--end", "0001-01-01"), "so early")
+        refused_by_command(window(first, "--end", "0001-01-01T00:00:01Z"), "so early")
+        refused_by_command(window(first, "--end", "0001-01-01"), "the year 1")
         refused_by_command(window(first, "--start", "2028-03-01", "--end", "2028-02-29"), "after its start")
         refused_by_command(
             window(first, "--end", "2028-02-29", "--explanation-url", "ftp://x"), "http or https"

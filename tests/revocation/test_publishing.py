@@ -435,6 +435,21 @@ async def test_a_shard_that_fails_again_and_again_stops_no_other(world, shard):
     assert number(await world.full(other)) > second
 
 
+@pytest.mark.parametrize("time", ["-infinity", "infinity", "4000-01-01 BC", "294000-01-01"])
+@pytest.mark.parametrize("column", ["invalid_since", "revoked", "status_changed"])
+async def test_a_time_that_somebody_changed_keeps_no_revocation_from_its_crl(world, shard, column, time):
+    changed, other = await world.issue(shard), await world.issue(shard)
+    for serial in (changed, other):
+        await world.revoke(serial, RevocationReason.KEY_COMPROMISE, invalid_since=world.now - DAY)
+    await world.database.execute(f"UPDATE certificate SET {column} = '{time}' WHERE serial = $1", changed)
+    await world.publisher().publish_due()
+    full = await world.full(shard)
+    assert serials(full) == {changed, other}
+    entry = full.get_revoked_certificate_by_serial_number(int(changed, 16))
+    dated = any(isinstance(extension.value, x509.InvalidityDate) for extension in entry.extensions)
+    assert dated == (column != "invalid_since"), "what nobody can have meant is left out"
+
+
 async def test_another_issuers_key_signs_nothing(world, shard, hierarchy, tmp_path):
     other = new_hierarchy(tmp_path, "Other").intermediate
     world.issuers[shard.issuer] = replace(hierarchy.intermediate, key=other.key)

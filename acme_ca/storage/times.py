@@ -1,0 +1,14 @@
+"""Times of rows that somebody may have changed: PostgreSQL knows some that no datetime can be, and infinities."""
+
+from __future__ import annotations
+
+
+def known(column: str) -> str:
+    """In SQL: its time; NULL where no `datetime` has it."""
+    return f"CASE WHEN {column} > '0001-01-01' AND {column} < '9999-12-31 23:59:59.999999' THEN {column} END"
+
+
+def within(column: str, *, since: str = "1970-01-01") -> str:
+    """In SQL: its time, or the nearest from which a day can still be taken, or added to it; NULL stays NULL."""
+    last = "9999-12-30"
+    return f"CASE WHEN {column} < '{since}' THEN '{since}' WHEN {column} > '{last}' THEN '{last}' ELSE {column} END"
