@@ -115,7 +115,9 @@ class Metrics:
         """In the text format of Prometheus. Without its database there is only what needs none."""
         async with self._reading:
             now = self._clock()
-            if self._read is None or now - self._read[0] >= FRESH:
+            if (
+                self._read is None or not self._read[0] <= now < self._read[0] + FRESH
+            ):  # a clock may be set back
                 self._read = (now, _text([sample async for sample in self._samples(now)]))
             return self._read[1]
 

@@ -51,8 +51,8 @@ class Public:
     """`ok`, or what is wrong with the CRLs."""
     clock: Callable[[], datetime]
     dev: bool
-    _looked: tuple[datetime, bool] | None = None
-    """Until when an answer is good, and the answer."""
+    _looked: tuple[datetime, datetime, bool] | None = None
+    """Since when and until when an answer is good, and the answer."""
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def _signs(self) -> bool:
@@ -61,11 +61,11 @@ class Public:
         """
         async with self._looking:
             now = self.clock()
-            if self._looked and now < self._looked[0]:
-                return self._looked[1]
+            if self._looked and self._looked[0] <= now < self._looked[1]:  # a clock may be set back
+                return self._looked[2]
             in_use = [issuer.id for issuer in self.issuers if issuer.signs_leaves(now)]
             works = all([await self.can_sign(issuer) for issuer in in_use])
-            self._looked = (now + (KEY_CHECK if works else KEY_RECHECK), works)
+            self._looked = (now, now + (KEY_CHECK if works else KEY_RECHECK), works)
             return works
 
     def roots(self) -> list[Issuer]:

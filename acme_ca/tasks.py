@@ -63,6 +63,10 @@ class Background:
                     await loop.work()
             except DatabaseUnavailable as error:
                 self._log.error("background work waits for the database", loop=loop.name, reason=str(error))
+            except asyncio.CancelledError:
+                if (own := asyncio.current_task()) is None or own.cancelling():
+                    raise
+                self._log.exception("background work failed", loop=loop.name)  # something in it was cancelled
             except Exception:  # noqa: BLE001  the next round may find things mended
                 self._log.exception("background work failed", loop=loop.name)
             await asyncio.sleep(loop.interval)

@@ -203,6 +203,15 @@ async def test_figures_are_read_every_five_seconds_at_most(database):
     assert (await read(watched))["acme_ca_crl_shards"] == {(records.ISSUER,): 8}
 
 
+async def test_figures_are_read_anew_when_the_clock_was_set_back(database):
+    watch = Watch()
+    watched = metrics(database, watch)
+    await watched.text()
+    await database.execute("UPDATE issuer SET open_shard = 7")
+    watch.now = NOW - timedelta(hours=6)
+    assert (await read(watched))["acme_ca_crl_shards"] == {(records.ISSUER,): 8}
+
+
 # ---------------------------------------------------------------- the list
 
 

@@ -43,6 +43,43 @@ async def test_a_loop_goes_on_after_failures(database_url):
     assert len(rounds) > 3
 
 
+async def test_a_loop_goes_on_when_something_in_its_work_was_cancelled(database_url):
+    rounds = []
+
+    async def work():
+        rounds.append(len(rounds))
+        inner = asyncio.create_task(asyncio.sleep(60))
+        inner.cancel()
+        await inner
+
+    log = structlog.testing.CapturingLogger()
+    async with Database.open(database_url, connections=1) as database:
+        running = background(database, Loop(name="loop", interval=0.01, work=work), log=log)
+        await asyncio.wait_for(run_for(0.5, running), timeout=30)
+    assert len(rounds) > 3
+    assert {call.kwargs["loop"] for call in log.calls} == {"loop"}
+    assert len(log.calls) >= len(rounds) - 1, "the last may have been cut off"
+
+
+async def test_a_loop_ends_when_it_is_cancelled_in_its_work(database_url):
+    begun = asyncio.Event()
+
+    async def work():
+        begun.set()
+        await asyncio.sleep(60)
+
+    log = structlog.testing.CapturingLogger()
+    async with Database.open(database_url, connections=1) as database:
+        running = asyncio.create_task(
+            background(database, Loop(name="a", interval=1, work=work), log=log).run()
+        )
+        await begun.wait()
+        running.cancel()
+        await asyncio.wait([running], timeout=30)
+    assert running.cancelled()
+    assert log.calls == []
+
+
 async def test_of_two_processes_one_works_under_a_lease(database_url):
     workers = set()
 

@@ -18,6 +18,7 @@ from cryptography import x509
 
 from acme_ca.admin.access import Principal, Role
 from acme_ca.core.actors import MACHINE, SOCKET
+from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.codes import Code
 from acme_ca.core.ids import serial_text
 from acme_ca.core.problems import ErrorType, Problem
@@ -114,7 +115,8 @@ class Doorkeeper:
         now = self._clock()
         if not token.is_good(now):
             raise await self._wrong(token, source)
-        if attempt.locked_until is not None or token.last_used is None or now - token.last_used > USED_GRAIN:
+        noted = token.last_used is not None and token.last_used <= now <= token.last_used + USED_GRAIN
+        if attempt.locked_until is not None or not noted:
             await tokens.used(self._database, token.id, source=source, now=now)
         return Principal(
             name=token.name, role=Role(token.role), services=frozenset(token.services), source=source
@@ -123,7 +125,7 @@ class Doorkeeper:
     def _check_lock(self, attempt: Attempt) -> None:
         """One source's wrong tokens do not keep out its good ones: each token that there is has a lock of its own."""
         wait = (attempt.locked_until - self._clock()).total_seconds() if attempt.locked_until else 0
-        if wait > 0:
+        if 0 < wait <= LONGEST_WAIT + CLOCKS_APART.total_seconds():  # beyond, a wrong clock was at work
             raise Problem(
                 ErrorType.RATE_LIMITED,
                 "Too many wrong credentials came from this address: wait, then try the right one.",

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, TypeVar
 
 import structlog
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from acme_ca.ca.scopes import LivingScopes
 from acme_ca.core.accounts import Account
+from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.codes import Code
 from acme_ca.core.eab import UNRESTRICTED, Restrictions
 from acme_ca.core.identifiers import Identifier
@@ -32,8 +33,6 @@ Model = TypeVar("Model", bound=BaseModel)
 
 MAX_REMEMBERED = 10_000
 """EAB keys that one worker remembers."""
-CLOCKS_APART = timedelta(minutes=5)
-"""By how much the clocks of replicas may differ, and how long a change may be under way."""
 SERVER = "server"
 
 

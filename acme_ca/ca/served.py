@@ -84,7 +84,7 @@ class Issuers:
         self._known: dict[IssuerId, Issuer] = {}
         self._keys: dict[str, PrivateKey] = {}
         self._missing: dict[str, _Missing] = {}
-        self._next_end = datetime.min.replace(tzinfo=UTC)
+        self._looked = self._next_end = datetime.min.replace(tzinfo=UTC)
         self.refresh = Refresh(self._look)
 
     def __iter__(self) -> Iterator[Issuer]:
@@ -145,13 +145,16 @@ class Issuers:
 
     async def _look(self) -> None:
         """At the database, and for keys that were out of reach."""
-        records = await store.all_issuers(self._database)
-        if records == self._records and not self._is_time_for_keys() and self._clock() < self._next_end:
+        records, now = await store.all_issuers(self._database), self._clock()
+        as_before = (
+            records == self._records and self._looked <= now < self._next_end
+        )  # a clock may be set back
+        if as_before and not self._is_time_for_keys():
             return
         await asyncio.to_thread(self._open_keys, records)
         self._known = {issuer.id: issuer for issuer in self._with_chains(records)}
         self._records = records
-        self._next_end = _next_end(records, self._clock())
+        self._looked, self._next_end = now, _next_end(records, now)
 
     # ------------------------------------------------------------ keys
 

@@ -21,15 +21,16 @@ class Freshness:
         self._database = database
         self._rules = rules
         self._clock = clock
-        self._looked: tuple[datetime, str] | None = None
+        self._looked: tuple[datetime, datetime, str] | None = None
+        """Since when and until when an answer is good, and the answer."""
 
     async def look(self) -> str:
         """`ok`; `stale` when a CRL is missing, was not made anew in time, or is over; `unknown` without the database."""
         now = self._clock()
-        if self._looked is None or now >= self._looked[0]:
+        if self._looked is None or not self._looked[0] <= now < self._looked[1]:  # a clock may be set back
             state = await self._look(now)
-            self._looked = (now + (PAUSE if state == "ok" else SHORT_PAUSE), state)
-        return self._looked[1]
+            self._looked = (now, now + (PAUSE if state == "ok" else SHORT_PAUSE), state)
+        return self._looked[2]
 
     async def _look(self, now: datetime) -> str:
         try:

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from acme_ca.core.actors import Actor
+from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.storage.database import Database, to_json
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 NONCE_MARGIN = 300
 """Seconds."""
-CLOCKS_APART = timedelta(minutes=5)
-"""By how much the clocks of replicas may differ: a lease that goes on for longer than one lasts, and this, is none."""
 
 
 async def record_event(

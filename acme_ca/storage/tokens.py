@@ -10,6 +10,7 @@ from typing import Literal
 import asyncpg
 
 from acme_ca.core.actors import Actor
+from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.storage import search
 from acme_ca.storage.database import Columns, Database, Row
 from acme_ca.storage.search import CREATED, NEVER, SOON, By, Page, Table, Wanted, holds
@@ -184,11 +185,15 @@ async def failed(
 
 
 async def forget_failures(database: Database, *, longest: float, now: datetime) -> int:
-    """Delete those after which the next one counts as the first (`failed`)."""
+    """Delete those after which the next one counts as the first (`failed`), and those that nobody with a good clock has
+    written.
+    """
     return await database.execute(
-        "DELETE FROM login_failure WHERE until < $2::timestamptz - make_interval(secs => 4 * $1)",
+        """DELETE FROM login_failure WHERE until < $2::timestamptz - make_interval(secs => 4 * $1)
+              OR until > $2::timestamptz + make_interval(secs => $1) + $3::interval""",
         longest,
         now,
+        CLOCKS_APART,
     )
 
 

@@ -170,6 +170,22 @@ async def test_guessing_one_tokens_secret_locks_that_token_for_the_source(new_ca
         assert await ca.sql("SELECT count(*) FROM login_failure") == 0, "forgiven"
 
 
+@pytest.mark.parametrize("shown", ["good", "wrong"])
+async def test_a_lock_of_a_clock_that_was_ahead_is_none(new_ca, shown):
+    """Nobody waits for years. Wrong credentials lock again."""
+    async with new_ca() as ca:
+        good = await ca.operator()
+        guess = Operator(ca.client, good.token[:-1] + ("0" if good.token[-1] != "0" else "1"))
+        for _ in range(7):
+            await guess.ask("GET", "/tokens")
+        await ca.sql("UPDATE login_failure SET until = until + interval '10 years', failures = 9")
+        answer = await {"good": good, "wrong": guess}[shown].ask("GET", "/tokens")
+        assert answer.status == {"good": 200, "wrong": 401}[shown]
+        if shown == "wrong":
+            assert await ca.sql("SELECT until - now() < interval '16 minutes' FROM login_failure")
+            assert_refused(await good.ask("GET", "/tokens"), Code.LOCKED_OUT, status=429)
+
+
 async def test_tokens_are_in_no_log_and_in_no_table(new_ca):
     async with new_ca() as ca:
         one = await ca.operator()

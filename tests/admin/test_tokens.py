@@ -51,6 +51,9 @@ async def test_the_last_use_is_noted_to_the_minute_only(new_ca):
         first = await ca.sql("SELECT last_used FROM api_token")
         await one.get("/tokens")
         assert await ca.sql("SELECT last_used FROM api_token") == first
+        await ca.sql("UPDATE api_token SET last_used = now() + interval '1 year'")  # a clock was ahead
+        await one.get("/tokens")
+        assert await ca.sql("SELECT last_used < now() FROM api_token")
 
 
 async def test_no_token_has_the_name_of_a_user_of_this_machine(ca):

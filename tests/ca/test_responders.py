@@ -170,6 +170,15 @@ async def test_health_tells_of_a_renewal_that_does_not_work(place):
 # ---------------------------------------------------------------- several issuers
 
 
+async def test_health_tells_of_a_missing_responder_after_a_moment_whatever_the_clock_does(place):
+    place.clock.now += DAY
+    worker = place.worker()
+    await worker.refresh()
+    assert worker.health() == "ok", "it is new"
+    place.clock.now -= DAY
+    assert worker.health() == "missing"
+
+
 async def test_each_issuer_has_its_own(place, hierarchy, another):
     issuers = [hierarchy.intermediate, another.intermediate]
     await place.serve(*issuers)

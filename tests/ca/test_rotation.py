@@ -329,6 +329,18 @@ async def test_a_running_server_stops_offering_a_chain_when_its_cross_signature_
     assert estate.issuers.get(made.id).alternates_pem == ()
 
 
+async def test_an_issuer_that_had_ended_by_a_clock_that_was_ahead_is_back_when_that_is_put_right(estate):
+    """Its key was not opened, and its chains went without those that had ended."""
+    estate.now += timedelta(days=20 * 365)
+    seen = Issuers(database=estate.database, open_key=estate.open, clock=lambda: estate.now, log=get())
+    await seen.refresh()
+    assert seen.get(estate.made.intermediate.id).key is None, "it has ended indeed"
+    estate.now = NOW
+    await seen.refresh()
+    assert seen.active().id == estate.made.intermediate.id
+    assert seen.active().key is not None
+
+
 async def test_roots_that_cross_signed_each_other_make_no_detours(estate):
     """A chain has no CA twice, however often two roots have vouched for each other."""
     made = await estate.acts.create_intermediate(wish(), parent=None)

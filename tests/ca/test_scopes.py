@@ -7,11 +7,12 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acme_ca.ca.policies import CLOCKS_APART, Policies
+from acme_ca.ca.policies import Policies
 from acme_ca.ca.scopes import LivingScopes
 from acme_ca.core import identifiers
 from acme_ca.core.accounts import Account
 from acme_ca.core.actors import SERVER
+from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.ids import AccountId, EabKeyId, ScopeId
 from acme_ca.core.names import NameRule, RuleKind
 from acme_ca.core.policy import NamePolicy, NameRules

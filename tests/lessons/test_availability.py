@@ -108,6 +108,7 @@ async def test_lesson_25_what_is_dead_goes_and_certificates_stay(new_ca):
             "SELECT id, 'dns:a.test', 3, now() - interval '2 days' FROM account"
         )
         await ca.sql("INSERT INTO login_failure VALUES ('192.0.2.1', '', 9, now() - interval '2 hours')")
+        await ca.sql("INSERT INTO login_failure VALUES ('192.0.2.2', '', 9, now() + interval '2 hours')")
         for column in ("orders SET expires", "authz SET expires", "validation SET at"):
             await ca.sql(f"UPDATE {column} = now() - interval '2 years'")
         task = asyncio.create_task(ca.application.background())

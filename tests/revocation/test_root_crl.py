@@ -270,6 +270,14 @@ async def test_crls_that_get_old_are_noticed(world, freshness):
     assert await freshness.look() == "stale"
 
 
+async def test_freshness_is_looked_at_anew_when_the_clock_was_set_back(world, freshness, shard):
+    await world.publisher().publish_due()
+    assert await freshness.look() == "ok"
+    await world.database.execute("DELETE FROM crl")
+    world.now -= DAY
+    assert await freshness.look() == "stale"
+
+
 async def test_a_roots_crl_that_nears_its_end_is_noticed(world, freshness, roots, signed, shard):
     await roots.upload(await signed(), actor=Actor("operator"))
     for passed, state in (

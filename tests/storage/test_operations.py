@@ -4,9 +4,10 @@ import asyncio
 from datetime import timedelta
 
 from acme_ca.core.challenges import ChallengeType
+from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.storage import operations, signers
 from acme_ca.storage.database import Database
-from acme_ca.storage.operations import CLOCKS_APART, Lease
+from acme_ca.storage.operations import Lease
 from acme_ca.storage.signers import SpentNonce
 from tests.support import records
 from tests.support.records import DAY, EPOCH, NOW
