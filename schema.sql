@@ -546,13 +546,14 @@ CREATE TRIGGER never_emptied BEFORE TRUNCATE ON audit_signer FOR EACH STATEMENT 
 CREATE TRIGGER never_emptied BEFORE TRUNCATE ON audit_seal FOR EACH STATEMENT EXECUTE FUNCTION audit_is_append_only();
 
 -- The last event that no other can still come before. Who writes an event holds ROW EXCLUSIVE from before its id is drawn
--- until the end of its transaction: with SHARE, all drawn ids are committed or will never be. With the owner's rights,
--- since SHARE needs more than those to insert and read.
+-- until the end of its transaction: with SHARE, all drawn ids are committed or will never be. An id above the last that was
+-- drawn is one that somebody chose: all others still come before it. With the owner's rights, since SHARE needs more than
+-- those to insert and read.
 CREATE FUNCTION audit_settled() RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
     SET search_path FROM CURRENT SET lock_timeout = '200ms' AS $$
 BEGIN
     LOCK TABLE audit_event IN SHARE MODE;
-    RETURN (SELECT max(id) FROM audit_event);
+    RETURN (SELECT max(id) FROM audit_event WHERE id <= (SELECT last_value FROM audit_event_id_seq));
 END $$;
 
 -- Certificates recorded since then have their orders, authorizations and successful validation records here. Those of

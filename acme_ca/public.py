@@ -49,6 +49,8 @@ class Public:
     """The worst state of the OCSP responders."""
     crls: Callable[[], Awaitable[str]]
     """`ok`, or what is wrong with the CRLs."""
+    audit: Callable[[], Awaitable[str]]
+    """`ok`, or what is wrong with the ids of the audit."""
     clock: Callable[[], datetime]
     dev: bool
     _looked: tuple[datetime, datetime, bool] | None = None
@@ -100,7 +102,7 @@ class Public:
             "ca_initialized": any(True for _ in self.issuers),
             "development_mode": self.dev,
             "counts": counts,
-            "checks": {**needed, "ocsp": self.ocsp(), "crl": await self.crls()},
+            "checks": {**needed, "ocsp": self.ocsp(), "crl": await self.crls(), "audit": await self.audit()},
             "issuer_expires_in_days": remaining.days,
         }
 

@@ -31,7 +31,14 @@ __all__ = ["account", "ca", "hierarchy", "hierarchy_place", "new_ca", "outside",
 pytestmark = IN_SESSION_LOOP
 
 # No CRL is made in a test without background loops.
-CHECKS = {"database": "ok", "issuer_key": "ok", "issuer_life": "ok", "ocsp": "ok", "crl": "stale"}
+CHECKS = {
+    "database": "ok",
+    "issuer_key": "ok",
+    "issuer_life": "ok",
+    "ocsp": "ok",
+    "crl": "stale",
+    "audit": "ok",
+}
 BOTH = pytest.mark.parametrize("listener", ["client", "plain"])
 
 
@@ -190,6 +197,7 @@ async def test_health_looks_at_the_issuers_life(ca, hierarchy):
             can_sign=answering(True),
             ocsp=lambda: "ok",
             crls=answering("ok"),
+            audit=answering("ok"),
             clock=lambda: datetime.now(UTC),
             dev=False,
         )
@@ -228,6 +236,7 @@ async def test_health_tells_of_responders_and_stays_up(ca):
             can_sign=answering(True),
             ocsp=lambda: "missing",
             crls=answering("stale"),
+            audit=answering("ok"),
             clock=lambda: datetime.now(UTC),
             dev=False,
         )
@@ -250,6 +259,7 @@ async def test_health_asks_the_key_only_now_and_then(ca, hierarchy):
             can_sign=can_sign,
             ocsp=lambda: "ok",
             crls=answering("ok"),
+            audit=answering("ok"),
             clock=lambda: now,
             dev=False,
         )

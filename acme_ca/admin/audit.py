@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 LINES = "application/jsonl"
 MOST_LINES = 10_000
-MOST_DIGITS = 18
+MOST_DIGITS = len(str(2**63))
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
 
@@ -158,7 +158,8 @@ def _after(query: PageQuery) -> int | None:
 
 def read_number(text: str) -> int:
     """An id of an event. Raises ValueError."""
-    if not (text.isascii() and text.removeprefix("-").isdigit() and len(text) <= MOST_DIGITS):
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= MOST_DIGITS and chain.is_id(int(text))):
         raise ValueError(text)
     return int(text)
 

@@ -24,6 +24,7 @@ from acme_ca.app.background import background
 from acme_ca.app.own import authority
 from acme_ca.app.shared import Shared
 from acme_ca.app.sources import utc_now
+from acme_ca.audit.numbering import Numbering
 from acme_ca.ca.crls import CrlSigner
 from acme_ca.ca.keystore import KeyUnavailable, PrivateKey
 from acme_ca.ca.policies import Policies
@@ -175,6 +176,7 @@ def _public(shared: Shared, responders: Responders) -> Public:
         can_sign=shared.authority.can_sign,
         ocsp=responders.health,
         crls=Freshness(database=shared.database, rules=crl_rules, clock=utc_now).look,
+        audit=Numbering(database=shared.database, clock=utc_now).look,
         clock=utc_now,
         dev=shared.settings.dev,
     )

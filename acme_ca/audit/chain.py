@@ -32,7 +32,7 @@ ENTRY_BYTES = ID_BYTES + 32
 _JSON = json.JSONEncoder(separators=(",", ":"))
 _TITLE = "acme-ca audit checkpoint 1"
 _CHECKPOINT = re.compile(
-    rf"{_TITLE}\norigin (?P<origin>[^\n]*)\nseal (?P<seal>\d{{1,18}})\nevent (?P<event>-?\d{{1,18}})\n"
+    rf"{_TITLE}\norigin (?P<origin>[^\n]*)\nseal (?P<seal>[0-9]{{1,19}})\nevent (?P<event>-?[0-9]{{1,19}})\n"
     r"hash (?P<hash>[A-Za-z0-9+/]{43}=)\ntime (?P<time>[0-9T:.-]+Z)\n"
 )
 
@@ -75,6 +75,11 @@ def read_entries(entries: bytes) -> Iterator[tuple[int, bytes]]:
         yield int.from_bytes(entry[:ID_BYTES], signed=True), entry[ID_BYTES:]
 
 
+def is_id(number: int) -> bool:
+    """Whether an event or a seal may have it."""
+    return -(2**63) <= number < 2**63
+
+
 def _id_bytes(number: int) -> bytes:
     return number.to_bytes(ID_BYTES, signed=True)
 
@@ -111,7 +116,7 @@ class Checkpoint:
     def parse(cls, text: str) -> Checkpoint:
         """Of what `text` begins with. Raises ValueError."""
         match = _CHECKPOINT.match(text)
-        if match is None:
+        if match is None or not all(is_id(int(match[name])) for name in ("seal", "event")):
             raise ValueError("this is no checkpoint")
         return cls(
             origin=match["origin"],

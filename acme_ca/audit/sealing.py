@@ -55,15 +55,24 @@ class Sealing:
         self._clock = clock
         self._log = log
         self._told = ""
+        self._above: list[str] = []
 
     async def seal_due(self) -> int:
         """Seal all events that are settled. Returns how many."""
+        await self._look_at_ids()
         sealed = 0
         signer = await self._signer()
         until = await seals.settled(self._database)
         while signer and until and (done := await self._seal_next(signer, until)):
             sealed += done
         return sealed
+
+    async def _look_at_ids(self) -> None:
+        """Told once: until somebody mends it, events below are not sealed or not handed on, and nothing else shows it."""
+        above = await seals.above_drawn(self._database)
+        if above and above != self._above:
+            self._log.error("the audit has ids above the last that was given out", of=above)
+        self._above = above
 
     async def _seal_next(self, signer: KeyAndCertificate, until: int) -> int:
         """One more seal. Returns how many events it has; 0: nothing is left to seal, another process was quicker, or the

@@ -19,15 +19,23 @@ _TRIES = 5
 _WITH_SET = 16
 """The first PostgreSQL in which a role can be had without the right to take it."""
 
+# An event's id comes from its sequence: who could choose one would have the trail go on behind it, and what is below it
+# would never be sealed.
 _ALL_GRANTED = f"""
     SELECT coalesce(bool_and(has_table_privilege('{NAME}', c.oid, 'SELECT')), false)
+           AND has_any_column_privilege('{NAME}', 'audit_event', 'INSERT')
+           AND NOT has_column_privilege('{NAME}', 'audit_event', 'id', 'INSERT')
+           AND has_sequence_privilege('{NAME}', 'audit_event_id_seq', 'SELECT')
     FROM pg_class c WHERE c.relnamespace = current_schema()::regnamespace AND c.relkind = 'r'"""
 _GRANTS = f"""
     DO $$ BEGIN
         EXECUTE format('GRANT USAGE ON SCHEMA %I TO {NAME}', current_schema());
         EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA %I TO {NAME}', current_schema());
     END $$;
-    REVOKE UPDATE, DELETE ON audit_event, audit_signer, audit_seal FROM {NAME};
+    REVOKE INSERT, UPDATE, DELETE ON audit_event FROM {NAME};
+    GRANT INSERT (at, event, actor, source, object, detail) ON audit_event TO {NAME};
+    GRANT SELECT ON SEQUENCE audit_event_id_seq TO {NAME};
+    REVOKE UPDATE, DELETE ON audit_signer, audit_seal FROM {NAME};
     REVOKE DELETE ON certificate, issuer, profile, account FROM {NAME};
     REVOKE INSERT, UPDATE, DELETE ON schema_version FROM {NAME};"""
 
@@ -62,7 +70,7 @@ async def take(connection: Connection) -> None:
     await connection.execute(
         f"""SELECT set_config('role', r.rolname, false) FROM pg_roles r
             WHERE r.rolname = '{NAME}' AND pg_has_role(r.oid, '{_right(connection)}')
-              AND has_table_privilege(r.oid, to_regclass('audit_event')::oid, 'INSERT')"""
+              AND has_any_column_privilege(r.oid, to_regclass('audit_event')::oid, 'INSERT')"""
     )
 
 

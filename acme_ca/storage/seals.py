@@ -71,6 +71,21 @@ async def settled(database: Database) -> int | None:
         return None
 
 
+async def above_drawn(database: Database) -> list[str]:
+    """What has come above the last id that was drawn for an event: `event`, whose id somebody chose; `seal`; the name of a
+    target. Behind a seal or a target that has, no event is sealed or handed on until ids come there.
+    """
+    rows = await database.fetch(
+        """SELECT name FROM (
+               SELECT 'event' AS name, max(id) AS id FROM audit_event
+               UNION ALL SELECT 'seal', max(last_event) FROM audit_seal
+               UNION ALL SELECT target, last_event FROM audit_forward
+           ) come WHERE id > (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM audit_event_id_seq)
+           ORDER BY name COLLATE "C" """
+    )
+    return [row["name"] for row in rows]
+
+
 async def last(database: Database) -> Seal | None:
     row = await database.fetchrow(f"SELECT {_SEAL} FROM {_SEALS} ORDER BY s.id DESC LIMIT 1")
     return Seal(**row) if row else None

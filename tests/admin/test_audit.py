@@ -3,6 +3,7 @@
 import asyncio
 import json
 from datetime import datetime
+from urllib.parse import quote
 
 import pytest
 
@@ -80,6 +81,22 @@ async def test_events_whose_times_somebody_changed_break_no_page(new_ca):
         await ca.sql(f"DELETE FROM audit_event WHERE id = {page['items'][-1]['id']}")
         gone = await officer.ask("GET", "/audit/events", sort="at", limit=2, cursor=page["next"])
         assert_refused(gone, Code.FIELD_INVALID, status=400, field="cursor")
+
+
+async def test_every_event_that_is_listed_is_shown(new_ca):
+    """Whatever its id; and what is no id is no event."""
+    async with new_ca() as ca:
+        officer = await ca.operator(Role.SECURITY_OFFICER)
+        for id_ in (-(2**63), 10**18, 2**63 - 1):
+            await ca.sql(
+                f"""INSERT INTO audit_event (id, at, event, actor, object) OVERRIDING SYSTEM VALUE
+                    VALUES ({id_}, now(), 'x', 'server', 'x')"""
+            )
+        for one in await officer.pages("/audit/events", event="x"):
+            assert await officer.get(f"/audit/events/{one['id']}") == one
+        for text in (str(2**63), str(-(2**63) - 1), "9" * 5000, "--1", "-", "+1", "1_0", "٣"):
+            answer = await officer.ask("GET", f"/audit/events/{quote(text)}")
+            assert_refused(answer, Code.NOT_FOUND, status=404)
 
 
 async def test_what_happened_is_sealed_within_seconds(new_ca):

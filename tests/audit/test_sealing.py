@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from acme_ca.audit import chain, sealing, signers, verify
 from acme_ca.audit.chain import Checkpoint
+from acme_ca.audit.numbering import PAUSE, Numbering
 from acme_ca.audit.signers import Trust
 from acme_ca.ca import profiles
 from acme_ca.core.actors import SERVER
@@ -378,6 +379,78 @@ async def test_an_event_that_is_not_committed_yet_is_not_passed_over(trail):
     assert await trail.wrong() == []
 
 
+# ---------------------------------------------------------------- ids that nobody drew
+
+_SEAL_ABOVE = """INSERT INTO audit_seal (id, at, origin, first_event, last_event, entries, previous, hash, signature, signer)
+                 SELECT max(id) + 1, now(), '', 1, {id}, '', min(hash), min(hash), '', min(signer) FROM audit_seal"""
+_TARGET_ABOVE = "INSERT INTO audit_forward VALUES ('syslog', {id}, now())"
+
+
+async def put_event(trail, id_):
+    await trail.database.execute(
+        f"""INSERT INTO audit_event (id, at, event, actor, object) OVERRIDING SYSTEM VALUE
+            VALUES ({id_}, now(), 'thing.done', 'operator:bob', 'thing:1')"""
+    )
+
+
+async def test_an_event_whose_id_somebody_chose_keeps_no_other_from_its_seal(sealed):
+    """Once sealed, all that followed were below it: never sealed, never handed on."""
+    above = await sealed.ids()
+    await put_event(sealed, above[-1] + 1000)
+    assert await sealed.seal() == 0, "it is not sealed"
+    assert await seals.settled(sealed.database) == above[-1]
+    await sealed.act(5)
+    assert await sealed.seal() == 5
+    report = await sealed.verify()
+    assert (report.findings, report.tail.events) == ([], 1)
+
+
+@pytest.mark.parametrize("id_", [2**62, 2**63 - 1])
+@pytest.mark.parametrize(
+    ("what", "statement"), [("seal", _SEAL_ABOVE), ("syslog", _TARGET_ABOVE), ("event", None)]
+)
+async def test_what_is_above_the_last_id_that_was_drawn_is_told_once(sealed, what, statement, id_):
+    watch = Numbering(database=sealed.database, clock=sealed.clock)
+    assert await watch.look() == "ok"
+    if statement:
+        await sealed.database.execute(statement.format(id=id_))
+    else:
+        await put_event(sealed, id_)
+    assert await watch.look() == "ok", "anyone may ask: it looks now and then"
+    sealed.clock.now += PAUSE
+    assert await watch.look() == "odd ids"
+    for _ in range(3):
+        await sealed.act(1)
+        await sealed.seal()
+    (told,) = sealed.log.calls
+    assert told.method_name == "error"
+    assert "'of': ['" + what + "']" in str(told) or f"of=['{what}']" in str(told)
+
+
+async def test_the_way_back_of_the_docs(sealed):
+    """Ids go on above the seal that nobody should have made."""
+    await sealed.database.execute(_SEAL_ABOVE.format(id=2**62))
+    await sealed.act(3)
+    assert await sealed.seal() == 0
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    (statement,) = re.findall(r"^    (SELECT setval\(.*);$", page, re.MULTILINE)
+    await sealed.database.fetch(statement)
+    await sealed.act(3)
+    assert await sealed.seal() == 3
+    assert await seals.above_drawn(sealed.database) == []
+
+
+async def test_a_target_may_have_come_as_far_as_ids_go(trail):
+    """Before the first, too."""
+    assert await seals.above_drawn(trail.database) == []
+    await trail.database.execute("DELETE FROM audit_forward")
+    last = await trail.database.fetchval("SELECT coalesce(max(id), 0) FROM audit_event")
+    await trail.database.execute(_TARGET_ABOVE.format(id=last))
+    assert await seals.above_drawn(trail.database) == []
+    await trail.database.execute("UPDATE audit_forward SET last_event = last_event + 1")
+    assert await seals.above_drawn(trail.database) == ["syslog"]
+
+
 # ---------------------------------------------------------------- append-only
 
 
@@ -399,3 +472,16 @@ def test_the_checkpoint_is_read_as_it_is_written():
     for spoilt in (made.text[:-1], made.text.replace("seal 7", "seal 7x"), "x" + made.text, ""):
         with pytest.raises(ValueError, match="no checkpoint"):
             Checkpoint.parse(spoilt)
+
+
+@pytest.mark.parametrize("last", [-(2**63), -1, 10**18, 2**62, 2**63 - 1])
+def test_a_checkpoint_may_have_any_id(last):
+    made = Checkpoint(origin=ORIGIN, seal=2**63 - 1, last_event=last, hash=bytes(32), at=NOW)
+    assert Checkpoint.parse(made.text) == made
+
+
+@pytest.mark.parametrize(("seal", "last"), [(1, 2**63), (1, -(2**63) - 1), (2**63, 1), (1, "٣")])
+def test_a_checkpoint_with_an_id_that_no_database_has_is_none(seal, last):
+    text = Checkpoint(origin=ORIGIN, seal=seal, last_event=last, hash=bytes(32), at=NOW).text
+    with pytest.raises(ValueError, match="no checkpoint"):
+        Checkpoint.parse(text)

@@ -12,6 +12,9 @@ from tests.support import records
 from tests.support.records import NOW
 
 REFUSED = {
+    "audit events cannot choose their ids": """
+        INSERT INTO audit_event (id, at, event, actor, object) OVERRIDING SYSTEM VALUE VALUES (4611686018427387904, now(), 'x', 'x', 'x')""",
+    "nor can their sequence be set": "SELECT setval('audit_event_id_seq', 4611686018427387904)",
     "audit events cannot be changed": "UPDATE audit_event SET actor = 'x'",
     "nor deleted": "DELETE FROM audit_event",
     "nor all at once": "TRUNCATE audit_event",
@@ -56,6 +59,7 @@ async def test_the_role_can_do_what_servers_do(served):
     serial = await records.certificate(served)
     assert await certificates.revoke(served, serial, reason=4, actor=SERVER, now=NOW)
     assert await seals.settled(served), "with the owner's rights: SHARE needs more than the role has"
+    assert await seals.above_drawn(served) == []
 
 
 async def test_databases_of_one_cluster_may_be_made_at_once(postgres):
@@ -89,6 +93,21 @@ async def test_grants_are_not_written_again_and_again(served, empty_database_url
     before = await served.fetchval(versions)
     assert await database.migrate(empty_database_url)
     assert await served.fetchval(versions) == before
+
+
+async def test_a_grant_of_before_is_taken_back(served, empty_database_url):
+    """Of the whole row, its id included."""
+    owner = await asyncpg.connect(empty_database_url)
+    try:
+        await owner.execute(f"GRANT INSERT ON audit_event TO {roles.NAME}")
+        chosen = REFUSED["audit events cannot choose their ids"]
+        await served.fetch(chosen.replace("4611686018427387904", "-1"))
+        assert await database.migrate(empty_database_url)
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await served.fetch(chosen)
+        await test_the_role_can_do_what_servers_do(served)
+    finally:
+        await owner.close()
 
 
 async def test_a_login_that_may_make_no_role_works_without_one(postgres):

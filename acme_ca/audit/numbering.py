@@ -1,0 +1,34 @@
+"""Whether the ids of the trail are those that the database gave out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from acme_ca.storage import seals
+from acme_ca.storage.database import Database, DatabaseUnavailable
+
+PAUSE = timedelta(seconds=10)
+"""How long an answer is good: anyone may ask, and as often as they like."""
+
+
+class Numbering:
+    def __init__(self, *, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+        self._looked: tuple[datetime, str] | None = None
+
+    async def look(self) -> str:
+        """`ok`; `odd ids` when an event, a seal or a target is above the last id that was given out; `unknown` without the
+        database.
+        """
+        now = self._clock()
+        if self._looked is None or now >= self._looked[0]:
+            self._looked = (now + PAUSE, await self._look())
+        return self._looked[1]
+
+    async def _look(self) -> str:
+        try:
+            return "odd ids" if await seals.above_drawn(self._database) else "ok"
+        except DatabaseUnavailable:
+            return "unknown"
