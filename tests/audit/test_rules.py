@@ -412,6 +412,7 @@ DAMAGED = {
     "a revocation": "UPDATE certificate SET revoked = 'infinity', reason = 0, status_changed = 'infinity' WHERE serial = '$'",
     "an order": "UPDATE orders SET expires = 'infinity', not_after = '-infinity' WHERE serial = '$'",
     "evidence": "INSERT INTO evidence (complete_since) VALUES ('infinity')",
+    "evidence since long": "INSERT INTO evidence (complete_since) VALUES ('4000-01-01 BC')",
     "events": "UPDATE audit_event SET at = 'infinity', detail = '[]'",
     "a CA certificate": "UPDATE issuer SET der = '\\x00' WHERE kind = 'intermediate'",
     "its dates": "UPDATE issuer SET not_before = '-infinity', not_after = 'infinity'",
@@ -430,11 +431,6 @@ DAMAGED = {
             ("validation", ("at",), "UPDATE validation SET {}"),
             ("audit_event", ("at",), "UPDATE audit_event SET {} WHERE object = 'certificate:$'"),
             ("issuer", ("not_before", "not_after"), "UPDATE issuer SET {}"),
-            (
-                "evidence",
-                ("complete_since",),
-                "INSERT INTO evidence VALUES (true, now()); UPDATE evidence SET {}",
-            ),
         )
         for column in columns
     },
