@@ -16,7 +16,7 @@ from acme_ca.core.crl import Scope as CrlScope
 from acme_ca.core.ids import AccountId, AuthorizationId, IssuerId, OrderId, ScopeId, Serial, serial_text
 from acme_ca.core.profiles import ProfileRef
 from acme_ca.storage import details
-from acme_ca.storage.crls import IS_EXPECTED, IS_FINISHED, is_signed_by, scope_of
+from acme_ca.storage.crls import IS_EXPECTED, is_finished, is_signed_by, scope_of
 from acme_ca.storage.database import Database, Row, from_json
 from acme_ca.storage.details import IS_PLAIN, MAY_BE_UNREADABLE
 from acme_ca.storage.issuers import COLUMNS_BUT_TIMES, TIMES, IssuerRecord, record_of
@@ -381,7 +381,7 @@ class ShardRecord:
 
 # One statement, so that a CRL, its wishes and the revocations are of the same moment.
 _SHARD = f"""
-    SELECT i.*, c.*, {IS_EXPECTED} AS is_expected, {IS_FINISHED} AS is_finished, w.wishes, l.leaves, a.cas, e.steps_back, e.published_sha256 FROM (
+    SELECT i.*, c.*, {IS_EXPECTED} AS is_expected, {is_finished("$3")} AS is_finished, w.wishes, l.leaves, a.cas, e.steps_back, e.published_sha256 FROM (
         SELECT id AS issuer_id, id, shard, kind, {unbounded("created")} AS created, der AS issuer_der, key_uri
         FROM issuer CROSS JOIN LATERAL generate_series(0, open_shard) AS s (shard)
         WHERE kind <> 'cross' AND not_after > $3 AND (id, shard) > ($1, $2) AND id = ANY ($4)
