@@ -1,7 +1,8 @@
 """Handing audit events on, to syslog and to a webhook: in their order, at least once, behind the acts' back.
 
-How far a target has come is kept in the database. A target that does not answer is left alone for a while that doubles;
-nothing waits for it, and nothing is lost.
+How far a target has come is kept in the database. A target that does not take a batch is left alone for a while that
+doubles, and then gets half as many events: they may have been more than it takes. Nothing waits for it, and nothing is
+lost.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from acme_ca.validation.record import Record
 from acme_ca.validation.resolver import Dns, Zones
 
 BATCH = 500
-"""Events at once."""
+"""Events at once, at most."""
+GROWTH = 16
+"""After a success one more, and a part of so many: a target that takes less than BATCH is seldom asked too much."""
 TIMEOUT = 10.0
 """Seconds for a batch."""
 ROUND = timedelta(seconds=20)
@@ -71,6 +74,7 @@ class Forwarding:
         self._database = database
         self._clock = clock
         self._log = log
+        self._batch = BATCH
         self._pause = timedelta(0)
         self._again: datetime | None = None
 
@@ -96,25 +100,28 @@ class Forwarding:
 
     async def _next(self, until: int) -> int:
         after = await seals.forwarded(self._database, self._target.name)
-        events = await seals.events(self._database, after=after, until=until, limit=BATCH)
+        events = await seals.events(self._database, after=after, until=until, limit=self._batch)
         if not events:
             return 0
         try:
             async with asyncio.timeout(TIMEOUT):
                 await self._target.send(events)
         except (Undelivered, OSError, Problem) as error:  # TimeoutError is an OSError
-            self._wait(str(error) or type(error).__name__)
+            self._wait(len(events), str(error) or type(error).__name__)
             return 0
         self._pause, self._again = timedelta(0), None
+        self._batch = min(self._batch + self._batch // GROWTH + 1, BATCH)
         await seals.forward_to(self._database, self._target.name, events[-1].id, now=self._clock())
         return len(events)
 
-    def _wait(self, reason: str) -> None:
+    def _wait(self, events: int, reason: str) -> None:
+        self._batch = max(events // 2, 1)
         self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
         self._again = self._clock() + self._pause
         self._log.warning(
             "audit events are not handed on",
             target=self._target.name,
+            events=events,
             reason=reason,
             pause=self._pause.total_seconds(),
         )
@@ -215,6 +222,7 @@ class Webhook:
 
     async def send(self, events: Sequence[AuditEvent]) -> None:
         url = urlsplit(self.url)
+        body = "".join(f"{chain.line(event)}\n" for event in events).encode()
         port = url.port or _PORTS[url.scheme]
         record = Record()
         network = Network(
@@ -229,16 +237,15 @@ class Webhook:
             with await network.dial(url.hostname or "", port, called=url.hostname or "") as connection:
                 if url.scheme == "https":
                     await connection.start_tls(self.tls(), server_name=url.hostname or "")
-                status = await self._post(connection, events)
+                status = await self._post(connection, body)
         finally:
             network.close()
         if status not in _DELIVERED:
-            raise Undelivered(f"it answered {status}")
+            raise Undelivered(f"it answered {status} to {len(body)} bytes")
 
-    async def _post(self, connection: Connection, events: Sequence[AuditEvent]) -> int:
+    async def _post(self, connection: Connection, body: bytes) -> int:
         """The status of the answer, whose body is not read."""
         url = urlsplit(self.url)
-        body = "".join(f"{chain.line(event)}\n" for event in events).encode()
         headers = [
             ("Host", url.netloc.rpartition("@")[2]),
             ("User-Agent", f"acme-ca/{__version__}"),

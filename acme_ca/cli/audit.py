@@ -276,10 +276,13 @@ def export(
 ) -> None:
     """Write events as JSON lines, the oldest first: as they are sealed, with the number of their seal."""
     query = _query(since, until, object=object_, actor=actor, source=source, event=event)
-    after = None
-    while lines := api.get("/audit/export", after=after, limit=LINES_AT_ONCE, **query):
+    after, path = None, "/audit/export"
+    while lines := api.get(path, after=after, limit=LINES_AT_ONCE, **query):
+        last = json.loads(lines.splitlines()[-1])["id"]
+        if after is not None and last <= after:
+            raise api.goes_round(path)
         sys.stdout.buffer.write(lines)
-        after = json.loads(lines.splitlines()[-1])["id"]
+        after = last
     sys.stdout.buffer.flush()
 
 

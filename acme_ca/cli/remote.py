@@ -93,7 +93,7 @@ class Waiting(Exception):  # noqa: N818  what the act does
 
 
 class Api:
-    """The admin API as commands use it: paths below /api/v1, JSON both ways. Raises Refused."""
+    """The admin API as commands use it: paths below /api/v1, JSON both ways. Raises Refused, ConfigurationError."""
 
     def __init__(
         self, runner: asyncio.Runner, session: aiohttp.ClientSession, base: str, *, as_json: bool
@@ -126,9 +126,15 @@ class Api:
             page = self.get(path, limit=limit, cursor=cursor, **query)
             yield from page["items"]
             left = None if left is None else left - len(page["items"])
-            cursor = page["next"]
-            if cursor is None:
+            if page["next"] is None:
                 return
+            if page["next"] == cursor:
+                raise self.goes_round(path)
+            cursor = page["next"]
+
+    def goes_round(self, path: str) -> ConfigurationError:
+        """For who is given the same page again and again."""
+        return ConfigurationError(f"The server at {self._base} cannot be asked: {path} comes to no end.")
 
     def _ask(
         self,

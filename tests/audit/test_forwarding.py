@@ -31,15 +31,19 @@ from tests.support.pki import Holder
 __all__ = ["trail"]
 
 SECRET = b"0123456789abcdef"
+REFUSED = b"HTTP/1.1 413 Content Too Large\r\nContent-Length: 0\r\n\r\n"
 EVENT = AuditEvent(
     id=7, at=NOW, event="thing.done", actor="operator:alice", source="", object="thing:1", detail='{"a": "ä"}'
 )
 
 
 class Receiver:
-    """An HTTP server that takes events, or does not. `answers`: heads of the next answers; then 204."""
+    """An HTTP server that takes events, or does not. `answers`: heads of the next answers; then 204, or 413 for more than
+    `limit` bytes, which are not among its requests.
+    """
 
     def __init__(self) -> None:
+        self.limit = 2**62
         self.requests: list[tuple[dict[str, str], bytes]] = []
         self.answers: list[bytes] = []
         self.asked: list[str] = []
@@ -61,7 +65,10 @@ class Receiver:
         lengths = {name.lower(): value for name, value in headers.items()}
         body = await reader.readexactly(int(lengths["content-length"]))
         answer = self.answers.pop(0) if self.answers else b"HTTP/1.1 204 No Content\r\n\r\n"
-        self.requests.append((lengths, body))
+        if len(body) > self.limit:
+            answer = REFUSED
+        else:
+            self.requests.append((lengths, body))
         writer.write(answer)
         writer.close()
 
@@ -91,7 +98,10 @@ class Log(structlog.testing.CapturingLogger):
 
 def forward(trail, target, log=None):
     return Forwarding(
-        target, database=trail.database, clock=trail.clock, log=structlog.wrap_logger(log or Log())
+        target,
+        database=trail.database,
+        clock=trail.clock,
+        log=structlog.wrap_logger(log or Log(), processors=[]),
     )
 
 
@@ -151,8 +161,9 @@ async def test_what_was_not_taken_is_sent_again_after_a_while(trail, answer):
         assert await room.forward() == 0, "which doubles"
         assert len(receiver.asked) == 2
         trail.clock.now += timedelta(seconds=6)
+        del receiver.requests[:]
         assert await room.forward() == len(await all_ids(trail))
-        assert len(receiver.asked) == 3
+        assert receiver.ids == await all_ids(trail)
 
 
 async def test_the_pause_has_an_end(trail):
@@ -163,6 +174,68 @@ async def test_the_pause_has_an_end(trail):
         await room.forward()
         trail.clock.now += forwarding.LONGEST_PAUSE
     assert len(log.calls) == 12
+
+
+async def patiently(trail, room, rounds):
+    """What was handed on, all pauses waited for."""
+    sent = 0
+    for _ in range(rounds):
+        sent += await room.forward()
+        trail.clock.now += forwarding.LONGEST_PAUSE
+    return sent
+
+
+async def test_a_receiver_that_takes_only_so_much_at_once_gets_all(trail):
+    """A batch that was too large was sent again and again, and the trail stood still (nginx takes 1 MiB)."""
+    await trail.act(300, object_="x" * 5000)
+    log = Log()
+    async with Receiver.running() as receiver:
+        receiver.limit = 1024 * 1024
+        room = forward(trail, webhook(receiver.port), log)
+        sent = await patiently(trail, room, 8)
+        assert receiver.ids == await all_ids(trail)
+        assert sent == len(receiver.ids)
+    first, *_ = log.calls
+    assert first.kwargs["events"] == sent, "all that there was"
+    assert re.fullmatch(r"it answered 413 to 1[0-9]{6} bytes", first.kwargs["reason"])
+    assert len(log.calls) < 4
+
+
+async def test_a_receiver_that_takes_one_at_once_gets_all(trail):
+    await trail.act(40, object_="x" * 5000)
+    async with Receiver.running() as receiver:
+        receiver.limit = 6000
+        await patiently(trail, forward(trail, webhook(receiver.port)), 80)
+        assert receiver.ids == await all_ids(trail)
+
+
+async def test_what_is_too_large_alone_waits_and_is_named(trail):
+    """Nothing is passed over."""
+    await trail.act(1, object_="x" * 50_000)
+    before = (await all_ids(trail))[:-1]
+    log = Log()
+    async with Receiver.running() as receiver:
+        receiver.limit = 10_000
+        room = forward(trail, webhook(receiver.port), log)
+        await patiently(trail, room, 12)
+        assert receiver.ids == before
+        assert log.calls[-1].kwargs["events"] == 1
+        receiver.limit = 100_000
+        assert await patiently(trail, room, 1) == 1
+    assert re.fullmatch(r"it answered 413 to 50[0-9]{3} bytes", log.calls[-1].kwargs["reason"])
+
+
+async def test_after_a_failure_batches_grow_again(trail, monkeypatch):
+    monkeypatch.setattr(forwarding, "BATCH", 20)
+    await trail.act(200)
+    async with Receiver.running() as receiver:
+        receiver.answers = [FAILURES["an error"]] * 8
+        await patiently(trail, forward(trail, webhook(receiver.port)), 9)
+        sizes = [body.count(b"\n") for _, body in receiver.requests]
+    assert sizes[:8] == [20, 10, 5, 2, 1, 1, 1, 1]
+    assert sizes[8:14] == [1, 2, 3, 4, 5, 6]
+    assert max(sizes[8:]) == 20
+    assert sizes[8:-1] == sorted(sizes[8:-1])
 
 
 async def test_lesson_15_a_webhook_is_no_way_inside(trail):

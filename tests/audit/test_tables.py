@@ -19,14 +19,7 @@ SPOILED_CODES = {
     *SIGNED_OTHERWISE,
     *RESTS_ON,
     *("certificate.unreadable", "certificate.signature", "certificate.missing", "key.compromised"),
-    *(
-        "audit.certificate",
-        "audit.unreadable",
-        "issuer.unreadable",
-        "profile.changed",
-        "profile.unreadable",
-        "evidence.time",
-    ),
+    *("audit.certificate", "issuer.unreadable", "profile.changed", "profile.unreadable", "evidence.time"),
     *("issuer.unjudged", "crl.unjudged"),
     *("scope.names", "scope.time"),
 }
