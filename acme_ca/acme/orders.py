@@ -412,8 +412,9 @@ class Orders:
 
     async def resume(self) -> int:
         """Sign and store what a crash left recorded and unsigned. Returns how many orders it took up."""
-        before = self._clock() - SWEEP_AFTER - timedelta(seconds=self._rules.delay_issuance)
-        left = await orders.unsigned(self._database, before=before, limit=SWEEP_BATCH)
+        now = self._clock()
+        before = now - SWEEP_AFTER - timedelta(seconds=self._rules.delay_issuance)
+        left = await orders.unsigned(self._database, before=before, limit=SWEEP_BATCH, now=now)
         for order, recorded in left:
             self._log.warning("issuance resumed", order=order, serial=recorded.serial)
             with contextlib.suppress(Problem):  # given back

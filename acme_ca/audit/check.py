@@ -104,11 +104,12 @@ async def _orders(database: Database, scope: Scope, position: Position, done: st
 
 
 async def _events(database: Database, scope: Scope, position: Position, done: int) -> Step:
-    """Whether each certificate that the audit tells of is there. Events name no issuer: a check of one leaves them out."""
+    """Whether each certificate that the audit tells of is there, and each event can be read. Events name no issuer: a check of one leaves them out."""
     if scope.issuer is not None:
         return Step(Findings(), replace(position, issuer=""))
     last, lost = await audit.issued_without_row(database, scope, after=done)
-    findings = Findings(found=list(map(_lost, lost)))
+    unreadable = await audit.unreadable_events(database, after=done, until=last)
+    findings = Findings(found=[*map(_lost, lost), *(_unreadable(*event) for event in unreadable)])
     return Step(findings, replace(position, issuer="") if last is None else replace(position, event=last))
 
 
@@ -129,6 +130,11 @@ def _lost(object_: str) -> Finding:
     return Finding(
         Severity.ERROR, "audit.certificate", object_, "the audit says that it was issued, and it is not there"
     )
+
+
+def _unreadable(id_: int, object_: str) -> Finding:
+    says = f"the audit event {id_} has a time that no calendar has, or a detail that cannot be read"
+    return Finding(Severity.ERROR, "audit.unreadable", object_, says)
 
 
 def _uncertified(order: str) -> Finding:

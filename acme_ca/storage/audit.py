@@ -4,7 +4,7 @@ with what it has to list.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,10 +15,12 @@ from acme_ca.core.crl import Entry
 from acme_ca.core.crl import Scope as CrlScope
 from acme_ca.core.ids import AccountId, AuthorizationId, IssuerId, OrderId, ScopeId, Serial, serial_text
 from acme_ca.core.profiles import ProfileRef
-from acme_ca.storage.crls import IS_EXPECTED, IS_FINISHED, is_signed_by, scope_of
+from acme_ca.storage import details
+from acme_ca.storage.crls import IS_EXPECTED, is_finished, is_signed_by, scope_of
 from acme_ca.storage.database import Database, Row, from_json
-from acme_ca.storage.issuers import COLUMNS, IssuerRecord, record_of
-from acme_ca.storage.times import known, within
+from acme_ca.storage.details import IS_PLAIN, MAY_BE_UNREADABLE
+from acme_ca.storage.issuers import COLUMNS_BUT_TIMES, TIMES, IssuerRecord, record_of
+from acme_ca.storage.times import known, unbounded, within
 
 CERTIFICATE_BATCH = 500
 ORDER_BATCH = 20_000
@@ -92,7 +94,7 @@ class OrderRecord:
 
 @dataclass(frozen=True, slots=True)
 class EventRecord:
-    """`detail`: nothing where it is no JSON object."""
+    """`detail`: nothing where it is no JSON object that can be read."""
 
     event: str
     at: datetime
@@ -139,44 +141,48 @@ class CertificateRecord:
 # the index of the audit events' objects is not.
 _CERTIFICATES = f"""
     SELECT c.*, o.*, z.authorizations, e.events, a.account_key_since, k.compromised_since, b.blocked_since FROM (
-        SELECT serial, issuer_id, account_id, order_id, requested_by, profile, profile_version, identifiers, spki_sha256, not_before,
-               not_after, shard, recorded, der, revoked, reason, invalid_since
+        SELECT serial, issuer_id, account_id, order_id, requested_by, profile, profile_version, identifiers, spki_sha256,
+               {unbounded("not_before")} AS not_before, {unbounded("not_after")} AS not_after, shard, recorded, der,
+               {unbounded("revoked")} AS revoked, reason, {unbounded("invalid_since")} AS invalid_since
         FROM certificate
         WHERE (recorded, serial) > ($1, $2) AND recorded < $3 AND ($4::text IS NULL OR issuer_id = $4)
         ORDER BY recorded, serial LIMIT {CERTIFICATE_BATCH}
     ) c
     LEFT JOIN LATERAL (
         SELECT account_id AS order_account, status AS order_status, identifiers AS order_identifiers, authzs,
-               created AS order_created, expires AS order_expires, not_before AS wished_not_before,
-               not_after AS wished_not_after, profile AS order_profile, profile_version AS order_profile_version,
+               {unbounded("created")} AS order_created, {unbounded("expires")} AS order_expires,
+               {unbounded("not_before")} AS wished_not_before, {unbounded("not_after")} AS wished_not_after,
+               profile AS order_profile, profile_version AS order_profile_version,
                issuer_id AS order_issuer, serial AS order_serial
         FROM orders WHERE id = c.order_id OFFSET 0
     ) o ON true
     LEFT JOIN LATERAL (
-        SELECT array_agg(ROW(id, account_id, identifier, status, challenge, validated, expires, (
-                   SELECT array_agg(ROW(v.account_id, v.identifier, v.challenge, v.at) ORDER BY v.id)
+        SELECT array_agg(ROW(id, account_id, identifier, status, challenge, {unbounded("validated")}, {unbounded("expires")}, (
+                   SELECT array_agg(ROW(v.account_id, v.identifier, v.challenge, {unbounded("v.at")}) ORDER BY v.id)
                    FROM validation v WHERE v.authz_id = authz.id AND v.error IS NULL), (
-                   SELECT ROW(p.id, p.rule, p.reason, p.approved_by, p.created, p.expires, p.revoked,
-                              p.account_id = authz.account_id OR p.eab_key_id = holder.eab_key_id)
+                   SELECT ROW(p.id, p.rule, p.reason, p.approved_by, {unbounded("p.created")}, {unbounded("p.expires")},
+                              {unbounded("p.revoked")}, p.account_id = authz.account_id OR p.eab_key_id = holder.eab_key_id)
                    FROM approved_scope p, account holder WHERE p.id = authz.scope_id AND holder.id = authz.account_id
                    ))) AS authorizations
         FROM authz WHERE id = ANY (o.authzs)
     ) z ON true
     LEFT JOIN LATERAL (
-        SELECT array_agg(ROW(event, at, actor, detail) ORDER BY id) AS events FROM audit_event
+        SELECT array_agg(ROW(event, {unbounded("at")}, actor, detail) ORDER BY id) AS events FROM audit_event
         WHERE object = ('certificate:' || c.serial) COLLATE "default"
     ) e ON true
     LEFT JOIN LATERAL (
-        SELECT coalesce((SELECT max(at) FROM audit_event WHERE event = 'account.key-changed'
-                           AND object = ('account:' || holder.id) COLLATE "default"), created) AS account_key_since
-        FROM account holder WHERE spki_sha256 = c.spki_sha256 OFFSET 0
+        SELECT {unbounded("since")} AS account_key_since FROM (
+            SELECT coalesce((SELECT max(at) FROM audit_event WHERE event = 'account.key-changed'
+                               AND object = ('account:' || holder.id) COLLATE "default"), created) AS since
+            FROM account holder WHERE spki_sha256 = c.spki_sha256 OFFSET 0
+        ) h
     ) a ON true
     LEFT JOIN LATERAL (
-        SELECT min(status_changed) AS compromised_since FROM certificate
+        SELECT {unbounded("min(status_changed)")} AS compromised_since FROM certificate
         WHERE spki_sha256 = c.spki_sha256 AND reason = 1 AND serial <> c.serial
     ) k ON true
     LEFT JOIN LATERAL (
-        SELECT created AS blocked_since FROM blocked_key WHERE spki_sha256 = c.spki_sha256 OFFSET 0
+        SELECT {unbounded("created")} AS blocked_since FROM blocked_key WHERE spki_sha256 = c.spki_sha256 OFFSET 0
     ) b ON true
     ORDER BY c.recorded, c.serial"""
 
@@ -211,7 +217,9 @@ async def recorded_out_of_time(database: Database, *, after: datetime) -> list[S
 
 async def complete_since(database: Database) -> datetime | None:
     """Since when no evidence was deleted; None: none ever was."""
-    since: datetime | None = await database.fetchval("SELECT complete_since FROM evidence")
+    since: datetime | None = await database.fetchval(
+        f"SELECT {unbounded('complete_since')} AS since FROM evidence"
+    )
     return since
 
 
@@ -256,15 +264,35 @@ async def issued_without_row(database: Database, scope: Scope, *, after: int) ->
     return row["last"], list(row["lost"])
 
 
+async def unreadable_events(database: Database, *, after: int, until: int | None) -> list[tuple[int, str]]:
+    """Audit events, by id and object, whose time no calendar has, or whose detail is nothing that can be read: of those
+    behind `after`, up to `until` (None: to the last).
+    """
+    rows = await database.fetch(
+        f"""SELECT id, object, {known("at")} IS NULL AS is_odd, detail::text AS detail FROM audit_event
+            WHERE id > $1 AND ($2::bigint IS NULL OR id <= $2) AND ({known("at")} IS NULL OR {MAY_BE_UNREADABLE})
+            ORDER BY id""",
+        after,
+        until,
+    )
+    return [
+        (row["id"], row["object"]) for row in rows if row["is_odd"] or not details.is_readable(row["detail"])
+    ]
+
+
 # ---------------------------------------------------------------- CA certificates and profiles
+
+
+_ISSUER_TIMES = ", ".join(f"{unbounded(time)} AS {time}" for time in TIMES)
 
 
 async def issuers(database: Database) -> list[tuple[IssuerRecord, tuple[EventRecord, ...]]]:
     """With their audit events, in their order."""
     rows = await database.fetch(
-        f"""SELECT {COLUMNS}, (SELECT array_agg(ROW(event, at, actor, detail) ORDER BY e.id) FROM audit_event e
-                               WHERE object = ('issuer:' || issuer.id) COLLATE "default") AS events
-            FROM issuer ORDER BY created, id"""
+        f"""SELECT {COLUMNS_BUT_TIMES}, {_ISSUER_TIMES},
+                   (SELECT array_agg(ROW(event, {unbounded("at")}, actor, detail) ORDER BY e.id) FROM audit_event e
+                    WHERE object = ('issuer:' || issuer.id) COLLATE "default") AS events
+            FROM issuer ORDER BY issuer.created, id"""
     )
     return [
         (record_of({name: value for name, value in row.items() if name != "events"}), _events_of(row))
@@ -285,9 +313,8 @@ class StoredProfile:
 async def profiles(database: Database) -> list[StoredProfile]:
     rows = await database.fetch(
         """SELECT name, version, body, encode(sha256(convert_to(body::text, 'UTF8')), 'hex') AS sha256, array(
-               SELECT detail ->> 'sha256' FROM audit_event
-               WHERE object = ('profile:' || name) COLLATE "default" AND event = 'profile.saved'
-                 AND detail ->> 'version' = version::text ORDER BY id) AS told
+               SELECT detail::text FROM audit_event
+               WHERE object = ('profile:' || name) COLLATE "default" AND event = 'profile.saved' ORDER BY id) AS told
            FROM profile ORDER BY name, version"""
     )
     return [
@@ -295,10 +322,16 @@ async def profiles(database: Database) -> list[StoredProfile]:
             ref=ProfileRef.model_construct(name=row["name"], version=row["version"]),
             body=from_json(row["body"]),
             sha256=row["sha256"],
-            told=tuple(row["told"]),
+            told=tuple(_saved(row["told"], row["version"])),
         )
         for row in rows
     ]
+
+
+def _saved(told: Iterable[str], version: int) -> Iterator[str | None]:
+    for detail in map(details.members, told):
+        if detail.get("version") == version:
+            yield str(detail["sha256"]) if "sha256" in detail else None
 
 
 # ---------------------------------------------------------------- CRLs
@@ -348,14 +381,15 @@ class ShardRecord:
 
 # One statement, so that a CRL, its wishes and the revocations are of the same moment.
 _SHARD = f"""
-    SELECT i.*, c.*, {IS_EXPECTED} AS is_expected, {IS_FINISHED} AS is_finished, w.wishes, l.leaves, a.cas, e.steps_back, e.published_sha256 FROM (
-        SELECT id AS issuer_id, id, shard, kind, created, der AS issuer_der, key_uri
+    SELECT i.*, c.*, {IS_EXPECTED} AS is_expected, {is_finished("$3")} AS is_finished, w.wishes, l.leaves, a.cas, e.steps_back, e.published_sha256 FROM (
+        SELECT id AS issuer_id, id, shard, kind, {unbounded("created")} AS created, der AS issuer_der, key_uri
         FROM issuer CROSS JOIN LATERAL generate_series(0, open_shard) AS s (shard)
         WHERE kind <> 'cross' AND not_after > $3 AND (id, shard) > ($1, $2) AND id = ANY ($4)
         ORDER BY id, shard LIMIT 1
     ) i
     LEFT JOIN LATERAL (
-        SELECT number, this_update, next_update, entries, der, delta, urls, base_number, base, lists_after, ends FROM crl
+        SELECT number, {unbounded("this_update")} AS this_update, {unbounded("next_update")} AS next_update, entries, der, delta,
+               urls, base_number, base, {unbounded("lists_after")} AS lists_after, {unbounded("ends")} AS ends FROM crl
         WHERE issuer_id = i.issuer_id AND shard = i.shard
     ) c ON true
     LEFT JOIN LATERAL (
@@ -376,7 +410,9 @@ _SHARD = f"""
                (array_agg(sha256 ORDER BY id DESC))[1] AS published_sha256
         FROM (
             SELECT id, detail ->> 'sha256' AS sha256, number, lag(number) OVER (ORDER BY id) AS before
-            FROM audit_event, LATERAL (
+            FROM (
+                SELECT id, object, CASE WHEN {IS_PLAIN} THEN detail END AS detail FROM audit_event
+            ) event, LATERAL (
                 SELECT CASE WHEN detail ->> 'number' ~ '^[0-9]{{1,18}}$' THEN (detail ->> 'number')::bigint END AS number
             ) read
             WHERE object = ('crl:' || i.issuer_id || '/' || i.shard) COLLATE "default"
@@ -499,8 +535,7 @@ def _events_of(row: Row) -> tuple[EventRecord, ...]:
 
 def _event_of(columns: tuple[Any, ...]) -> EventRecord:
     event, at, actor, detail = columns
-    read = from_json(detail)
-    return EventRecord(event, at, actor, read if isinstance(read, dict) else {})
+    return EventRecord(event, at, actor, details.members(detail))
 
 
 def _authorization_of(columns: tuple[Any, ...]) -> AuthorizationRecord:

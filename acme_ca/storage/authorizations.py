@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from acme_ca.core.challenges import Attempt, ChallengeType, Outcome
+from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import AccountId, AuthorizationId
 from acme_ca.core.limits import Charge
@@ -263,11 +264,13 @@ class OpenAttempt:
 async def take_over_attempts(
     database: Database, *, due: datetime, limit: int, now: datetime
 ) -> list[OpenAttempt]:
-    """Attempts of living accounts that nobody finished in time; they are this caller's until `due`."""
+    """Attempts of living accounts that nobody finished in time; they are this caller's until `due`. One that would be
+    somebody's for longer than that is of a clock that was ahead.
+    """
     rows = await database.fetch(
         """WITH mine AS (
                SELECT z.id, a.thumbprint FROM authz z JOIN account a ON a.id = z.account_id AND a.status = 'valid' AND a.frozen IS NULL
-               WHERE z.attempt_due <= $1 AND z.expires > $1
+               WHERE (z.attempt_due <= $1 OR z.attempt_due > $4) AND z.expires > $1
                ORDER BY z.attempt_due LIMIT $3 FOR UPDATE OF z SKIP LOCKED
            )
            UPDATE authz z SET attempt_due = $2 FROM mine WHERE z.id = mine.id
@@ -275,6 +278,7 @@ async def take_over_attempts(
         now,
         due,
         limit,
+        due + CLOCKS_APART,
     )
     return [
         OpenAttempt(

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from cryptography import x509
 
 from acme_ca.core.actors import Actor
+from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.crl import Base, Entry, Newest, Scope
 from acme_ca.core.ids import IssuerId, Serial, serial_text
 from acme_ca.core.issuers import IssuerKind
@@ -84,8 +85,11 @@ def is_signed_by(issuer: str) -> str:
     return f"parent_id IN (SELECT p.id FROM issuer p JOIN issuer s USING (spki_sha256) WHERE s.id = {issuer})"
 
 
-# All of it has expired, and was listed once more since.
-IS_FINISHED = "coalesce(c.this_update > c.ends, false)"
+def is_finished(now: str) -> str:
+    """Of a shard, in SQL: all of it has expired, and was listed once more since. What a clock that was ahead has listed was
+    not: `now` is SQL, too.
+    """
+    return f"coalesce(c.this_update > c.ends AND c.this_update <= {now}, false)"
 
 
 async def wish(database: Database, *, issuer: IssuerId | None, shard: int | None, now: datetime) -> int:
@@ -119,7 +123,7 @@ async def due(
             FROM {_SHARDS}
             LEFT JOIN (SELECT issuer_id, shard, array_agg(id) AS ids FROM crl_due GROUP BY issuer_id, shard) w
                 ON w.issuer_id = i.id AND w.shard = s.shard
-            WHERE i.kind <> 'cross' AND i.not_after > $1 AND NOT {IS_FINISHED}
+            WHERE i.kind <> 'cross' AND i.not_after > $1 AND NOT {is_finished("$1")}
               AND (w.ids IS NOT NULL OR c.this_update <= CASE WHEN i.kind = 'root' THEN $3 ELSE $2::timestamptz END
                    OR c.this_update > $1
                    OR (c.number IS NULL AND (i.key_uri IS NOT NULL OR {_IS_NAMED}))
@@ -316,16 +320,16 @@ async def count(database: Database, *, settled: datetime, now: datetime) -> dict
     """How many certificates the open shards of issuers in use have taken in.
 
     Those recorded until `settled` are counted once; the few since then each time. `settled` is so long ago that no
-    replica's clock is as far behind.
+    replica's clock is as far behind. What was counted by a clock that was ahead is counted anew.
     """
     rows = await database.fetch(
         """WITH open AS (
                SELECT c.issuer_id, c.shard FROM issuer i JOIN crl c ON c.issuer_id = i.id AND c.shard = i.open_shard
-               WHERE i.kind = 'intermediate' AND i.state = 'active' AND i.not_after > $2 AND c.counted <= $1
+               WHERE i.kind = 'intermediate' AND i.state = 'active' AND i.not_after > $2 AND (c.counted <= $1 OR c.counted > $3)
            ), counted AS (
-               UPDATE crl SET counted = $1, taken = taken + (
+               UPDATE crl SET counted = $1, taken = CASE WHEN crl.counted > $3 THEN 0 ELSE taken END + (
                    SELECT count(*) FROM certificate d WHERE d.issuer_id = crl.issuer_id AND d.shard = crl.shard
-                      AND d.recorded > crl.counted AND d.recorded <= $1)
+                      AND d.recorded > CASE WHEN crl.counted > $3 THEN '-infinity' ELSE crl.counted END AND d.recorded <= $1)
                FROM open WHERE crl.issuer_id = open.issuer_id AND crl.shard = open.shard
                RETURNING crl.issuer_id, crl.shard, crl.taken
            )
@@ -335,6 +339,7 @@ async def count(database: Database, *, settled: datetime, now: datetime) -> dict
            FROM counted""",
         settled,
         now,
+        now + CLOCKS_APART,
     )
     return {Shard(row["issuer_id"], row["shard"]): row["taken"] for row in rows}
 
@@ -363,11 +368,13 @@ async def open_next(database: Database, shard: Shard, *, taken: int, actor: Acto
 async def find_ends(database: Database, *, settled: timedelta, now: datetime) -> int:
     """Note of shards that were closed `settled` ago when their last certificate ends: by then all that were issued for
     them are recorded. Returns of how many.
+
+    By whatever clock they were: looked for from the end that comes last, where those of a closed shard are.
     """
     return await database.execute(
         """UPDATE crl SET ends = coalesce((
-               SELECT max(d.not_after) FROM certificate d WHERE d.issuer_id = crl.issuer_id AND d.shard = crl.shard
-                  AND d.recorded > crl.opened - interval '1 hour' AND d.recorded <= crl.closed + $1), closed)
+               SELECT d.not_after FROM certificate d WHERE d.issuer_id = crl.issuer_id AND d.shard = crl.shard
+               ORDER BY d.not_after DESC LIMIT 1), closed)
            WHERE closed <= $2::timestamptz - $1::interval AND ends IS NULL""",
         settled,
         now,
@@ -379,7 +386,7 @@ async def forget_wishes(database: Database, now: datetime) -> int:
     return await database.execute(
         f"""DELETE FROM crl_due d USING issuer i
             WHERE i.id = d.issuer_id AND (i.not_after <= $1 OR EXISTS (
-                SELECT FROM crl c WHERE c.issuer_id = d.issuer_id AND c.shard = d.shard AND {IS_FINISHED}))""",
+                SELECT FROM crl c WHERE c.issuer_id = d.issuer_id AND c.shard = d.shard AND {is_finished("$1")}))""",
         now,
     )
 
@@ -421,7 +428,7 @@ async def states(
         f"""SELECT i.id, i.kind, i.created, s.shard, c.number, c.this_update, c.next_update, c.entries, octet_length(c.der) AS size,
                    octet_length(c.delta) AS delta_size, c.taken,
                    coalesce(w.due, 0) AS due,
-                   CASE WHEN c.number IS NULL THEN 'missing' WHEN {IS_FINISHED} THEN 'finished'
+                   CASE WHEN c.number IS NULL THEN 'missing' WHEN {is_finished("$1")} THEN 'finished'
                         WHEN c.next_update <= $1 THEN 'over'
                         WHEN i.kind <> 'root' AND c.this_update <= $2 THEN 'late'
                         WHEN i.kind = 'root' AND c.next_update <= $3 AND c.next_update < i.not_after THEN 'late'

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from acme_ca.core.ids import IssuerId
-from acme_ca.storage.crls import IS_FINISHED
+from acme_ca.storage.crls import is_finished
 from acme_ca.storage.database import Database
 from acme_ca.storage.limits import refusals_by_kind
 
@@ -86,9 +86,9 @@ async def figures(database: Database, *, now: datetime, stale: datetime) -> Figu
 async def _crls(database: Database, now: datetime) -> tuple[CrlFigures, ...]:
     rows = await database.fetch(
         f"""SELECT c.issuer_id AS issuer, count(*) AS crls, sum(c.entries) AS entries,
-                  min(c.this_update) FILTER (WHERE NOT {IS_FINISHED}) AS oldest,
-                  max(c.this_update) FILTER (WHERE NOT {IS_FINISHED}) AS newest,
-                  min(c.next_update) FILTER (WHERE NOT {IS_FINISHED}) AS first_end
+                  min(c.this_update) FILTER (WHERE NOT {is_finished("$1")}) AS oldest,
+                  max(c.this_update) FILTER (WHERE NOT {is_finished("$1")}) AS newest,
+                  min(c.next_update) FILTER (WHERE NOT {is_finished("$1")}) AS first_end
            FROM crl c JOIN issuer i ON i.id = c.issuer_id AND i.not_after > $1 GROUP BY c.issuer_id ORDER BY 1""",
         now,
     )
@@ -100,7 +100,7 @@ async def ending_crls(database: Database, now: datetime) -> list[CrlEnd]:
     rows = await database.fetch(
         f"""SELECT c.issuer_id AS issuer, c.shard, c.next_update
            FROM crl c JOIN issuer i ON i.id = c.issuer_id AND i.not_after > $1 AND c.next_update < i.not_after
-           WHERE c.next_update - $1 <= (c.next_update - c.this_update) / 4 AND NOT {IS_FINISHED}
+           WHERE c.next_update - $1 <= (c.next_update - c.this_update) / 4 AND NOT {is_finished("$1")}
            ORDER BY 1, 2""",
         now,
     )

@@ -14,10 +14,11 @@ from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import ISSUER_TRANSITIONS, IssuerState
 from acme_ca.storage.database import Database, to_json
+from acme_ca.storage.times import within
 
-COLUMNS = """
-    id, der, kind, parent_id, spki_sha256, key_uri, state, open_shard, not_before, not_after, created, activated, retired,
-    revoked, reason"""
+TIMES = ("not_before", "not_after", "created", "activated", "retired", "revoked")
+COLUMNS_BUT_TIMES = "id, der, kind, parent_id, spki_sha256, key_uri, state, open_shard, reason"
+COLUMNS = f"{COLUMNS_BUT_TIMES}, {', '.join(f'{within(time)} AS {time}' for time in TIMES)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

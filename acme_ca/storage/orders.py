@@ -9,6 +9,7 @@ from enum import Enum, auto
 from typing import Any
 
 from acme_ca.core.certificates import LintedCertificate, RecordedCertificate
+from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.identifiers import Identifier, search_words
 from acme_ca.core.ids import AccountId, IssuerId, OrderId, Serial
 from acme_ca.core.limits import Charge
@@ -341,14 +342,18 @@ async def move(database: Database, order: Order, issuer: IssuerId, *, now: datet
 
 
 async def unsigned(
-    database: Database, *, before: datetime, limit: int
+    database: Database, *, before: datetime, limit: int, now: datetime
 ) -> list[tuple[OrderId, RecordedCertificate]]:
-    """Orders that a crash left `processing` since before `before`, with what was recorded for them."""
+    """Orders that a crash left `processing` since before `before`, with what was recorded for them; also by a clock that was
+    far ahead.
+    """
     rows = await database.fetch(
         """SELECT o.id, c.serial, c.issuer_id, c.tbs FROM orders o JOIN certificate c ON c.serial = o.serial
-           WHERE o.status = 'processing' AND c.recorded < $1 AND c.tbs IS NOT NULL ORDER BY o.created LIMIT $2""",
+           WHERE o.status = 'processing' AND (c.recorded < $1 OR c.recorded > $3) AND c.tbs IS NOT NULL
+           ORDER BY o.created LIMIT $2""",
         before,
         limit,
+        now + CLOCKS_APART,
     )
     return [
         (row["id"], RecordedCertificate(serial=row["serial"], issuer=row["issuer_id"], tbs=row["tbs"]))

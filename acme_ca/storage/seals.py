@@ -9,7 +9,8 @@ from typing import Any
 
 import asyncpg
 
-from acme_ca.storage.database import Database, Row, from_json
+from acme_ca.storage import details
+from acme_ca.storage.database import Database, Row
 from acme_ca.storage.times import within
 
 EVENT_BATCH = 5_000
@@ -242,8 +243,7 @@ async def revoked_issuers(database: Database) -> dict[bytes, list[Revoked]]:
 
 def _told(event: Row) -> Revoked:
     """Whatever was made of its detail: a changed event is told of elsewhere."""
-    detail = from_json(event["detail"])
-    detail = detail if isinstance(detail, dict) else {}
+    detail = details.members(event["detail"])
     reason, since = detail.get("reason"), detail.get("invalid_since")
     return Revoked(
         at=event["at"], reason=reason if isinstance(reason, int) else 0, invalid_since=_time(since)

@@ -12,3 +12,11 @@ def within(column: str, *, since: str = "1970-01-01") -> str:
     """In SQL: its time, or the nearest from which a day can still be taken, or added to it; NULL stays NULL."""
     last = "9999-12-30"
     return f"CASE WHEN {column} < '{since}' THEN '{since}' WHEN {column} > '{last}' THEN '{last}' ELSE {column} END"
+
+
+def unbounded(column: str) -> str:
+    """In SQL, for those who judge it: its time, and an infinity where no `datetime` has it. That comes without a time zone
+    and cannot be compared with any time, so no rule passes it.
+    """
+    return f"""CASE WHEN {column} <= '0001-01-01' THEN '-infinity' WHEN {column} >= '9999-12-31 23:59:59.999999' THEN 'infinity'
+               ELSE {column} END"""

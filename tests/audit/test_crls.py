@@ -129,6 +129,13 @@ DAMAGED = {
     "no address": "UPDATE crl SET urls = '{NULL}'",
     "a base": "UPDATE crl SET base = '\\x01'",
     "a time": "UPDATE crl SET next_update = 'infinity'",
+    **{
+        f"{time} as {column}": f"UPDATE crl SET {column} = '{time}'"
+        for time in ("4000-01-01 BC", "294000-01-01", "-infinity")
+        for column in ("this_update", "next_update")
+    },
+    "the newest in an event": r"""UPDATE audit_event SET detail = '{"sha256": "\u0000"}' WHERE object LIKE 'crl:%'""",
+    "half a character": r"""UPDATE audit_event SET detail = '{"sha256": "\ud800"}' WHERE object LIKE 'crl:%'""",
     "a number": "UPDATE crl SET number = 9223372036854775807",
     "bytes": "UPDATE crl SET der = '', delta = '\\x3000'",
     "an event": "UPDATE audit_event SET detail = '[]' WHERE object LIKE 'crl:%'",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -411,9 +412,28 @@ DAMAGED = {
     "a revocation": "UPDATE certificate SET revoked = 'infinity', reason = 0, status_changed = 'infinity' WHERE serial = '$'",
     "an order": "UPDATE orders SET expires = 'infinity', not_after = '-infinity' WHERE serial = '$'",
     "evidence": "INSERT INTO evidence (complete_since) VALUES ('infinity')",
+    "evidence since long": "INSERT INTO evidence (complete_since) VALUES ('4000-01-01 BC')",
     "events": "UPDATE audit_event SET at = 'infinity', detail = '[]'",
     "a CA certificate": "UPDATE issuer SET der = '\\x00' WHERE kind = 'intermediate'",
     "its dates": "UPDATE issuer SET not_before = '-infinity', not_after = 'infinity'",
+    **{
+        f"{time} as {table}.{column}": statement.format(f"{column} = '{time}'")
+        for time in ("4000-01-01 BC", "294000-01-01")
+        for table, columns, statement in (
+            ("certificate", ("not_before", "not_after"), "UPDATE certificate SET {} WHERE serial = '$'"),
+            (
+                "certificate",
+                ("revoked", "invalid_since"),
+                "UPDATE certificate SET {} WHERE revoked IS NOT NULL",
+            ),
+            ("orders", ("created", "expires"), "UPDATE orders SET {} WHERE serial = '$'"),
+            ("authz", ("validated", "expires"), "UPDATE authz SET {}"),
+            ("validation", ("at",), "UPDATE validation SET {}"),
+            ("audit_event", ("at",), "UPDATE audit_event SET {} WHERE object = 'certificate:$'"),
+            ("issuer", ("not_before", "not_after"), "UPDATE issuer SET {}"),
+        )
+        for column in columns
+    },
     "a profile": "UPDATE profile SET body = '{}' WHERE name = 'server'",
     "an empty profile": "UPDATE profile SET body = '[]' WHERE name = 'server'",
 }
@@ -423,6 +443,66 @@ DAMAGED = {
 async def test_no_damage_ends_the_check_or_passes(database, stock, what):
     await database.fetch(DAMAGED[what].replace("$", stock.serial("plain")))
     assert (await checked(database)).of(Severity.ERROR)
+
+
+UNREADABLE = {
+    "a surrogate": r'{"a": "\ud800"}',
+    "a number of 5000 digits": '{"a": ' + "9" * 5000 + "}",
+    "lists in lists": "[" * 3000 + "]" * 3000,
+    "lists in an object": '{"a":' + "[" * 101 + "]" * 101 + "}",
+}
+
+
+@pytest.mark.parametrize("what", [*UNREADABLE, "4000-01-01 BC", "294000-01-01", "infinity", "-infinity"])
+async def test_an_event_that_cannot_be_read_is_named(database, stock, what):
+    """Whatever it is about, and wherever readers meet it first."""
+    issuer, serial = stock.hierarchy.intermediate.id, stock.serial("plain")
+    objects = {f"certificate:{serial}", f"issuer:{issuer}", f"crl:{issuer}/0", "profile:server", "x:y"}
+    at, detail = ("now()", UNREADABLE[what]) if what in UNREADABLE else (f"'{what}'", "{}")
+    for object_ in objects:
+        await database.execute(
+            f"INSERT INTO audit_event (at, event, actor, object, detail) VALUES ({at}, 'x.y', 'server', $1, $2)",
+            object_,
+            detail,
+        )
+    found = await checked(database)
+    assert {("error", "audit.unreadable", object_) for object_ in objects} <= told(found)
+    assert {one.code for one in found.found} <= {"audit.unreadable", "crl.audit"}
+
+
+async def test_an_event_that_has_much_to_tell_is_in_order(database):
+    detail = json.dumps({"comment": "\U0001f600" * 200, "a": [[[1, 2.5, None, {"b": True}]]]})
+    await database.execute(
+        "INSERT INTO audit_event (at, event, actor, object, detail) VALUES (now(), 'x.y', 'server', 'x:y', $1)",
+        detail,
+    )
+    assert (await checked(database)).found == []
+
+
+@pytest.mark.parametrize(
+    ("event", "object_", "detail"),
+    [
+        ("profile.saved", "profile:server", r'{"version": 1, "sha256": "\u0000"}'),
+        ("profile.saved", "profile:server", r'{"version": "\u0000"}'),
+        ("crl.published", "crl:{}/0", r'{"number": "\u0000"}'),
+        ("crl.published", "crl:{}/0", r'{"sha256": "\ud800"}'),
+        ("crl.published", "crl:{}/0", '{"number": ' + "9" * 5000 + "}"),
+    ],
+)
+async def test_an_event_that_postgresql_cannot_take_apart_does_not_end_the_check(
+    database, stock, event, object_, detail
+):
+    place = object_.format(stock.hierarchy.intermediate.id)
+    await database.execute(
+        "INSERT INTO audit_event (at, event, actor, object, detail) VALUES (now(), $1, 'server', $2, $3)",
+        event,
+        place,
+        detail,
+    )
+    codes = {code for _, code, object_ in told(await checked(database))}
+    assert codes <= {"profile.changed", "audit.unreadable", "crl.audit"}
+    if detail.startswith('{"version": 1'):
+        assert codes == {"profile.changed"}
 
 
 # ---------------------------------------------------------------- what certificates rest on

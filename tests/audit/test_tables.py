@@ -19,7 +19,14 @@ SPOILED_CODES = {
     *SIGNED_OTHERWISE,
     *RESTS_ON,
     *("certificate.unreadable", "certificate.signature", "certificate.missing", "key.compromised"),
-    *("audit.certificate", "issuer.unreadable", "profile.changed", "profile.unreadable", "evidence.time"),
+    *(
+        "audit.certificate",
+        "audit.unreadable",
+        "issuer.unreadable",
+        "profile.changed",
+        "profile.unreadable",
+        "evidence.time",
+    ),
     *("issuer.unjudged", "crl.unjudged"),
     *("scope.names", "scope.time"),
 }

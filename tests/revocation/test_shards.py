@@ -137,6 +137,68 @@ async def test_a_shard_is_finished_when_all_have_expired_and_were_listed_once_mo
     assert (await state_of(world, shard)).state == "finished"
 
 
+async def test_a_clock_that_was_ahead_finishes_no_shard(world, shard):
+    """Lesson 16: its certificates live, and what is revoked of them is to be listed."""
+    publisher, shards = world.publisher(), tending(world)
+    alive, *_ = await issue(world, shard, CAPACITY, life=20 * DAY)
+    await shards.tend()
+    world.now += 2 * DAY
+    await shards.tend()
+    world.now += 30 * DAY
+    await publisher.publish_due()
+    assert (await state_of(world, shard)).state == "finished"
+    world.now -= 30 * DAY
+    assert (await state_of(world, shard)).state != "finished"
+    await world.revoke(alive)
+    await shards.tend()
+    assert await world.queue() == 1
+    await publisher.publish_due()
+    assert alive in serials(await world.full(shard))
+
+
+async def test_the_end_of_a_shard_is_that_of_its_last_certificate_whatever_the_clock_said(world, shard):
+    """Lesson 16. One was recorded long after the shard was closed, all others long before it was opened."""
+    ahead = 40 * DAY
+    world.now += ahead
+    shards = tending(world)
+    await issue(world, shard, CAPACITY - 1, life=DAY)
+    late = await world.issue(shard, life=10 * DAY)
+    await shards.tend()
+    assert await open_shard(world, shard) == 1
+    await world.publisher().publish_due()
+    world.now -= ahead
+    second = shard._replace(number=1)
+    early = [await world.issue(second, life=life * DAY) for life in (3, 30)]
+    ends = {shard: world.now + ahead + 10 * DAY, second: world.now + 30 * DAY}
+    await crls.open_next(world.database, second, taken=2, actor=SERVER, now=world.now)
+    await world.database.execute("UPDATE crl SET closed = $1 WHERE shard = 0", world.now)
+    world.now += SETTLED_AFTER_CLOSING
+    assert await crls.find_ends(world.database, settled=SETTLED_AFTER_CLOSING, now=world.now) == 2
+    for one, end in ends.items():
+        said = await world.database.fetchval(
+            "SELECT ends FROM crl WHERE shard = $1 AND issuer_id = $2", one.number, one.issuer
+        )
+        assert said == end, (late, early)
+
+
+async def test_what_a_clock_that_was_ahead_has_counted_is_counted_anew(world, shard):
+    """The shard would grow until that day, and those of before it would never count."""
+    shards = tending(world)
+    await issue(world, shard, 5)
+    world.now += 30 * DAY
+    await issue(world, shard, 5)
+    world.now += 2 * SETTLED
+    await shards.tend()
+    world.now -= 30 * DAY
+    await issue(world, shard, CAPACITY - 11)
+    world.now += 2 * SETTLED
+    await shards.tend()
+    assert await open_shard(world, shard) == 0
+    await issue(world, shard, 1)
+    await shards.tend()
+    assert await open_shard(world, shard) == 1
+
+
 async def state_of(world, shard):
     found = await crls.states(world.database, late=RULES.late, root_warning=RULES.root_warning, now=world.now)
     return next(state for state in found if state.shard == shard)

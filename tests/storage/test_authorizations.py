@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from acme_ca.core.challenges import ChallengeType, Outcome
+from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.states import AuthorizationStatus, OrderStatus
 from acme_ca.storage import authorizations
 from tests.support import records
@@ -77,6 +78,23 @@ async def test_an_attempt_whose_process_died_is_taken_over_once(database, owner)
     assert next(found for found in taken if found)[0].thumbprint == owner.thumbprint
     await authorizations.put_back_attempts(database, order.authorizations, now=later)
     assert len(await authorizations.take_over_attempts(database, due=later + DAY, limit=10, now=later)) == 1
+
+
+async def test_an_attempt_that_began_by_a_clock_that_was_ahead_is_taken_over(database, owner):
+    """Its client would wait for the authorization's end."""
+    order = await records.order(database, owner, "a.example")
+    minute = DAY / 24 / 60
+    assert await records.answer(
+        database, owner, order.authorizations[0], ChallengeType.HTTP_01, due=NOW + DAY + minute, now=NOW + DAY
+    )
+
+    async def taken_over(now):
+        found = await authorizations.take_over_attempts(database, due=now + minute, limit=10, now=now)
+        return len(found)
+
+    assert await taken_over(NOW + DAY - CLOCKS_APART) == 0, "clocks may be that far apart"
+    assert await taken_over(NOW) == 1
+    assert await taken_over(NOW) == 0
 
 
 async def test_a_wildcard_is_never_offered_http_01(database, owner):

@@ -6,6 +6,7 @@ import asyncpg
 import pytest
 
 from acme_ca.core.actors import Actor
+from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import AccountStatus, OrderStatus
 from acme_ca.storage import accounts, authorizations, certificates, keys, orders
@@ -142,14 +143,18 @@ async def test_a_crash_after_recording_leaves_what_can_be_resumed_and_revoked(da
         database, order, records.linted(order, draft), spki_sha256=b"k", now=NOW
     )
     assert recorded is not None
-    assert await orders.unsigned(database, before=NOW, limit=9) == []
-    assert await orders.unsigned(database, before=NOW + DAY, limit=9) == [(order.id, recorded)]
+    assert await orders.unsigned(database, before=NOW, limit=9, now=NOW) == []
+    assert await orders.unsigned(database, before=NOW + DAY, limit=9, now=NOW + DAY) == [(order.id, recorded)]
+    assert await orders.unsigned(database, before=NOW - DAY, limit=9, now=NOW - DAY) == [
+        (order.id, recorded)
+    ], "the clock was a day ahead"
+    assert await orders.unsigned(database, before=NOW, limit=9, now=NOW - CLOCKS_APART) == []
     assert await certificates.revoke(
         database, recorded.serial, reason=RevocationReason.KEY_COMPROMISE, actor=Actor("operator"), now=NOW
     )
     signed = certificates.SignedCertificate(serial=recorded.serial, der=b"der")
     stored = await asyncio.gather(*(certificates.store(database, signed, now=NOW) for _ in range(5)))
     assert stored.count(True) == 1
-    assert await orders.unsigned(database, before=NOW + DAY, limit=9) == []
+    assert await orders.unsigned(database, before=NOW + DAY, limit=9, now=NOW + DAY) == []
     assert (await records.read_order(database, owner, order.id)).status is OrderStatus.VALID
     assert (await certificates.find(database, recorded.serial)).revoked == NOW
