@@ -7,7 +7,6 @@ database itself.
 from __future__ import annotations
 
 import contextlib
-import json
 from base64 import b64encode
 from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -21,6 +20,7 @@ from acme_ca.admin.paging import Page, PageQuery, no_cursor, page, read_cursor
 from acme_ca.audit import chain
 from acme_ca.core.actors import SOCKET
 from acme_ca.core.problems import not_found
+from acme_ca.storage import details
 from acme_ca.storage import seals as store
 from acme_ca.storage.seals import Filters, Seal, SealedEvent
 
@@ -47,7 +47,9 @@ class AuditEventView(Model):
     object: str
     """To what: `certificate:SERIAL`."""
     detail: Any
-    """What it was, before and after."""
+    """What it was, before and after. A string, where it is nothing that can be read: as it is stored; somebody changed
+    it.
+    """
     seal: int | None
     """The number of its seal; null: not sealed yet."""
 
@@ -185,7 +187,7 @@ def _view(found: SealedEvent) -> AuditEventView:
         actor=event.actor,
         source=event.source,
         object=event.object,
-        detail=json.loads(event.detail),
+        detail=details.shown(event.detail),
         seal=found.seal,
     )
 

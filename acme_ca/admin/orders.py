@@ -90,13 +90,15 @@ class AuthorizationView(Model):
 
 
 class EventView(Model):
-    at: AwareDatetime
+    at: AwareDatetime | None
+    """Null: no time of our calendar; somebody changed it."""
     event: str
     actor: str
     source: str | None
     """Address; empty: this machine. Null: the credential may not read the audit."""
     object: str
-    detail: dict[str, Any]
+    detail: Any
+    """A string, where it is nothing that can be read: as it is stored; somebody changed it."""
 
 
 class OrderStoryView(OrderView):

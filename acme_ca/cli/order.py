@@ -100,5 +100,6 @@ def _plain(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _second(time: str) -> str:
-    return time[:19].replace("T", " ")
+def _second(time: str | None) -> str:
+    """As wide where somebody has made it no time at all."""
+    return time[:19].replace("T", " ") if time else f"{'?':19}"

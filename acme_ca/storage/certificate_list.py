@@ -18,6 +18,7 @@ from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import CertificateState, certificate_state
 from acme_ca.storage.database import Database, Row
 from acme_ca.storage.search import Condition, Index, Key, List, Page, Position, Search, Statement, whole
+from acme_ca.storage.times import within
 
 MEANINGS = 4
 """Searches that one of several words becomes at most."""
@@ -56,7 +57,7 @@ def _by_recorded(*, descending: bool) -> Key:
         for begins in ("ends until" if descending else "ends after", "issuer")
     ]
     indexes = (_REVOKED, _OF_ACCOUNT, _OF_SERVICE, *by_end, _OF_PROFILE, _OF_ISSUER, _ALL_BY_RECORDED)
-    return Key(id="serial", column="recorded", indexes=indexes, descending=descending)
+    return Key(id="serial", column="recorded", indexes=indexes, descending=descending, table="certificate")
 
 
 def _by_end(*, descending: bool) -> Key:
@@ -69,7 +70,7 @@ def _by_end(*, descending: bool) -> Key:
     of_service = replace(_OF_SERVICE, sorting=frozenset({"service"}))
     of_profile = replace(_OF_PROFILE, sorting=frozenset({"profile"}))
     indexes = (_REVOKED, of_account, of_service, *by_recorded, of_profile, _OF_ISSUER_BY_END, _ALL_BY_END)
-    return Key(id="serial", column="not_after", indexes=indexes, descending=descending)
+    return Key(id="serial", column="not_after", indexes=indexes, descending=descending, table="certificate")
 
 
 _KEYS = {
@@ -131,8 +132,11 @@ class FoundCertificate:
 
 
 _CERTIFICATES = List(
-    columns="""serial, issuer_id, account_id, order_id, service, profile, profile_version, identifiers, spki_sha256, not_before,
-        not_after, recorded, revoked, reason, comment, der IS NOT NULL AS signed""",
+    # By what the pages are sorted, and what is shown of it.
+    columns=f"""serial, issuer_id, account_id, order_id, service, profile, profile_version, identifiers, spki_sha256,
+        {within("not_before")} AS not_before, extract(epoch FROM not_after) AS not_after, {within("not_after")} AS shown_not_after,
+        extract(epoch FROM recorded) AS recorded, {within("recorded")} AS shown_recorded, {within("revoked")} AS revoked, reason,
+        comment, der IS NOT NULL AS signed""",
     source="certificate",
     finds=frozenset(
         {
@@ -188,7 +192,7 @@ def _found(row: Row, now: datetime) -> FoundCertificate:
         state=certificate_state(
             revoked=row["revoked"],
             held=reason is revocation.HOLD,
-            not_after=row["not_after"],
+            not_after=row["shown_not_after"],
             now=now,
         ),
         issuer=row["issuer_id"],
@@ -199,8 +203,8 @@ def _found(row: Row, now: datetime) -> FoundCertificate:
         identifiers=tuple(map(Identifier.from_text, row["identifiers"])),
         spki_sha256=row["spki_sha256"],
         not_before=row["not_before"],
-        not_after=row["not_after"],
-        recorded=row["recorded"],
+        not_after=row["shown_not_after"],
+        recorded=row["shown_recorded"],
         revoked=row["revoked"],
         reason=reason,
         comment=row["comment"],

@@ -34,6 +34,14 @@ def members(text: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def shown(text: str) -> Any:
+    """For operators: what cannot be read as the text that it is."""
+    try:
+        return read(text)
+    except ValueError:
+        return text
+
+
 def is_readable(text: str) -> bool:
     try:
         read(text)

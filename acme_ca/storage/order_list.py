@@ -15,6 +15,7 @@ from acme_ca.storage.certificate_list import OF_PROFILE
 from acme_ca.storage.database import Database
 from acme_ca.storage.orders import order_of
 from acme_ca.storage.search import Condition, Index, Key, List, Page, Position, Search, whole
+from acme_ca.storage.times import within
 
 
 class OrderSort(StrEnum):
@@ -61,10 +62,11 @@ _OF_SERVICES = (
     "(SELECT a.id FROM account a JOIN eab_key k ON k.id = a.eab_key_id WHERE k.service = ANY ({}::text[]))"
 )
 _ORDERS = List(
-    columns=f"""c.id AS order_id, c.account_id AS order_account, c.status AS order_status, c.identifiers, c.authzs, c.expires,
-        c.not_before, c.not_after, c.profile, c.profile_version, c.issuer_id, c.serial, c.replaces, c.renews, c.error, c.created, c.id,
+    columns=f"""c.id AS order_id, c.account_id AS order_account, c.status AS order_status, c.identifiers, c.authzs,
+        {within("c.expires")} AS expires, {within("c.not_before")} AS not_before, {within("c.not_after")} AS not_after,
+        c.profile, c.profile_version, c.issuer_id, c.serial, c.replaces, c.renews, c.error, {within("c.created")} AS created, c.id,
         (SELECT array_agg(z.status) FROM authz z WHERE z.id = ANY (c.authzs) AND c.status = 'pending') AS authz_statuses,
-        (SELECT min(z.expires) FROM authz z WHERE z.id = ANY (c.authzs) AND c.status = 'pending') AS authz_expires,
+        (SELECT {within("min(z.expires)")} FROM authz z WHERE z.id = ANY (c.authzs) AND c.status = 'pending') AS authz_expires,
         {_SERVICE.format("c.account_id")} AS service""",
     source="orders",
     finds=frozenset({"name", "processing", "service", "open", "alive", "account"}),

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 
 from acme_ca.storage.database import Columns, Database, Row, from_json
+from acme_ca.storage.times import FIRST_SHOWN, LAST_SHOWN
 
 Item = TypeVar("Item")
 
@@ -71,6 +72,10 @@ class Key:
     column: str | None = None
     indexes: tuple[Index, ...] = ()
     descending: bool = False
+    table: str | None = None
+    """Whose times are shown as `storage.times.within` reads them: where a page ended at the first or the last of these, it is
+    looked up which time the row has.
+    """
 
     @property
     def columns(self) -> list[str]:
@@ -87,6 +92,9 @@ class Key:
     def behind(self, after: Position) -> Condition:
         values = (after.id,) if self.column is None else (after.value, after.id)
         places = ", ".join("{}" for _ in values)
+        if self.table is not None and after.value in {FIRST_SHOWN, LAST_SHOWN}:
+            values = (after.id, after.id)
+            places = f"(SELECT {self.column} FROM {self.table} WHERE {self.id} = {{}}), {{}}"
         way = "<" if self.descending else ">"
         return Condition(self.columns[0], f"({self.names}) {way} ({places})", values)
 

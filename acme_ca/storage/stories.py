@@ -12,8 +12,9 @@ from typing import Any
 from acme_ca.core.challenges import ChallengeType
 from acme_ca.core.ids import AuthorizationId, OrderId
 from acme_ca.core.orders import Authorization, Order
-from acme_ca.storage import authorizations, orders
+from acme_ca.storage import authorizations, details, orders
 from acme_ca.storage.database import Database, Row, from_json
+from acme_ca.storage.times import known, within
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +40,14 @@ class AuthorizationStory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Of the audit."""
+    """Of the audit. `at` None: no time of our calendar."""
 
-    at: datetime
+    at: datetime | None
     event: str
     actor: str
     source: str
     object: str
-    detail: dict[str, Any]
+    detail: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,10 +66,20 @@ _SERVICE = (
 )
 
 
+def _times(*columns: str) -> str:
+    return ", ".join(f"{within(column)} AS {column}" for column in columns)
+
+
+_ORDER = f"""id, account_id, status, identifiers, authzs, profile, profile_version, issuer_id, serial, replaces, renews, error,
+    authz_statuses, {_times("created", "expires", "not_before", "not_after", "authz_expires")}"""
+_AUTHORIZATION = f"""id, account_id, identifier, status, token, offered, challenge, scope_id, error,
+    {_times("created", "expires", "validated")}"""
+
+
 async def order(database: Database, id_: OrderId, *, now: datetime) -> OrderStory | None:
     row = await database.fetchrow(
         f"""SELECT {orders.COLUMNS}, o.created, {_SERVICE.format("o.account_id")}
-            FROM (SELECT * FROM ({orders.SOURCE}) s WHERE s.id = $1) o""",
+            FROM (SELECT {_ORDER} FROM ({orders.SOURCE}) s WHERE s.id = $1) o""",
         id_,
     )
     if row is None:
@@ -100,11 +111,12 @@ async def _authorizations(
 ) -> dict[AuthorizationId, AuthorizationStory]:
     rows = await database.fetch(
         f"""SELECT {authorizations.COLUMNS}, z.created, {_SERVICE.format("z.account_id")}
-            FROM authz z WHERE z.id = ANY ($1)""",
+            FROM (SELECT {_AUTHORIZATION} FROM authz WHERE id = ANY ($1)) z""",
         list(ids),
     )
     validations = await database.fetch(
-        "SELECT authz_id, at, challenge, error, record FROM validation WHERE authz_id = ANY ($1) ORDER BY id",
+        f"""SELECT authz_id, {within("at")} AS at, challenge, error, record FROM validation
+            WHERE authz_id = ANY ($1) ORDER BY id""",
         list(ids),
     )
     return {
@@ -133,9 +145,9 @@ MOST_EVENTS = 1000
 async def events(database: Database, objects: Sequence[str]) -> tuple[Event, ...]:
     """What was done with these, the first MOST_EVENTS."""
     rows = await database.fetch(
-        """SELECT at, event, actor, source, object, detail FROM audit_event WHERE object = ANY ($1)
-           ORDER BY id LIMIT $2""",
+        f"""SELECT {known("at")} AS at, event, actor, source, object, detail FROM audit_event WHERE object = ANY ($1)
+            ORDER BY id LIMIT $2""",
         list(objects),
         MOST_EVENTS,
     )
-    return tuple(Event(**dict(row) | {"detail": from_json(row["detail"])}) for row in rows)
+    return tuple(Event(**dict(row) | {"detail": details.shown(row["detail"])}) for row in rows)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
+FIRST_SHOWN = datetime(1970, 1, 1, tzinfo=UTC)
+LAST_SHOWN = datetime(9999, 12, 30, tzinfo=UTC)
+
 
 def known(column: str) -> str:
     """In SQL: its time; NULL where no `datetime` has it."""
     return f"CASE WHEN {column} > '0001-01-01' AND {column} < '9999-12-31 23:59:59.999999' THEN {column} END"
 
 
-def within(column: str, *, since: str = "1970-01-01") -> str:
+def within(column: str, *, since: str = f"{FIRST_SHOWN:%Y-%m-%d}") -> str:
     """In SQL: its time, or the nearest from which a day can still be taken, or added to it; NULL stays NULL."""
-    last = "9999-12-30"
+    last = f"{LAST_SHOWN:%Y-%m-%d}"
     return f"CASE WHEN {column} < '{since}' THEN '{since}' WHEN {column} > '{last}' THEN '{last}' ELSE {column} END"
 
 

@@ -99,6 +99,44 @@ async def test_every_event_that_is_listed_is_shown(new_ca):
             assert_refused(answer, Code.NOT_FOUND, status=404)
 
 
+UNREADABLE = {
+    "half a character": r'{"a":"\ud800"}',
+    "a name of half a character": r'{"\ud800":1}',
+    "a number of 5000 digits": '{"a":' + "9" * 5000 + "}",
+    "a number without an end": '{"a":1e999}',
+    "lists in lists": "[" * 3000 + "]" * 3000,
+    "lists in an object": '{"a":' + "[" * 300 + "]" * 300 + "}",
+}
+
+
+async def test_events_whose_details_somebody_changed_are_shown_as_they_are_stored(new_ca):
+    async with new_ca() as ca:
+        officer = await ca.operator(Role.SECURITY_OFFICER)
+        for detail in UNREADABLE.values():
+            await ca.sql(
+                f"INSERT INTO audit_event (at, event, actor, object, detail) VALUES (now(), 'x.y', 'server', 'x:y', '{detail}')"
+            )
+        found = await officer.pages("/audit/events", object="x:y", sort="at", limit=2)
+        assert [one["detail"] for one in found] == list(UNREADABLE.values())
+        assert [await officer.get(f"/audit/events/{one['id']}") for one in found] == found
+        exported = await officer.ask("GET", "/audit/export", object="x:y")
+        assert exported.body.count(b"\n") == len(UNREADABLE)
+
+
+@pytest.mark.parametrize(
+    "detail", [{"a": "\U0001f600\0"}, {"a": [[[{"b": [1, -2.5, None, True]}]]]}, [], "x", 7, None]
+)
+async def test_a_detail_that_can_be_read_is_what_it_was(ca, detail):
+    officer = await ca.operator(Role.SECURITY_OFFICER)
+    object_ = f"x:{ca.name()}"
+    await ca.sql(
+        f"""INSERT INTO audit_event (at, event, actor, object, detail)
+            VALUES (now(), 'x.y', 'server', '{object_}', '{json.dumps(detail)}')"""
+    )
+    (found,) = await officer.pages("/audit/events", object=object_)
+    assert found["detail"] == detail
+
+
 async def test_what_happened_is_sealed_within_seconds(new_ca):
     async with new_ca() as ca:
         officer = await ca.operator(Role.SECURITY_OFFICER)

@@ -1,6 +1,8 @@
 """Lists of certificates, orders and accounts, the story of an order, and statistics."""
 
 import asyncio
+import itertools
+import json
 from base64 import urlsafe_b64encode
 
 import pytest
@@ -189,6 +191,72 @@ async def test_the_story_of_an_order_that_went_well(stocked):
     assert story["authorizations"][0]["validations"][0]["succeeded"]
     assert "certificate.issued" in [event["event"] for event in story["events"]]
     assert (await operator.get(f"/certificates/{story['serial']}"))["names"] == story["names"]
+
+
+ODD_TIMES = ("-infinity", "infinity", "4000-01-01 BC", "294000-01-01")
+
+
+async def test_a_story_with_events_that_somebody_changed(new_ca):
+    async with new_ca() as ca:
+        operator, account = await ca.operator(), await ca.account()
+        order = await account.order(ca.name())
+        await order.issue(ca.web)
+        path = f"/orders/{identity(order.url)}"
+        await ca.sql("ALTER TABLE audit_event DISABLE TRIGGER USER")
+        change = "UPDATE audit_event SET {} WHERE event = 'certificate.issued' AND actor LIKE 'account:%'"
+        for time in ODD_TIMES:
+            await ca.sql(change.format(f"at = '{time}'"))
+            (told,) = [one for one in (await operator.get(path))["events"] if "issued" in one["event"]]
+            assert told["at"] is None
+        for detail in (r'{"a":"\ud800"}', '{"a":' + "9" * 5000 + "}"):
+            await ca.sql(change.format(f"detail = '{detail}'"))
+            (told,) = [one for one in (await operator.get(path))["events"] if "issued" in one["event"]]
+            assert told["detail"] == detail
+
+
+@pytest.mark.parametrize("time", ODD_TIMES)
+@pytest.mark.parametrize(
+    "column",
+    [
+        *("orders.created", "orders.expires", "orders.not_before", "orders.not_after"),
+        *("authz.created", "authz.expires", "authz.validated", "validation.at"),
+    ],
+)
+async def test_a_story_whose_times_somebody_changed(stocked, column, time):
+    ca, operator, _, (issued, failed, waiting) = stocked
+    table, _, name = column.partition(".")
+    before = await ca.sql(f"SELECT json_agg(json_build_array(id, {name})) FROM {table}")
+    await ca.sql(f"UPDATE {table} SET {name} = '{time}'")
+    for order in (*issued, failed, waiting):
+        assert (await operator.get(f"/orders/{identity(order.url)}"))["names"] == list(order.names)
+    assert len(await operator.pages("/orders", limit=2)) == 4
+    for id_, value in json.loads(before):
+        await ca.sql(f"UPDATE {table} SET {name} = {quoted(value)} WHERE id = {quoted(id_)}")
+
+
+def quoted(value):
+    return "NULL" if value is None else f"'{value}'"
+
+
+async def test_certificates_whose_times_somebody_changed_break_no_page(new_ca):
+    """The list has each of them once, in either order."""
+    async with new_ca() as ca:
+        operator, account = await ca.operator(), await ca.account()
+        for _ in range(len(ODD_TIMES) * 2 + 1):
+            await (await account.order(ca.name())).issue(ca.web)
+        serials = await ca.sql("SELECT array_agg(serial) FROM certificate WHERE account_id IS NOT NULL")
+        for column in ("recorded", "not_after"):
+            for serial, time in zip(serials, ODD_TIMES * 2, strict=False):
+                await ca.sql(f"UPDATE certificate SET {column} = '{time}' WHERE serial = '{serial}'")
+            expected = await ca.sql(f"SELECT array_agg(serial ORDER BY {column}, serial) FROM certificate")
+            for limit in (1, 2, 3):
+                for sort, wanted in ((column, expected), (f"-{column}", expected[::-1])):
+                    found = await operator.pages("/certificates", sort=sort, limit=limit)
+                    assert [one["serial"] for one in found] == wanted
+        await ca.sql("UPDATE certificate SET revoked = now(), reason = 0, status_changed = now()")
+        for column, time in itertools.product(("not_before", "revoked"), ODD_TIMES):
+            await ca.sql(f"UPDATE certificate SET {column} = '{time}'")
+            assert len(await operator.pages("/certificates")) == len(expected)
 
 
 async def test_who_may_not_read_the_audit_is_not_told_the_addresses_in_a_story(new_ca):
