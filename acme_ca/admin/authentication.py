@@ -18,10 +18,10 @@ from cryptography import x509
 
 from acme_ca.admin.access import Principal, Role
 from acme_ca.core.actors import MACHINE, SOCKET
-from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.codes import Code
 from acme_ca.core.ids import serial_text
 from acme_ca.core.problems import ErrorType, Problem
+from acme_ca.core.times import CLOCKS_APART
 from acme_ca.http import CLIENT
 from acme_ca.storage import certificates, tokens
 from acme_ca.storage.database import Database

@@ -8,9 +8,9 @@ from datetime import datetime, timedelta
 
 from acme_ca.audit import crls, foundations, rules
 from acme_ca.audit.findings import Background, Finding, Findings, Severity
-from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.policy import NamePolicy
+from acme_ca.core.times import CLOCKS_APART
 from acme_ca.storage import audit
 from acme_ca.storage.audit import Scope
 from acme_ca.storage.database import Database

@@ -23,8 +23,10 @@ class Numbering:
         database.
         """
         now = self._clock()
-        if self._looked is None or now >= self._looked[0]:
-            self._looked = (now + PAUSE, await self._look())
+        if (
+            self._looked is None or not self._looked[0] <= now < self._looked[0] + PAUSE
+        ):  # a clock may be set back
+            self._looked = (now, await self._look())
         return self._looked[1]
 
     async def _look(self) -> str:

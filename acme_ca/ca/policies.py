@@ -14,7 +14,6 @@ from pydantic import BaseModel, ValidationError
 
 from acme_ca.ca.scopes import LivingScopes
 from acme_ca.core.accounts import Account
-from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.codes import Code
 from acme_ca.core.eab import UNRESTRICTED, Restrictions
 from acme_ca.core.identifiers import Identifier
@@ -23,6 +22,7 @@ from acme_ca.core.names import NameRule
 from acme_ca.core.policy import Layer, NamePolicy, NameRules, Ruling
 from acme_ca.core.problems import ErrorType, Problem, compound
 from acme_ca.core.scopes import ApprovedScope
+from acme_ca.core.times import CLOCKS_APART
 from acme_ca.refreshing import Refresh
 from acme_ca.storage import eab
 from acme_ca.storage import policies as store

@@ -21,10 +21,10 @@ from acme_ca.core.accounts import Account
 from acme_ca.core.eab import UNRESTRICTED, Restrictions
 from acme_ca.core.identifiers import Identifier, IdentifierType, is_below, read_address
 from acme_ca.core.ids import AccountId, EabKeyId
+from acme_ca.core.times import CLOCKS_APART
 
 MAX_AMOUNT = 1_000_000
 SECOND = timedelta(seconds=1)
-SKEW = timedelta(minutes=5)
 MAX_PERIOD = timedelta(days=10 * 365)
 
 
@@ -121,12 +121,12 @@ def ends(limit: Limit, full_at: datetime | None, *, now: datetime) -> datetime:
     """When a bucket that was to be full at `full_at` is full, seen from `now`. None: nothing was ever taken from it.
 
     One that is further off than the bucket is deep is of a clock that was wrong, or of a limit that was larger: then the
-    bucket is empty, and no more than that. The clocks of replicas may differ by less than SKEW.
+    bucket is empty, and no more than that. The clocks of replicas may differ by less than CLOCKS_APART.
     """
     if full_at is None:
         return now
     deepest = now + limit.depth
-    return max(now, deepest if full_at > deepest + SKEW else full_at)
+    return max(now, deepest if full_at > deepest + CLOCKS_APART else full_at)
 
 
 def left(limit: Limit, full_at: datetime | None, *, now: datetime) -> int:

@@ -1,8 +1,13 @@
-"""Which times from outside are taken."""
+"""The clocks of replicas, and which times from outside are taken."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+
+CLOCKS_APART = timedelta(minutes=5)
+"""By how much the clocks of replicas may differ, and how long a change may be under way. What lies further ahead than this
+allows was written by a wrong one.
+"""
 
 FIRST = datetime.min.replace(tzinfo=UTC)
 LAST = datetime.max.replace(tzinfo=UTC)

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from acme_ca.core.challenges import Attempt, ChallengeType, Outcome
-from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import AccountId, AuthorizationId
 from acme_ca.core.limits import Charge
 from acme_ca.core.orders import Authorization
 from acme_ca.core.problems import ErrorType
 from acme_ca.core.states import AuthorizationStatus, authorization_status
+from acme_ca.core.times import CLOCKS_APART
 from acme_ca.storage import limits
 from acme_ca.storage.database import Database, Row, from_json, to_json
 from acme_ca.storage.limits import Paused, Refused

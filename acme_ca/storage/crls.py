@@ -11,10 +11,10 @@ from typing import NamedTuple
 from cryptography import x509
 
 from acme_ca.core.actors import Actor
-from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.crl import Base, Entry, Newest, Scope
 from acme_ca.core.ids import IssuerId, Serial, serial_text
 from acme_ca.core.issuers import IssuerKind
+from acme_ca.core.times import CLOCKS_APART
 from acme_ca.storage.database import Database, Row, to_json
 from acme_ca.storage.times import known, within
 

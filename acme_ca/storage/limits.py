@@ -12,6 +12,7 @@ from acme_ca.core.actors import Actor
 from acme_ca.core.identifiers import Identifier
 from acme_ca.core.ids import AccountId
 from acme_ca.core.limits import Charge, Limit, LimitKind
+from acme_ca.core.times import CLOCKS_APART
 from acme_ca.storage import search
 from acme_ca.storage.database import Columns, Database, Row
 from acme_ca.storage.search import CREATED, NEVER, SOON, By, Page, Table, Wanted, holds
@@ -133,7 +134,7 @@ async def delete_full(database: Database, *, now: datetime) -> int:
     return await database.execute(
         f"""DELETE FROM bucket WHERE key = ANY (ARRAY(
                 SELECT key FROM bucket WHERE full_at < $1 LIMIT {_BATCH} FOR UPDATE SKIP LOCKED))""",
-        now - limits.SKEW,
+        now - CLOCKS_APART,
     )
 
 

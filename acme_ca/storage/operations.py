@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from acme_ca.core.actors import Actor
-from acme_ca.core.clocks import CLOCKS_APART
+from acme_ca.core.times import CLOCKS_APART
 from acme_ca.storage.database import Database, to_json
 
 if TYPE_CHECKING:

@@ -9,13 +9,13 @@ from enum import Enum, auto
 from typing import Any
 
 from acme_ca.core.certificates import LintedCertificate, RecordedCertificate
-from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.identifiers import Identifier, search_words
 from acme_ca.core.ids import AccountId, IssuerId, OrderId, Serial
 from acme_ca.core.limits import Charge
 from acme_ca.core.orders import Authorization, Order
 from acme_ca.core.profiles import Profile, ProfileRef
 from acme_ca.core.states import AuthorizationStatus, OrderStatus, order_status
+from acme_ca.core.times import CLOCKS_APART
 from acme_ca.storage import limits
 from acme_ca.storage.authorizations import APPROVED
 from acme_ca.storage.database import Database, Row, from_json, to_json

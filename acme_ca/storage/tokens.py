@@ -10,7 +10,7 @@ from typing import Literal
 import asyncpg
 
 from acme_ca.core.actors import Actor
-from acme_ca.core.clocks import CLOCKS_APART
+from acme_ca.core.times import CLOCKS_APART
 from acme_ca.storage import search
 from acme_ca.storage.database import Columns, Database, Row
 from acme_ca.storage.search import CREATED, NEVER, SOON, By, Page, Table, Wanted, holds

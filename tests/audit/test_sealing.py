@@ -427,6 +427,15 @@ async def test_what_is_above_the_last_id_that_was_drawn_is_told_once(sealed, wha
     assert "'of': ['" + what + "']" in str(told) or f"of=['{what}']" in str(told)
 
 
+async def test_a_clock_that_was_set_back_keeps_no_old_answer(sealed):
+    watch = Numbering(database=sealed.database, clock=sealed.clock)
+    sealed.clock.now += timedelta(days=1)
+    assert await watch.look() == "ok"
+    sealed.clock.now -= timedelta(days=1)
+    await sealed.database.execute(_SEAL_ABOVE.format(id=2**62))
+    assert await watch.look() == "odd ids"
+
+
 async def test_the_way_back_of_the_docs(sealed):
     """Ids go on above the seal that nobody should have made."""
     await sealed.database.execute(_SEAL_ABOVE.format(id=2**62))

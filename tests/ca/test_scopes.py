@@ -12,12 +12,12 @@ from acme_ca.ca.scopes import LivingScopes
 from acme_ca.core import identifiers
 from acme_ca.core.accounts import Account
 from acme_ca.core.actors import SERVER
-from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.ids import AccountId, EabKeyId, ScopeId
 from acme_ca.core.names import NameRule, RuleKind
 from acme_ca.core.policy import NamePolicy, NameRules
 from acme_ca.core.scopes import KINDS, ApprovedScope, ScopeState
 from acme_ca.core.states import AccountStatus
+from acme_ca.core.times import CLOCKS_APART
 from acme_ca.storage import policies as stored_policies
 from acme_ca.storage import scopes
 from tests.support import records

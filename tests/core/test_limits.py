@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from acme_ca.config import LimitSettings
 from acme_ca.core import limits
 from acme_ca.core.identifiers import dns, ip
-from acme_ca.core.limits import MAX_AMOUNT, SKEW, Grouping, Limit, LimitKind, bucket_key, name_set
+from acme_ca.core.limits import MAX_AMOUNT, Grouping, Limit, LimitKind, bucket_key, name_set
 from acme_ca.core.problems import Problem
+from acme_ca.core.times import CLOCKS_APART
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -142,7 +143,7 @@ def test_a_clock_that_was_years_ahead_empties_a_bucket_and_no_more():
 def test_clocks_of_replicas_that_differ_a_little_give_nothing_away():
     """The slower one takes the bucket for as empty as the faster one left it."""
     limit = Limit(3600, HOUR)
-    full_at = NOW + limit.depth + SKEW
+    full_at = NOW + limit.depth + CLOCKS_APART
     assert limits.ends(limit, full_at, now=NOW) == full_at
 
 

@@ -6,8 +6,8 @@ import asyncpg
 import pytest
 
 from acme_ca.core.challenges import ChallengeType, Outcome
-from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.states import AuthorizationStatus, OrderStatus
+from acme_ca.core.times import CLOCKS_APART
 from acme_ca.storage import authorizations
 from tests.support import records
 from tests.support.records import DAY, NOW

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 from acme_ca.core.challenges import ChallengeType
-from acme_ca.core.clocks import CLOCKS_APART
+from acme_ca.core.times import CLOCKS_APART
 from acme_ca.storage import operations, signers
 from acme_ca.storage.database import Database
 from acme_ca.storage.operations import Lease

@@ -6,9 +6,9 @@ import asyncpg
 import pytest
 
 from acme_ca.core.actors import Actor
-from acme_ca.core.clocks import CLOCKS_APART
 from acme_ca.core.revocation import RevocationReason
 from acme_ca.core.states import AccountStatus, OrderStatus
+from acme_ca.core.times import CLOCKS_APART
 from acme_ca.storage import accounts, authorizations, certificates, keys, orders
 from acme_ca.storage.keys import Objection
 from tests.support import records
