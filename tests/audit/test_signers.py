@@ -230,8 +230,16 @@ async def test_a_signer_is_worth_no_more_than_its_issuer(trail, reason, found):
     assert await trail.wrong() == found
 
 
+BEYOND = ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999-14:00", "9999-12-31T23:59:59Z")
+
+
 @pytest.mark.parametrize(
-    "detail", ["[]", '{"reason": "x"}', '{"reason": 1, "invalid_since": "yesterday"}', "null"]
+    "detail",
+    [
+        *("[]", "null", '{"reason": "x"}', '{"reason": 1, "invalid_since": "yesterday"}'),
+        *('{"reason": 1, "invalid_since": "%s"}' % time for time in BEYOND),
+        *(r'{"reason": "\ud800"}', '{"reason": ' + "9" * 5000 + "}", "[" * 3000 + "]" * 3000),
+    ],
 )
 async def test_an_event_that_makes_no_sense_is_one_that_was_changed(trail, detail):
     await seal_each_hour(trail, 1)
