@@ -26,11 +26,16 @@ from acme_ca.storage import keys
 from acme_ca.storage.database import Database, Row
 from acme_ca.storage.times import known, within
 
-COLUMNS = f"""
-    c.serial, c.issuer_id, c.account_id AS certificate_account, c.identifiers, c.der, {within("c.not_before")} AS not_before,
-    {within("c.not_after")} AS not_after, {within("c.revoked")} AS revoked, c.profile, c.profile_version, c.shard, c.reason,
-    {known("c.invalid_since")} AS invalid_since, c.comment, {within("c.window_start", since="0001-01-02")} AS window_start,
-    {within("c.window_end", since="0001-01-02")} AS window_end, c.explanation_url, c.service, c.requested_by"""
+_BUT_TIMES = """
+    c.serial, c.issuer_id, c.account_id AS certificate_account, c.identifiers, c.der, c.profile, c.profile_version, c.shard,
+    c.reason, c.comment, c.explanation_url, c.service, c.requested_by"""
+AS_STORED = (
+    f"""{_BUT_TIMES}, c.not_before, c.not_after, c.revoked, c.invalid_since, c.window_start, c.window_end"""
+)
+"""For downloads, which every order ends with and which tell none of the times."""
+COLUMNS = f"""{_BUT_TIMES}, {within("c.not_before")} AS not_before, {within("c.not_after")} AS not_after,
+    {within("c.revoked")} AS revoked, {known("c.invalid_since")} AS invalid_since,
+    {within("c.window_start", since="0001-01-02")} AS window_start, {within("c.window_end", since="0001-01-02")} AS window_end"""
 
 
 def certificate_of(row: Row) -> Certificate:

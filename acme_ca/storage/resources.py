@@ -23,7 +23,7 @@ class Resource(Enum):
     AUTHORIZATION = (
         f"{authorizations.COLUMNS} FROM signer a LEFT JOIN authz z ON z.id = $5 AND z.account_id = a.id"
     )
-    CERTIFICATE = f"{certificates.COLUMNS} FROM signer a LEFT JOIN certificate c ON c.serial = $5 AND c.account_id = a.id"
+    CERTIFICATE = f"{certificates.AS_STORED} FROM signer a LEFT JOIN certificate c ON c.serial = $5 AND c.account_id = a.id"
 
 
 _ALONE = f"{READING} SELECT {SIGNER_COLUMNS} FROM signer a"

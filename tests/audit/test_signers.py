@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -237,7 +238,7 @@ BEYOND = ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59.999999-14:00", "9999
     "detail",
     [
         *("[]", "null", '{"reason": "x"}', '{"reason": 1, "invalid_since": "yesterday"}'),
-        *('{"reason": 1, "invalid_since": "%s"}' % time for time in BEYOND),
+        *(json.dumps({"reason": 1, "invalid_since": time}) for time in BEYOND),
         *(r'{"reason": "\ud800"}', '{"reason": ' + "9" * 5000 + "}", "[" * 3000 + "]" * 3000),
     ],
 )
