@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from acme_ca import __version__
 from acme_ca.metrics import FRESH, METRICS, Metrics
-from acme_ca.storage import crls
+from acme_ca.storage import crls, figures, issuers
 from acme_ca.storage.database import Database
 from tests.storage.conftest import draft
 from tests.support import records
@@ -73,6 +73,25 @@ async def test_what_a_ca_says(new_ca, hierarchy):
     recorded = found["acme_ca_certificates_recorded_last_hour"][()]
     assert recorded - len(sealing & set(own)) == found["acme_ca_certificates_estimate"][()] > 0
     assert found["acme_ca_orders_stale"] == found["acme_ca_validations_overdue"] == {(): 0}
+
+
+@pytest.mark.parametrize("time", ["-infinity", "infinity", "4000-01-01 BC", "294000-01-01"])
+async def test_times_that_somebody_changed_end_no_figures(new_ca, time):
+    async with new_ca() as ca:
+        await published(ca)
+        assert await ca.sql("SELECT count(*) FROM crl")
+        await ca.sql("INSERT INTO crl_due (issuer_id, shard, at) SELECT id, 9, now() FROM issuer")
+        for column in (
+            *("crl.this_update", "crl.next_update", "crl_due.at"),
+            *("certificate.not_after", "issuer.not_before", "issuer.created", "issuer.not_after"),
+        ):
+            table, _, name = column.partition(".")
+            await ca.sql(f"UPDATE {table} SET {name} = '{time}'")
+            async with Database.open(ca.dsn, connections=1) as database:
+                now = datetime.now(UTC)
+                assert await figures.figures(database, now=now, stale=now)
+                await figures.ending_crls(database, now)
+                assert len(await issuers.all_issuers(database)) == 2
 
 
 @IN_SESSION_LOOP

@@ -10,6 +10,7 @@ from acme_ca.core.ids import IssuerId
 from acme_ca.storage.crls import is_finished
 from acme_ca.storage.database import Database
 from acme_ca.storage.limits import refusals_by_kind
+from acme_ca.storage.times import within
 
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 
@@ -68,12 +69,12 @@ class Figures:
 async def figures(database: Database, *, now: datetime, stale: datetime) -> Figures:
     """`stale`: what should have happened by then and has not is counted."""
     row = await database.fetchrow(
-        """SELECT (SELECT nullif(reltuples, -1)::bigint FROM pg_class WHERE oid = 'certificate'::regclass) AS certificates,
+        f"""SELECT (SELECT nullif(reltuples, -1)::bigint FROM pg_class WHERE oid = 'certificate'::regclass) AS certificates,
                   (SELECT count(*) FROM certificate WHERE recorded > $1) AS recorded_last_hour,
                   (SELECT count(*) FROM orders o JOIN certificate c ON c.serial = o.serial
                    WHERE o.status = 'processing' AND c.recorded < $2) AS stale_orders,
                   (SELECT count(*) FROM authz WHERE attempt_due < $2) AS overdue_validations,
-                  (SELECT count(*) FROM crl_due) AS crl_due, (SELECT min(at) FROM crl_due) AS crl_due_since,
+                  (SELECT count(*) FROM crl_due) AS crl_due, (SELECT {within("min(at)")} FROM crl_due) AS crl_due_since,
                   (SELECT count(DISTINCT account_id) FROM pause WHERE paused IS NOT NULL) AS paused_accounts""",
         now - HOUR,
         stale,
@@ -86,9 +87,9 @@ async def figures(database: Database, *, now: datetime, stale: datetime) -> Figu
 async def _crls(database: Database, now: datetime) -> tuple[CrlFigures, ...]:
     rows = await database.fetch(
         f"""SELECT c.issuer_id AS issuer, count(*) AS crls, sum(c.entries) AS entries,
-                  min(c.this_update) FILTER (WHERE NOT {is_finished("$1")}) AS oldest,
-                  max(c.this_update) FILTER (WHERE NOT {is_finished("$1")}) AS newest,
-                  min(c.next_update) FILTER (WHERE NOT {is_finished("$1")}) AS first_end
+                  min({within("c.this_update")}) FILTER (WHERE NOT {is_finished("$1")}) AS oldest,
+                  max({within("c.this_update")}) FILTER (WHERE NOT {is_finished("$1")}) AS newest,
+                  min({within("c.next_update")}) FILTER (WHERE NOT {is_finished("$1")}) AS first_end
            FROM crl c JOIN issuer i ON i.id = c.issuer_id AND i.not_after > $1 GROUP BY c.issuer_id ORDER BY 1""",
         now,
     )
@@ -98,9 +99,11 @@ async def _crls(database: Database, now: datetime) -> tuple[CrlFigures, ...]:
 async def ending_crls(database: Database, now: datetime) -> list[CrlEnd]:
     """Those of which a quarter of their life is left, or nothing, though their issuer lives on."""
     rows = await database.fetch(
-        f"""SELECT c.issuer_id AS issuer, c.shard, c.next_update
-           FROM crl c JOIN issuer i ON i.id = c.issuer_id AND i.not_after > $1 AND c.next_update < i.not_after
-           WHERE c.next_update - $1 <= (c.next_update - c.this_update) / 4 AND NOT {is_finished("$1")}
+        f"""SELECT c.issuer_id AS issuer, c.shard, shown.ends AS next_update
+           FROM crl c JOIN issuer i ON i.id = c.issuer_id AND i.not_after > $1 AND c.next_update < i.not_after, LATERAL (
+               SELECT {within("c.this_update")} AS begins, {within("c.next_update")} AS ends
+           ) shown
+           WHERE shown.ends - $1 <= (shown.ends - shown.begins) / 4 AND NOT {is_finished("$1")}
            ORDER BY 1, 2""",
         now,
     )
@@ -109,7 +112,7 @@ async def ending_crls(database: Database, now: datetime) -> list[CrlEnd]:
 
 async def _own(database: Database, now: datetime) -> tuple[OwnCertificateEnd, ...]:
     rows = await database.fetch(
-        """SELECT c.issuer_id AS issuer, c.profile, max(c.not_after) AS not_after
+        f"""SELECT c.issuer_id AS issuer, c.profile, {within("max(c.not_after)")} AS not_after
            FROM certificate c JOIN issuer i ON i.id = c.issuer_id AND i.not_after > $1
            WHERE c.account_id IS NULL AND c.der IS NOT NULL GROUP BY c.issuer_id, c.profile ORDER BY 1, 2""",
         now,
