@@ -64,9 +64,11 @@ class Listing(NamedTuple):
 
 # ---------------------------------------------------------------- what is due
 
-_NEWEST = (
-    """c.number, c.this_update, c.next_update, c.entries, c.urls, c.base_number, c.base_at, c.lists_after"""
-)
+_TIMES = f"{within('c.this_update')} AS this_update, {within('c.next_update')} AS next_update"
+# No base is newer than the CRL that rests on it.
+_NEWEST = f"""c.number, {_TIMES}, c.entries, c.urls, c.base_number,
+    least({within("c.base_at")}, {within("c.this_update")}) AS base_at,
+    {within("c.lists_after", since="1950-01-01")} AS lists_after"""
 
 _SHARDS = """issuer i CROSS JOIN LATERAL generate_series(0, i.open_shard) AS s (shard)
     LEFT JOIN crl c ON c.issuer_id = i.id AND c.shard = s.shard"""
@@ -119,7 +121,7 @@ async def due(
     Issuers sign CRLs until they expire, retired ones as well; shards until all their certificates have.
     """
     rows = await database.fetch(
-        f"""SELECT i.id, i.der, i.kind, i.not_after, i.key_uri, s.shard, {_NEWEST}, w.ids, {_IS_NAMED} AS is_named
+        f"""SELECT i.id, i.der, i.kind, {within("i.not_after")} AS not_after, i.key_uri, s.shard, {_NEWEST}, w.ids, {_IS_NAMED} AS is_named
             FROM {_SHARDS}
             LEFT JOIN (SELECT issuer_id, shard, array_agg(id) AS ids FROM crl_due GROUP BY issuer_id, shard) w
                 ON w.issuer_id = i.id AND w.shard = s.shard
@@ -425,7 +427,7 @@ async def states(
     anew. `root_warning`: the remaining life at which a root's should.
     """
     rows = await database.fetch(
-        f"""SELECT i.id, i.kind, i.created, s.shard, c.number, c.this_update, c.next_update, c.entries, octet_length(c.der) AS size,
+        f"""SELECT i.id, i.kind, {within("i.created")} AS created, s.shard, c.number, {_TIMES}, c.entries, octet_length(c.der) AS size,
                    octet_length(c.delta) AS delta_size, c.taken,
                    coalesce(w.due, 0) AS due,
                    CASE WHEN c.number IS NULL THEN 'missing' WHEN {is_finished("$1")} THEN 'finished'
@@ -480,7 +482,7 @@ class Files(NamedTuple):
 
 async def files(database: Database, shard: Shard) -> Files | None:
     row = await database.fetchrow(
-        "SELECT number, this_update, der, delta FROM crl WHERE issuer_id = $1 AND shard = $2",
+        f"SELECT number, {within('this_update')}, der, delta FROM crl WHERE issuer_id = $1 AND shard = $2",
         shard.issuer,
         shard.number,
     )

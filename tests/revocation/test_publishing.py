@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 import json
 from dataclasses import replace
 from datetime import timedelta
@@ -448,6 +449,33 @@ async def test_a_time_that_somebody_changed_keeps_no_revocation_from_its_crl(wor
     entry = full.get_revoked_certificate_by_serial_number(int(changed, 16))
     dated = any(isinstance(extension.value, x509.InvalidityDate) for extension in entry.extensions)
     assert dated == (column != "invalid_since"), "what nobody can have meant is left out"
+
+
+EARLY, LATE = ("-infinity", "4000-01-01 BC"), ("infinity", "294000-01-01")
+
+
+@pytest.mark.parametrize(
+    ("column", "time"),
+    [
+        *itertools.product(("crl.this_update", "crl.next_update", "issuer.created"), EARLY + LATE),
+        *itertools.product(("crl.base_at", "issuer.not_after"), LATE),
+        *itertools.product(("crl.lists_after",), EARLY),
+    ],
+)
+async def test_a_crl_whose_times_somebody_changed_is_followed_by_the_next(world, shard, column, time):
+    first = await world.issue(shard)
+    await world.revoke(first)
+    publisher = world.publisher()
+    await publisher.publish_due()
+    table, _, name = column.partition(".")
+    await world.database.execute(f"UPDATE {table} SET {name} = '{time}'")
+    assert (await world.files(shard)).der
+    states = await crls.states(world.database, late=HOUR, root_warning=DAY, now=world.now)
+    assert shard in [state.shard for state in states]
+    await world.revoke(second := await world.issue(shard))
+    world.now += SECOND
+    await publisher.publish_due()
+    assert second in serials(await world.full(shard))
 
 
 async def test_another_issuers_key_signs_nothing(world, shard, hierarchy, tmp_path):
