@@ -163,10 +163,6 @@ CREATE TABLE approved_scope (
     revoked      timestamptz,
     CONSTRAINT approved_scope_for_one CHECK ((account_id IS NULL) <> (eab_key_id IS NULL))
 );
--- What has changed since a server looked.
-CREATE INDEX approved_scope_created ON approved_scope (created);
-CREATE INDEX approved_scope_expires ON approved_scope (expires);
-CREATE INDEX approved_scope_revoked ON approved_scope (revoked) WHERE revoked IS NOT NULL;
 
 -- ------------------------------------------------------------------ rate limits
 

@@ -20,7 +20,7 @@ class Numbering:
 
     async def look(self) -> str:
         """`ok`; `odd ids` when an event, a seal or a target is above the last id that was given out; `unknown` without the
-        database.
+        database, or the right to look.
         """
         now = self._clock()
         if (
@@ -31,6 +31,7 @@ class Numbering:
 
     async def _look(self) -> str:
         try:
-            return "odd ids" if await seals.above_drawn(self._database) else "ok"
+            above = await seals.above_drawn(self._database)
         except DatabaseUnavailable:
-            return "unknown"
+            above = None
+        return "unknown" if above is None else "odd ids" if above else "ok"

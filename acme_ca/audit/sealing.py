@@ -69,7 +69,7 @@ class Sealing:
 
     async def _look_at_ids(self) -> None:
         """Told once: until somebody mends it, events below are not sealed or not handed on, and nothing else shows it."""
-        above = await seals.above_drawn(self._database)
+        above = await seals.above_drawn(self._database) or []
         if above and above != self._above:
             self._log.error("the audit has ids above the last that was given out", of=above)
         self._above = above

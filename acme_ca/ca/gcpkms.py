@@ -52,7 +52,7 @@ def create_key(uri: str, kind: KeyKind, *, password: bytes) -> tuple[str, Privat
         raise KeyStoreError("The URI of a new key in Google Cloud KMS ends with its name: …/cryptoKeys/NAME.")
     client = _client(address)
     request = {"parent": ring, "crypto_key_id": name, "crypto_key": _template(address, kind)}
-    _explained(address, lambda: client.create_crypto_key(request, timeout=READ_SECONDS, retry=None))
+    _explained(address, lambda: client.create_crypto_key(request, timeout=CREATE_SECONDS, retry=None))
     found = address.at(f"{address.place}/cryptoKeyVersions/1", "protection")
     # Until the key is made, asking for its public key is a bad request (FAILED_PRECONDITION).
     pending = Retry(if_exception_type(errors.BadRequest), initial=0.2, timeout=CREATE_SECONDS)

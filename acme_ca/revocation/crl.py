@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -106,11 +106,18 @@ class Publisher:
             also=self._history.untrusted(),
             now=begun,
         )
-        for one in sorted(due, key=self._last_failed):
-            if not self._is_left_alone(one):
-                await self._try(one)
-            if self._clock() - begun > ROUND:
-                break
+        failed = sorted(filter(self._last_failed, due), key=self._last_failed)
+        await self._try_until(begun + ROUND, [one for one in due if not self._last_failed(one)])
+        await self._try_until(begun + ROUND, failed)
+
+    async def _try_until(self, end: datetime, due: Sequence[DueCrl]) -> None:
+        """The first of them in any case: nobody is so busy that another has no turn."""
+        for one in due:
+            if self._is_left_alone(one):
+                continue
+            await self._try(one)
+            if self._clock() > end:
+                return
 
     async def _try(self, due: DueCrl) -> None:
         """One issuer that cannot sign does not keep the others from it, nor one shard the others of its issuer."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from acme_ca.core.challenges import Attempt, ChallengeType, Outcome
 from acme_ca.core.identifiers import Identifier
@@ -13,11 +13,12 @@ from acme_ca.core.limits import Charge
 from acme_ca.core.orders import Authorization
 from acme_ca.core.problems import ErrorType
 from acme_ca.core.states import AuthorizationStatus, authorization_status
-from acme_ca.core.times import CLOCKS_APART
 from acme_ca.storage import limits
 from acme_ca.storage.database import Database, Row, from_json, to_json
 from acme_ca.storage.limits import Paused, Refused
 from acme_ca.storage.signers import ACTING, SIGNER_COLUMNS, Credential, Signer, signer_of
+
+_LONGEST_ATTEMPT = timedelta(days=1)
 
 COLUMNS = """
     z.id AS authz_id, z.account_id AS authz_account, z.identifier, z.status AS authz_status, z.expires, z.token, z.offered,
@@ -265,7 +266,7 @@ async def take_over_attempts(
     database: Database, *, due: datetime, limit: int, now: datetime
 ) -> list[OpenAttempt]:
     """Attempts of living accounts that nobody finished in time; they are this caller's until `due`. One that would be
-    somebody's for longer than that is of a clock that was ahead.
+    somebody's for longer than any validation lasts, by whatever settings, is of a clock that was ahead.
     """
     rows = await database.fetch(
         """WITH mine AS (
@@ -278,7 +279,7 @@ async def take_over_attempts(
         now,
         due,
         limit,
-        due + CLOCKS_APART,
+        now + _LONGEST_ATTEMPT,
     )
     return [
         OpenAttempt(

@@ -72,18 +72,22 @@ async def settled(database: Database) -> int | None:
         return None
 
 
-async def above_drawn(database: Database) -> list[str]:
+async def above_drawn(database: Database) -> list[str] | None:
     """What has come above the last id that was drawn for an event: `event`, whose id somebody chose; `seal`; the name of a
-    target. Behind a seal or a target that has, no event is sealed or handed on until ids come there.
+    target. Behind a seal or a target that has, no event is sealed or handed on until ids come there. None: the rights that an
+    older release gave do not suffice for the look.
     """
-    rows = await database.fetch(
-        """SELECT name FROM (
-               SELECT 'event' AS name, max(id) AS id FROM audit_event
-               UNION ALL SELECT 'seal', max(last_event) FROM audit_seal
-               UNION ALL SELECT target, last_event FROM audit_forward
-           ) come WHERE id > (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM audit_event_id_seq)
-           ORDER BY name COLLATE "C" """
-    )
+    try:
+        rows = await database.fetch(
+            """SELECT name FROM (
+                   SELECT 'event' AS name, max(id) AS id FROM audit_event
+                   UNION ALL SELECT 'seal', max(last_event) FROM audit_seal
+                   UNION ALL SELECT target, last_event FROM audit_forward
+               ) come WHERE id > (SELECT CASE WHEN is_called THEN last_value ELSE 0 END FROM audit_event_id_seq)
+               ORDER BY name COLLATE "C" """
+        )
+    except asyncpg.InsufficientPrivilegeError:
+        return None
     return [row["name"] for row in rows]
 
 

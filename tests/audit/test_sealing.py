@@ -447,6 +447,19 @@ async def test_the_way_back_of_the_docs(sealed):
     await sealed.act(3)
     assert await sealed.seal() == 3
     assert await seals.above_drawn(sealed.database) == []
+    await sealed.database.fetch(statement)
+    await sealed.act(3)
+    assert await sealed.seal() == 3, "once more takes nothing back"
+
+
+async def test_the_way_back_of_the_docs_brings_no_ids_to_their_end(sealed):
+    """Nothing could be issued or revoked any more."""
+    await sealed.database.execute(_SEAL_ABOVE.format(id=2**63 - 1))
+    page = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    (statement,) = re.findall(r"^    (SELECT setval\(.*);$", page, re.MULTILINE)
+    await sealed.database.fetch(statement)
+    await sealed.act(3)
+    assert await seals.above_drawn(sealed.database) == ["seal"]
 
 
 async def test_a_target_may_have_come_as_far_as_ids_go(trail):

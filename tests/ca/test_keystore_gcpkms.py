@@ -32,6 +32,12 @@ def test_a_key_that_is_still_being_generated(store):
     assert store.generating == 0
 
 
+def test_a_key_may_take_longer_than_a_signature_and_is_made_once(store, monkeypatch):
+    monkeypatch.setattr(gcpkms, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(store, "seconds_for_a_key", 1.5)
+    assert_signs(store.create("patience")[1])
+
+
 @pytest.mark.parametrize("status", [500, 503, 429])
 def test_a_service_in_trouble(store, status):
     _, key = store.create(f"trouble-{status}")

@@ -108,8 +108,9 @@ def kill_as_soon_as_there_is(moment: str, place: Path) -> None:
     variables = environment(place, free_ports(5), {})
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     process = subprocess.Popen(command, env=variables, cwd=place, **quiet)
-    # Where one that is there for half a second was missed, it is the last of them.
-    while not any(list(place.glob(one)) for one in (moment, "data/tls")):
+    # The new cluster has its name for half a second alone: where that was missed, the moment is the next one.
+    moments = [moment, "data/postgres/cluster"] if moment == "data/postgres/new-*" else [moment]
+    while not any(list(place.glob(one)) for one in moments):
         assert process.poll() is None
     kill_everything(process)
 

@@ -321,16 +321,17 @@ async def test_one_issuers_missing_key_stops_no_other(world, shard, tmp_path):
 
 
 class Hanging:
-    """A signer that gives up the keys of some issuers only after a while; others sign in no time."""
+    """A signer that gives up the keys of some issuers only after a while; others sign in `busy`."""
 
-    def __init__(self, world: Estate, *, wait: timedelta) -> None:
-        self._world, self._signer, self._wait = world, world.signer(), wait
+    def __init__(self, world: Estate, *, wait: timedelta, busy: timedelta = timedelta()) -> None:
+        self._world, self._signer, self._wait, self._busy = world, world.signer(), wait, busy
         self.hung: set[str] = set()
 
     async def sign(self, wanted, *, key_uri):
         if wanted[0].issuer in self.hung:
             self._world.now += self._wait
             raise KeyUnavailable("The key store did not answer.")
+        self._world.now += self._busy
         return await self._signer.sign(wanted, key_uri=key_uri)
 
 
@@ -401,6 +402,26 @@ async def test_issuers_that_failed_have_their_turns(world, shard, tmp_path):
         return serial in serials(await world.full(shard))
 
     assert await rounds_until(world, publisher, is_published, most=20) <= 3
+
+
+async def test_an_issuer_that_failed_has_its_turn_while_others_are_busy(world, shard, tmp_path):
+    """They fill each ROUND."""
+    signer = Hanging(world, wait=SECOND, busy=timedelta(seconds=1.1))
+    publisher = world.publisher(signer=signer)
+    busy = await several(world, tmp_path, 3)
+    for _ in range(4):
+        await publisher.publish_due()
+    signer.hung = {shard.issuer}
+    await world.revoke(serial := await world.issue(shard))
+
+    async def is_published():
+        for one in busy:
+            await world.revoke(await world.issue(one))
+        return serial in serials(await world.full(shard))
+
+    assert await rounds_until(world, publisher, is_published, most=5) > 5, "it failed indeed"
+    signer.hung = set()
+    assert await rounds_until(world, publisher, is_published, most=30) <= 10
 
 
 @pytest.mark.parametrize("ahead", [timedelta(minutes=20), 30 * DAY])

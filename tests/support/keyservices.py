@@ -258,6 +258,7 @@ class GoogleCloudKms(Service):
         self.algorithms: dict[str, str] = {}
         self.generating = 0
         """How often a public key is not there yet when it is asked for."""
+        self.seconds_for_a_key = 0.0
         account = directory / "account.json"
         account.write_text(json.dumps(_service_account(f"{self.endpoint}/token")))
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
@@ -307,6 +308,7 @@ class GoogleCloudKms(Service):
                 7: "RSA_SIGN_PKCS1_4096_SHA256",
             },
         )
+        time.sleep(self.seconds_for_a_key)
         self.put(version, _google_key(algorithm), algorithm)
         return {"name": f"{RING}/cryptoKeys/{name}"}
 
