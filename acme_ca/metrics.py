@@ -19,6 +19,7 @@ from acme_ca import __version__
 from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.limits import LimitKind
 from acme_ca.core.states import issuer_state
+from acme_ca.refreshing import Remembered
 from acme_ca.storage import figures as store
 from acme_ca.storage import issuers
 from acme_ca.storage.database import Database, DatabaseUnavailable
@@ -108,18 +109,17 @@ class Metrics:
         self._health = health
         self._clock = clock
         self._dev = dev
-        self._read: tuple[datetime, bytes] | None = None
+        self._read = Remembered[bytes]()
         self._reading = asyncio.Lock()
 
     async def text(self) -> bytes:
         """In the text format of Prometheus. Without its database there is only what needs none."""
         async with self._reading:
             now = self._clock()
-            if (
-                self._read is None or not self._read[0] <= now < self._read[0] + FRESH
-            ):  # a clock may be set back
-                self._read = (now, _text([sample async for sample in self._samples(now)]))
-            return self._read[1]
+            if (text := self._read.at(now)) is not None:
+                return text
+            text = _text([sample async for sample in self._samples(now)])
+            return self._read.keep(text, now=now, lasts=FRESH)
 
     async def _samples(self, now: datetime) -> AsyncIterator[Sample]:
         for sample in _of_process(await self._health(), dev=self._dev):

@@ -21,6 +21,7 @@ from acme_ca.core.states import IssuerState
 from acme_ca.expiry import WARNING
 from acme_ca.http import json_response
 from acme_ca.metrics import CONTENT_TYPE, Metrics
+from acme_ca.refreshing import Remembered
 from acme_ca.storage import figures
 from acme_ca.storage.database import Database, DatabaseUnavailable
 
@@ -53,8 +54,7 @@ class Public:
     """`ok`, or what is wrong with the ids of the audit."""
     clock: Callable[[], datetime]
     dev: bool
-    _looked: tuple[datetime, datetime, bool] | None = None
-    """Since when and until when an answer is good, and the answer."""
+    _works: Remembered[bool] = field(default_factory=Remembered)
     _looking: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def _signs(self) -> bool:
@@ -63,12 +63,11 @@ class Public:
         """
         async with self._looking:
             now = self.clock()
-            if self._looked and self._looked[0] <= now < self._looked[1]:  # a clock may be set back
-                return self._looked[2]
+            if (works := self._works.at(now)) is not None:
+                return works
             in_use = [issuer.id for issuer in self.issuers if issuer.signs_leaves(now)]
             works = all([await self.can_sign(issuer) for issuer in in_use])
-            self._looked = (now, now + (KEY_CHECK if works else KEY_RECHECK), works)
-            return works
+            return self._works.keep(works, now=now, lasts=KEY_CHECK if works else KEY_RECHECK)
 
     def roots(self) -> list[Issuer]:
         """Those in use; the active issuer's first."""

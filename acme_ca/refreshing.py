@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+Answer = TypeVar("Answer")
 
 
 class Refresh:
@@ -28,3 +32,23 @@ class Refresh:
             self._begun += 1
             await self._read()
             self._ended = self._begun
+
+
+class Remembered(Generic[Answer]):
+    """An answer that is good for a while: many may ask. Of one from the time before a clock was set back nobody knows how old
+    it is, so it is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._kept: tuple[datetime, datetime, Answer] | None = None
+
+    def at(self, now: datetime) -> Answer | None:
+        """None: there is none that is good."""
+        if self._kept is None:
+            return None
+        since, until, answer = self._kept
+        return answer if since <= now < until else None
+
+    def keep(self, answer: Answer, *, now: datetime, lasts: timedelta) -> Answer:
+        self._kept = (now, now + lasts, answer)
+        return answer

@@ -13,6 +13,7 @@ from acme_ca.core.issuers import IssuerKind
 from acme_ca.core.problems import ErrorType
 from acme_ca.expiry import WARNING
 from acme_ca.public import KEY_CHECK, Public
+from acme_ca.refreshing import Remembered
 from acme_ca.storage.database import Database
 from tests.support.client import assert_problem
 from tests.support.fixtures import (
@@ -206,7 +207,7 @@ async def test_health_looks_at_the_issuers_life(ca, hierarchy):
             "ok",
         )
         assert await health_at(public, end - timedelta(days=1)) == (True, "expires soon")
-        healthy, report = await replace(public, can_sign=answering(False), _looked=None).health()
+        healthy, report = await replace(public, can_sign=answering(False), _works=Remembered()).health()
         assert (healthy, report["checks"]["issuer_key"]) == (False, "does not sign")
 
 

@@ -1,10 +1,12 @@
 """Looking at the database again: what was committed before the call is known after it, whoever else looks."""
 
 import asyncio
+from datetime import timedelta
 
 import pytest
 
-from acme_ca.refreshing import Refresh
+from acme_ca.refreshing import Refresh, Remembered
+from tests.support.records import NOW
 
 
 class Memory:
@@ -83,3 +85,13 @@ async def test_a_look_that_was_given_up_is_nobody_elses_answer():
     await second
     assert memory.known == "old"
     assert memory.reads == 2
+
+
+def test_an_answer_is_remembered_for_its_while_and_not_when_the_clock_was_set_back():
+    remembered, second = Remembered[bool](), timedelta(seconds=1)
+    assert remembered.at(NOW) is None
+    assert remembered.keep(False, now=NOW, lasts=10 * second) is False
+    assert remembered.at(NOW) is False, "an answer, too"
+    assert remembered.at(NOW + 9 * second) is False
+    assert remembered.at(NOW + 10 * second) is None
+    assert remembered.at(NOW - second) is None

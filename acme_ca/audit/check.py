@@ -104,7 +104,9 @@ async def _orders(database: Database, scope: Scope, position: Position, done: st
 
 
 async def _events(database: Database, scope: Scope, position: Position, done: int) -> Step:
-    """Whether each certificate that the audit tells of is there, and each event can be read. Events name no issuer: a check of one leaves them out."""
+    """Whether each certificate that the audit tells of is there, and each event can be read. Events name no issuer: a check
+    of one leaves them out.
+    """
     if scope.issuer is not None:
         return Step(Findings(), replace(position, issuer=""))
     last, lost = await audit.issued_without_row(database, scope, after=done)

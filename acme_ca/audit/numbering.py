@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from acme_ca.refreshing import Remembered
 from acme_ca.storage import seals
 from acme_ca.storage.database import Database, DatabaseUnavailable
 
@@ -16,18 +17,16 @@ class Numbering:
     def __init__(self, *, database: Database, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._clock = clock
-        self._looked: tuple[datetime, str] | None = None
+        self._state = Remembered[str]()
 
     async def look(self) -> str:
         """`ok`; `odd ids` when an event, a seal or a target is above the last id that was given out; `unknown` without the
         database, or the right to look.
         """
         now = self._clock()
-        if (
-            self._looked is None or not self._looked[0] <= now < self._looked[0] + PAUSE
-        ):  # a clock may be set back
-            self._looked = (now, await self._look())
-        return self._looked[1]
+        if (state := self._state.at(now)) is not None:
+            return state
+        return self._state.keep(await self._look(), now=now, lasts=PAUSE)
 
     async def _look(self) -> str:
         try:

@@ -195,9 +195,8 @@ class Responders:
 def _state(desk: Desk, now: datetime) -> str:
     if desk.responder is not None:
         return desk.responder.life(now)
-    due = (
-        desk.issuer.key is not None and not desk.since <= now <= desk.since + GRACE
-    )  # a clock may be set back
+    is_new = desk.since <= now <= desk.since + GRACE  # a clock may be set back
+    due = desk.issuer.key is not None and not is_new
     return "missing" if due else "ok"
 
 

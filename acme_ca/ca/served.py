@@ -146,10 +146,8 @@ class Issuers:
     async def _look(self) -> None:
         """At the database, and for keys that were out of reach."""
         records, now = await store.all_issuers(self._database), self._clock()
-        as_before = (
-            records == self._records and self._looked <= now < self._next_end
-        )  # a clock may be set back
-        if as_before and not self._is_time_for_keys():
+        is_as_before = self._looked <= now < self._next_end  # a clock may be set back
+        if records == self._records and is_as_before and not self._is_time_for_keys():
             return
         await asyncio.to_thread(self._open_keys, records)
         self._known = {issuer.id: issuer for issuer in self._with_chains(records)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from acme_ca.refreshing import Remembered
 from acme_ca.revocation.crl import CrlRules
 from acme_ca.storage import crls
 from acme_ca.storage.database import Database, DatabaseUnavailable
@@ -21,16 +22,15 @@ class Freshness:
         self._database = database
         self._rules = rules
         self._clock = clock
-        self._looked: tuple[datetime, datetime, str] | None = None
-        """Since when and until when an answer is good, and the answer."""
+        self._state = Remembered[str]()
 
     async def look(self) -> str:
         """`ok`; `stale` when a CRL is missing, was not made anew in time, or is over; `unknown` without the database."""
         now = self._clock()
-        if self._looked is None or not self._looked[0] <= now < self._looked[1]:  # a clock may be set back
-            state = await self._look(now)
-            self._looked = (now, now + (PAUSE if state == "ok" else SHORT_PAUSE), state)
-        return self._looked[2]
+        if (state := self._state.at(now)) is not None:
+            return state
+        state = await self._look(now)
+        return self._state.keep(state, now=now, lasts=PAUSE if state == "ok" else SHORT_PAUSE)
 
     async def _look(self, now: datetime) -> str:
         try:
